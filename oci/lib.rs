@@ -1,0 +1,5 @@
+//! OCI images and containers on Linux.
+//!
+//! A library others could use: it knows nothing of Kubernetes. All `unsafe` of the workspace lives in [`sys`].
+
+pub mod sys;

@@ -1,0 +1,3 @@
+//! The per-pod program.
+
+fn main() {}

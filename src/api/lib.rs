@@ -1,0 +1,7 @@
+//! Kubernetes vocabulary, pure: metadata, quantities, selectors, patches, Status, the resource table.
+//!
+//! Everything may use it; it depends on third parties only, does no input or output and reads no clock. Objects are
+//! `serde_json::Value` here: typed round trips through k8s-openapi happen at the edges (kubelet, controllers).
+
+pub mod status;
+pub mod user;

@@ -1,0 +1,47 @@
+//! Who makes a request.
+
+use serde::{Deserialize, Serialize};
+
+/// An authenticated user, as `authentication.k8s.io/v1 UserInfo`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserInfo {
+    /// Unique name, e.g. `system:node:edge-1` or `system:serviceaccount:default:default`.
+    pub username: String,
+    /// Identity that survives renaming; empty where there is none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub uid: String,
+    /// Groups, `system:authenticated` included.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<String>,
+}
+
+/// Group that may do everything.
+pub const MASTERS: &str = "system:masters";
+/// Group of all users that proved who they are.
+pub const AUTHENTICATED: &str = "system:authenticated";
+/// Group of kubelets.
+pub const NODES: &str = "system:nodes";
+
+impl UserInfo {
+    /// A user with its groups; `system:authenticated` is added.
+    pub fn authenticated(username: &str, groups: &[&str]) -> Self {
+        let groups = groups.iter().copied().chain([AUTHENTICATED]).map(str::to_owned).collect();
+        Self { username: username.to_owned(), uid: String::new(), groups }
+    }
+
+    /// Somebody who showed no credentials.
+    pub fn anonymous() -> Self {
+        let groups = vec!["system:unauthenticated".to_owned()];
+        Self { username: "system:anonymous".to_owned(), uid: String::new(), groups }
+    }
+
+    /// Whether the user is in a group.
+    pub fn is_in(&self, group: &str) -> bool {
+        self.groups.iter().any(|own| own == group)
+    }
+
+    /// The node name, if the user is a kubelet.
+    pub fn node_name(&self) -> Option<&str> {
+        self.is_in(NODES).then(|| self.username.strip_prefix("system:node:")).flatten()
+    }
+}

@@ -1,0 +1,3 @@
+//! Coracle: a whole Kubernetes node in one small binary.
+
+fn main() {}
