@@ -1,0 +1,279 @@
+//! The resource table: one declarative row per kind, and everything that differs between kinds.
+//!
+//! The API server routes, serves discovery, prints tables and checks objects by these rows; kubectl's view of the server
+//! derives from them. No kind has a handler of its own: there is one create, one update, one patch, one delete, one list
+//! and one watch, and they ask the row. A kind has a row only if what its users expect of it is true.
+//!
+//! Everything is pure and total: functions of a row take objects of any shape that the schema admits, never panic, and
+//! read no clock. The order in which the server uses them is written down in [`write`].
+
+pub mod admission;
+mod cell;
+mod configmap;
+mod event;
+mod lease;
+mod metadata;
+mod namespace;
+mod node;
+mod path;
+pub mod pod;
+mod secret;
+mod serviceaccount;
+pub mod write;
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::status::FieldError;
+
+/// What can be done with a resource or subresource; the words of discovery and of authorization.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Verb {
+    Create,
+    Delete,
+    DeleteCollection,
+    Get,
+    List,
+    Patch,
+    Update,
+    Watch,
+}
+
+impl Verb {
+    /// The word on the wire.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Delete => "delete",
+            Self::DeleteCollection => "deletecollection",
+            Self::Get => "get",
+            Self::List => "list",
+            Self::Patch => "patch",
+            Self::Update => "update",
+            Self::Watch => "watch",
+        }
+    }
+}
+
+/// A path below an object: `pods/web/status`.
+#[derive(Debug, Clone, Copy)]
+pub struct Subresource {
+    /// Last segment of the path.
+    pub name: &'static str,
+    /// What is sent and answered there.
+    pub group: &'static str,
+    /// Version of that kind.
+    pub version: &'static str,
+    /// That kind; the resource's own for `status`.
+    pub kind: &'static str,
+    /// What can be done there.
+    pub verbs: &'static [Verb],
+}
+
+/// What counts as a change of the desired state, for `metadata.generation`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Generation {
+    /// The kind has no generation (`configmaps`, `events` …).
+    None,
+    /// 1 at creation, one more with each change of `spec`.
+    Spec,
+}
+
+/// What is acknowledged before it has reached the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WriteBehind {
+    /// Nothing: an acknowledged write survives power loss.
+    Never,
+    /// Everything (Events).
+    Always,
+    /// Writes in this namespace (leases of `kube-node-lease`).
+    Namespace(&'static str),
+    /// Updates that change nothing but heartbeat times in `status.conditions` (nodes).
+    Heartbeats,
+}
+
+/// Which names objects of a kind may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NameRule {
+    /// RFC 1123 label, at most 63 characters.
+    Label,
+    /// RFC 1123 subdomain, at most 253 characters.
+    Subdomain,
+}
+
+/// A column of the server-side table.
+#[derive(Debug, Clone, Copy)]
+pub struct Column {
+    /// Heading.
+    pub name: &'static str,
+    /// OpenAPI type of the cells: `string`, `integer`, `boolean`.
+    pub kind: &'static str,
+    /// OpenAPI format; `name` marks the object's name.
+    pub format: &'static str,
+    /// For people.
+    pub description: &'static str,
+    /// 0 is always shown, 1 with `-o wide`.
+    pub priority: i32,
+}
+
+/// A function that reads one selectable field of an object.
+pub type Field = fn(&Value) -> String;
+
+/// One kind.
+#[derive(Debug)]
+pub struct Resource {
+    /// API group, empty for the core group.
+    pub group: &'static str,
+    /// API version.
+    pub version: &'static str,
+    /// CamelCase kind of one object.
+    pub kind: &'static str,
+    /// Kind of a list.
+    pub list_kind: &'static str,
+    /// The word in paths.
+    pub plural: &'static str,
+    /// The word in messages for one object.
+    pub singular: &'static str,
+    /// What kubectl users type.
+    pub short_names: &'static [&'static str],
+    /// Groups such as `all`.
+    pub categories: &'static [&'static str],
+    /// Whether objects live in namespaces.
+    pub namespaced: bool,
+    /// Verbs of the main resource.
+    pub verbs: &'static [Verb],
+    /// Paths below an object.
+    pub subresources: &'static [Subresource],
+    /// Which names are allowed.
+    pub name_rule: NameRule,
+    /// Fills in what was left out. Idempotent.
+    pub default: fn(&mut Value),
+    /// What create forces, whatever the client sent. Runs after `default`.
+    pub prepare: fn(&mut Value),
+    /// What update forces, beyond status and generation. Takes the new object and the stored one.
+    pub prepare_update: fn(&mut Value, &Value),
+    /// Checks everything but `metadata`, which [`write`] checks for all kinds alike.
+    pub validate: fn(&Value) -> Vec<FieldError>,
+    /// Checks a change, beyond what `validate` says of the new object. Takes the new object and the stored one.
+    pub validate_update: fn(&Value, &Value) -> Vec<FieldError>,
+    /// Checks a change through `status`. Takes the new object and the stored one.
+    pub validate_status: fn(&Value, &Value) -> Vec<FieldError>,
+    /// Whether `status` is a subresource: then the main resource ignores it on writes, and `status` ignores the rest.
+    pub has_status: bool,
+    /// How `metadata.generation` is kept.
+    pub generation: Generation,
+    /// Whether an update of an absent object creates it.
+    pub create_on_update: bool,
+    /// Whether an update without resourceVersion overwrites whatever is there.
+    pub unconditional_update: bool,
+    /// What may be acknowledged early.
+    pub write_behind: WriteBehind,
+    /// Whether a deletion waits for somebody to end what the object stands for (pods).
+    pub graceful_deletion: bool,
+    /// Columns of the table.
+    pub columns: &'static [Column],
+    /// One table row; as many cells as columns.
+    pub cells: fn(&Value, Timestamp) -> Vec<Value>,
+    /// Fields that selectors may name, beyond `metadata.name` and `metadata.namespace`.
+    pub selectable: &'static [(&'static str, Field)],
+}
+
+/// All rows, in the order of discovery.
+pub fn all() -> &'static [&'static Resource] {
+    static ROWS: [&Resource; 9] = [
+        &configmap::ROW,
+        &event::ROW,
+        &namespace::ROW,
+        &node::ROW,
+        &pod::ROW,
+        &secret::ROW,
+        &serviceaccount::ROW,
+        &lease::ROW,
+        &pod::BINDING,
+    ];
+    &ROWS
+}
+
+/// The row of a path.
+pub fn find(group: &str, version: &str, plural: &str) -> Option<&'static Resource> {
+    all().iter().copied().find(|row| row.group == group && row.version == version && row.plural == plural)
+}
+
+/// The row of a kind.
+pub fn find_kind(group: &str, version: &str, kind: &str) -> Option<&'static Resource> {
+    all().iter().copied().find(|row| row.group == group && row.version == version && row.kind == kind)
+}
+
+impl Resource {
+    /// `apiVersion` of objects: `v1`, `coordination.k8s.io/v1`.
+    pub fn api_version(&self) -> String {
+        if self.group.is_empty() { self.version.to_owned() } else { format!("{}/{}", self.group, self.version) }
+    }
+
+    /// The named subresource.
+    pub fn subresource(&self, name: &str) -> Option<&'static Subresource> {
+        self.subresources.iter().find(|sub| sub.name == name)
+    }
+
+    /// The value of a selectable field, or none if selectors may not name it.
+    pub fn field(&self, object: &Value, name: &str) -> Option<String> {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        match name {
+            "metadata.name" => Some(text(&object["metadata"]["name"])),
+            "metadata.namespace" if self.namespaced => Some(text(&object["metadata"]["namespace"])),
+            _ => self.selectable.iter().find(|(field, _)| *field == name).map(|(_, read)| read(object)),
+        }
+    }
+
+    /// The names of all selectable fields, for selectors to be checked against and for the message of a wrong one.
+    pub fn field_names(&self) -> Vec<&'static str> {
+        let own = self.selectable.iter().map(|(name, _)| *name);
+        let scope = self.namespaced.then_some("metadata.namespace");
+        std::iter::once("metadata.name").chain(scope).chain(own).collect()
+    }
+}
+
+const ALL_VERBS: &[Verb] = &[
+    Verb::Create,
+    Verb::Delete,
+    Verb::DeleteCollection,
+    Verb::Get,
+    Verb::List,
+    Verb::Patch,
+    Verb::Update,
+    Verb::Watch,
+];
+
+/// What rows override: a namespaced kind without status, defaults or rules of its own, shown by name and age.
+const BLANK: Resource = Resource {
+    group: "",
+    version: "v1",
+    kind: "",
+    list_kind: "",
+    plural: "",
+    singular: "",
+    short_names: &[],
+    categories: &[],
+    namespaced: true,
+    verbs: ALL_VERBS,
+    subresources: &[],
+    name_rule: NameRule::Subdomain,
+    default: |_| (),
+    prepare: |_| (),
+    prepare_update: |_, _| (),
+    validate: |_| Vec::new(),
+    validate_update: |_, _| Vec::new(),
+    validate_status: |_, _| Vec::new(),
+    has_status: false,
+    generation: Generation::None,
+    create_on_update: false,
+    unconditional_update: true,
+    write_behind: WriteBehind::Never,
+    graceful_deletion: false,
+    columns: &[cell::NAME, cell::AGE],
+    cells: |object, now| vec![cell::name(object), cell::age(object, now)],
+    selectable: &[],
+};
+
+/// The verbs of a `status` subresource.
+const STATUS_VERBS: &[Verb] = &[Verb::Get, Verb::Patch, Verb::Update];

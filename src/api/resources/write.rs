@@ -1,0 +1,129 @@
+//! What happens to an object between decoding and storing, the same for all kinds; a row fills in what differs.
+//!
+//! ```text
+//! create   decode → mutating admission → row.default → prepare_create → check
+//! update   decode → mutating admission → row.default → prepare_update → check_update
+//! status   decode → row.default → prepare_status → check_status
+//! ```
+//!
+//! The server adds what only it knows: name from `generateName`, uid, creation time, resourceVersion. The rules are those
+//! of `k8s.io/apiserver/pkg/registry/rest` (`BeforeCreate`, `BeforeUpdate`) and of the strategies of `pkg/registry`.
+
+use serde_json::Value;
+
+use super::metadata;
+use super::path::{ensure_object, text};
+use super::{Generation, Resource, WriteBehind};
+use crate::status::FieldError;
+
+impl Resource {
+    /// Makes what a client sent the first state of an object: no status, no deletion, generation 1.
+    pub fn prepare_create(&self, object: &mut Value) {
+        let meta = ensure_object(object, "metadata");
+        for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation"] {
+            remove(meta, field);
+        }
+        if self.generation == Generation::Spec {
+            meta["generation"] = 1.into();
+        }
+        if self.has_status {
+            remove(object, "status");
+        }
+        (self.prepare)(object);
+    }
+
+    /// Checks a new object, metadata included.
+    pub fn check(&self, object: &Value) -> Vec<FieldError> {
+        let mut errors = metadata::check(object, self.namespaced, self.name_rule);
+        errors.extend((self.validate)(object));
+        errors
+    }
+
+    /// Makes what a client sent the next state of `old`: status and everything that the system keeps stay.
+    pub fn prepare_update(&self, new: &mut Value, old: &Value) {
+        keep_system_metadata(new, old);
+        if self.has_status {
+            put(new, "status", &old["status"]);
+        }
+        (self.prepare_update)(new, old);
+        if self.generation == Generation::Spec && new["spec"] != old["spec"] {
+            let generation = old["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
+            new["metadata"]["generation"] = generation.into();
+        }
+    }
+
+    /// Checks the next state of `old`, metadata included.
+    pub fn check_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
+        let mut errors = metadata::check_update(new, old);
+        errors.extend((self.validate_update)(new, old));
+        errors
+    }
+
+    /// Makes what a client sent to `status` the next state of `old`: only status and metadata may change.
+    pub fn prepare_status(&self, new: &mut Value, old: &Value) {
+        keep_system_metadata(new, old);
+        let mut result = old.clone();
+        put(&mut result, "metadata", &new["metadata"]);
+        put(&mut result, "status", &new["status"]);
+        *new = result;
+    }
+
+    /// Checks a change through `status`, metadata included.
+    pub fn check_status(&self, new: &Value, old: &Value) -> Vec<FieldError> {
+        let mut errors = metadata::check_update(new, old);
+        errors.extend((self.validate_status)(new, old));
+        errors
+    }
+
+    /// Whether a write may be acknowledged before it has reached the disk; `old` is what it replaces.
+    pub fn written_behind(&self, new: &Value, old: Option<&Value>) -> bool {
+        match self.write_behind {
+            WriteBehind::Never => false,
+            WriteBehind::Always => true,
+            WriteBehind::Namespace(namespace) => text(&new["metadata"], "namespace") == namespace,
+            WriteBehind::Heartbeats => old.is_some_and(|old| without_heartbeats(new) == without_heartbeats(old)),
+        }
+    }
+}
+
+/// Fields of metadata that an update cannot change, and need not repeat.
+fn keep_system_metadata(new: &mut Value, old: &Value) {
+    let (meta, old) = (ensure_object(new, "metadata"), &old["metadata"]);
+    for field in ["creationTimestamp", "generation", "selfLink"] {
+        put(meta, field, &old[field]);
+    }
+    if meta["uid"].as_str().is_none_or(str::is_empty) {
+        put(meta, "uid", &old["uid"]);
+    }
+    if !old["deletionTimestamp"].is_null() {
+        put(meta, "deletionTimestamp", &old["deletionTimestamp"]);
+    }
+    if !old["deletionGracePeriodSeconds"].is_null() && meta["deletionGracePeriodSeconds"].is_null() {
+        put(meta, "deletionGracePeriodSeconds", &old["deletionGracePeriodSeconds"]);
+    }
+}
+
+fn put(object: &mut Value, field: &str, value: &Value) {
+    if value.is_null() {
+        remove(object, field);
+    } else {
+        object[field] = value.clone();
+    }
+}
+
+fn remove(object: &mut Value, field: &str) {
+    if let Some(map) = object.as_object_mut() {
+        map.remove(field);
+    }
+}
+
+/// The object without what every heartbeat changes.
+fn without_heartbeats(object: &Value) -> Value {
+    let mut object = object.clone();
+    remove(&mut object["metadata"], "resourceVersion");
+    remove(&mut object["metadata"], "managedFields");
+    for condition in object["status"]["conditions"].as_array_mut().into_iter().flatten() {
+        remove(condition, "lastHeartbeatTime");
+    }
+    object
+}
