@@ -7,6 +7,7 @@
 mod container;
 mod images;
 mod sandbox;
+pub mod simulated;
 
 pub use container::*;
 pub use images::*;
