@@ -1,1 +1,27 @@
+//! The API server: HTTP in front of the object store.
+//!
+//! The composition root makes one [`ApiServer`], serves it on TLS listeners and hands it to in-process components, whose
+//! requests take the same way: authorization, admission, validation, storage. There is one create, one update, one
+//! patch, one delete, one list and one watch, generic over the rows of `api::resources`; what differs between kinds
+//! stands in their rows. It deliberately decides nothing about nodes or pods beyond admission.
+//! Invariants: nobody else writes to the store; every error a client sees is a `Status`; an acknowledged write is as
+//! durable as its row says; a watch never skips a change silently.
+//!
+//! ```text
+//! connection → TLS, client certificate → authn → authz → route → negotiate → decode → admission → validate → store
+//!              serve                     authn   authz   request  negotiate   body     admission    api        store
+//! ```
 
+mod entropy;
+mod node;
+mod respond;
+mod server;
+mod version;
+
+pub mod authn;
+pub mod pki;
+
+pub use entropy::Entropy;
+pub use node::{NodeConnector, NodeError};
+pub use server::{ApiServer, Body, BoxError, Caller, Config};
+pub use version::VersionInfo;
