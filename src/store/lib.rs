@@ -5,10 +5,37 @@
 //! watcher saw, across any crash; a durable write that was acknowledged survives power loss; all watchers see changes
 //! in the same order.
 
+mod core;
+mod memory;
+mod sqlite;
+#[cfg(test)]
+mod tests;
+mod watch;
+mod writer;
+
+pub use core::HistoryLimits;
+pub use memory::MemoryStore;
+pub use sqlite::{SqliteOptions, SqliteStore};
+
 use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+
+/// A mutex whose holders only move finished values in and out: after a panic what it guards is still whole.
+#[derive(Debug)]
+pub(crate) struct Shared<T>(Mutex<T>);
+
+impl<T> Shared<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(Mutex::new(value))
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// The position of a change in the one global order; the `resourceVersion` of an object is its last change's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

@@ -1,0 +1,174 @@
+//! The one thread that changes the database: evaluates, commits in groups, then makes visible.
+//!
+//! ```text
+//! caller ── Write ──► queue ──► evaluate all that queued ──► commit the durable ones ──► apply to memory ──► replies
+//!                                                            (write-behind ones wait in `behind` for a flush)
+//! ```
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use task::SharedClock;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::core::{Core, Request, Stored, Write};
+use crate::sqlite::{Database, failed};
+use crate::{Durability, Key, Revision, Shared, StoreError};
+
+/// Writes that share one transaction at most.
+const GROUP: usize = 256;
+/// Revisions that are reserved on disk at once. After a crash the next revision lies behind the reserved block.
+const BLOCK: u64 = 1 << 16;
+
+pub(crate) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
+
+/// What the writer is asked to do.
+pub(crate) enum Job {
+    Write { request: Request, durability: Durability, reply: Reply<Revision> },
+    Close { reply: Reply<()> },
+}
+
+pub(crate) struct Writer {
+    database: Database,
+    core: Arc<Shared<Core>>,
+    clock: SharedClock,
+    flush_after: Duration,
+    /// Revisions up to this one count as issued on disk.
+    reserved: u64,
+    /// The newest revision that has been given to a write.
+    issued: u64,
+    /// What is in memory but not on disk yet.
+    behind: HashMap<Key, Option<Stored>>,
+    flushed_at: Timestamp,
+}
+
+/// A group of writes on its way.
+#[derive(Default)]
+struct Group {
+    writes: Vec<(Write, Durability)>,
+    pending: HashMap<Key, Option<Stored>>,
+    replies: Vec<(Reply<Revision>, Revision)>,
+}
+
+impl Writer {
+    pub(crate) fn new(
+        database: Database,
+        core: Arc<Shared<Core>>,
+        clock: SharedClock,
+        flush_after: Duration,
+        reserved: u64,
+    ) -> Self {
+        let flushed_at = clock.now();
+        Self { database, core, clock, flush_after, reserved, issued: reserved, behind: HashMap::new(), flushed_at }
+    }
+
+    /// Works until the store is closed or dropped; what is behind reaches the disk in both cases.
+    pub(crate) fn run(mut self, mut queue: mpsc::Receiver<Job>) {
+        let mut closing = None;
+        while closing.is_none() {
+            let Some(first) = queue.blocking_recv() else { break };
+            let mut group = Group::default();
+            let mut next = Some(first);
+            while let Some(job) = next {
+                match job {
+                    Job::Write { request, durability, reply } => self.admit(&mut group, request, durability, reply),
+                    Job::Close { reply } => {
+                        closing = Some(reply);
+                        break;
+                    }
+                }
+                next = if group.replies.len() < GROUP { queue.try_recv().ok() } else { None };
+            }
+            self.finish(group);
+        }
+        queue.close();
+        let flushed = self.flush();
+        self.core.lock().close();
+        match (closing, flushed) {
+            (Some(reply), flushed) => drop(reply.send(flushed)),
+            (None, Err(error)) => tracing::error!(?error, "changes written behind are lost"),
+            (None, Ok(())) => {}
+        }
+    }
+
+    fn admit(&mut self, group: &mut Group, request: Request, durability: Durability, reply: Reply<Revision>) {
+        let revision = Revision(self.issued + 1);
+        let evaluated = self.core.lock().evaluate(&group.pending, request, revision);
+        match evaluated {
+            Ok(write) => {
+                self.issued = revision.0;
+                let stored = write.after.clone().map(|value| Stored { revision, value });
+                group.pending.insert(write.key.clone(), stored);
+                group.writes.push((write, durability));
+                group.replies.push((reply, revision));
+            }
+            Err(error) => drop(reply.send(Err(error))),
+        }
+    }
+
+    fn finish(&mut self, group: Group) {
+        if group.writes.is_empty() {
+            return;
+        }
+        if let Err(error) = self.persist(&group) {
+            let shared = Arc::new(error);
+            for (reply, _) in group.replies {
+                drop(reply.send(Err(failed("commit", Common(shared.clone())))));
+            }
+            return;
+        }
+        self.core.lock().apply(group.writes.into_iter().map(|(write, _)| write), self.clock.now());
+        for (reply, revision) in group.replies {
+            drop(reply.send(Ok(revision)));
+        }
+        self.flush_when_due();
+    }
+
+    /// Commits the durable writes; a key that any of the group's writes made durable is no longer behind.
+    fn persist(&mut self, group: &Group) -> Result<(), StoreError> {
+        let durable = |key: &Key| group.writes.iter().any(|(w, how)| *how == Durability::Durable && w.key == *key);
+        let (now, later): (Vec<_>, Vec<_>) = group.pending.iter().partition(|(key, _)| durable(key));
+        let reserve = (self.issued > self.reserved).then(|| self.issued + BLOCK);
+        if !now.is_empty() || reserve.is_some() {
+            let rows = now.iter().map(|(key, stored)| (*key, stored.as_ref().map(|s| (s.revision, &s.value))));
+            self.database.commit(rows, reserve)?;
+            self.reserved = reserve.unwrap_or(self.reserved);
+        }
+        for (key, _) in now {
+            self.behind.remove(key);
+        }
+        for (key, stored) in later {
+            self.behind.insert(key.clone(), stored.clone());
+        }
+        Ok(())
+    }
+
+    fn flush_when_due(&mut self) {
+        let now = self.clock.now();
+        let age = now.duration_since(self.flushed_at);
+        if age.unsigned_abs() < self.flush_after {
+            return;
+        }
+        self.flushed_at = now;
+        if let Err(error) = self.flush() {
+            tracing::error!(?error, "changes written behind could not be written");
+        }
+    }
+
+    fn flush(&mut self) -> Result<(), StoreError> {
+        if self.behind.is_empty() {
+            return Ok(());
+        }
+        let rows = self.behind.iter().map(|(key, stored)| (key, stored.as_ref().map(|s| (s.revision, &s.value))));
+        self.database.commit(rows, None)?;
+        self.behind.clear();
+        Ok(())
+    }
+}
+
+/// An error that several writers share.
+#[derive(Debug, thiserror::Error)]
+#[error("the group of writes failed")]
+struct Common(#[source] Arc<StoreError>);
