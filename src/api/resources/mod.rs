@@ -174,6 +174,8 @@ pub struct Resource {
     pub columns: &'static [Column],
     /// One table row; as many cells as columns.
     pub cells: fn(&Value, Timestamp) -> Vec<Value>,
+    /// The `Completed` condition of the table row of an object that has run its course.
+    pub completion: fn(&Value) -> Option<Value>,
     /// Fields that selectors may name, beyond `metadata.name` and `metadata.namespace`.
     pub selectable: &'static [(&'static str, Field)],
 }
@@ -272,6 +274,7 @@ const BLANK: Resource = Resource {
     graceful_deletion: false,
     columns: &[cell::NAME, cell::AGE],
     cells: |object, now| vec![cell::name(object), cell::age(object, now)],
+    completion: |_| None,
     selectable: &[],
 };
 
