@@ -4,7 +4,15 @@
 //! `serde_json::Value` here: typed round trips through k8s-openapi happen at the edges (kubelet, controllers).
 
 pub mod discovery;
+pub mod json;
+pub mod names;
+pub mod openapi;
+pub mod patch;
+pub mod proto;
+pub mod quantity;
 pub mod resources;
+pub mod schema;
+pub mod selector;
 pub mod status;
 pub mod table;
 pub mod user;
