@@ -6,11 +6,13 @@
 
 mod container;
 mod images;
+mod native_images;
 mod sandbox;
 pub mod simulated;
 
 pub use container::*;
 pub use images::*;
+pub use native_images::{NativeImages, RegistryOptions};
 pub use sandbox::*;
 
 use async_trait::async_trait;
