@@ -1,1 +1,11 @@
+//! The node agent: runs the pods that are bound to this node and says how they fare.
+//!
+//! Only the composition root uses it. It knows the API server as a client, and sandboxes, images and the network through
+//! their seams; it starts no process and touches no cgroup itself. Invariants: a pod's next steps come from the pure
+//! function [`pod::plan`] alone; one worker per pod UID acts on them; everything can be rebuilt from the runtime, the
+//! disk and the API object, so that the agent may die at any moment.
 
+mod config;
+
+pub use config::{KubeletConfig, Seams};
+pub mod pod;

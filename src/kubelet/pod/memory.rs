@@ -1,0 +1,200 @@
+//! What a worker remembers about its pod between two looks.
+//!
+//! Only what cannot be observed: failures of operations, the deadline of a termination, what was said last. Losing it
+//! (a crash of the agent) costs an early retry or a repeated stop signal, never correctness; [`Memory::of`] recovers the
+//! rest from the pod's own status.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use runtime::ContainerId;
+
+use super::plan::{Action, Plan, StopReason, WaitingReason};
+
+/// Shortest and longest wait between two starts of a container or two pulls of an image.
+const BACKOFF: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(300));
+/// A container that ran this long starts afresh.
+const BACKOFF_RESET: Duration = Duration::from_secs(600);
+/// Waits between two tries at a sandbox or its network.
+const SANDBOX_RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// Waits between two tries at the volumes, as `pkg/util/goroutinemap/exponentialbackoff` upstream.
+const FILES_RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(122));
+
+/// What a worker remembers.
+#[derive(Debug, Clone, Default)]
+pub struct Memory {
+    /// The last status.
+    pub status: PodStatus,
+    /// Whether the API server has confirmed it (or nobody can be told).
+    pub acknowledged: bool,
+    /// When what is being terminated will be killed.
+    pub deadline: Option<Timestamp>,
+    /// The pod's directory and volumes.
+    pub files: Files,
+    /// The last failure to make or connect a sandbox.
+    pub sandbox: Option<Failure>,
+    /// The attempt that the next sandbox has, if one was removed before.
+    pub next_sandbox: u32,
+    /// Last failed or finished pull of each container's image.
+    pub pulls: BTreeMap<String, Pull>,
+    /// Last failed start of each container.
+    pub starts: BTreeMap<String, FailedStart>,
+    /// Stops that were asked for.
+    pub stops: BTreeMap<ContainerId, Stopping>,
+    /// Whether the object is known to be gone.
+    pub object_gone: bool,
+}
+
+/// The state of the pod's directory and volumes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Files {
+    /// Not made since this agent started.
+    #[default]
+    Absent,
+    /// Complete.
+    Ready,
+    /// Could not be made.
+    Failed(Failure),
+    /// Gone for good.
+    Removed,
+}
+
+/// A failed operation that is tried again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// What went wrong.
+    pub message: String,
+    /// The wait that follows it.
+    pub backoff: Duration,
+    /// When to try again.
+    pub retry_at: Timestamp,
+}
+
+impl Failure {
+    /// The failure after `earlier`, with twice its wait within the limits.
+    fn after(earlier: Option<&Self>, (first, last): (Duration, Duration), message: String, now: Timestamp) -> Self {
+        let backoff = earlier.map_or(first, |earlier| (earlier.backoff * 2).min(last));
+        Self { message, backoff, retry_at: now + backoff }
+    }
+}
+
+/// How the last pull of an image went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Pull {
+    /// It is there, pulled for this start.
+    Done { attempt: u32 },
+    /// It could not be fetched.
+    Failed { reason: WaitingReason, failure: Failure },
+}
+
+/// A start that failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailedStart {
+    /// The attempt that failed.
+    pub attempt: u32,
+    /// How.
+    pub kind: StartError,
+    /// The wait and its end.
+    pub failure: Failure,
+    /// When it happened.
+    pub at: Timestamp,
+}
+
+/// How a start can fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StartError {
+    /// What the container needs is missing: a ConfigMap, a key, a user.
+    Config,
+    /// It could not be made.
+    Create,
+    /// Its command could not be executed: it counts as ended with code 128.
+    Execute,
+}
+
+/// A stop that was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stopping {
+    /// When it is killed.
+    pub deadline: Timestamp,
+    /// Why.
+    pub reason: StopReason,
+}
+
+/// The wait after a container's next end: none after the first start, then 10 s, doubling up to 300 s; anew once it
+/// has run for ten minutes. As `client-go/util/flowcontrol.Backoff` is used by `kuberuntime_manager.doBackOff`.
+pub fn next_backoff(last: Option<(Duration, Duration)>) -> Duration {
+    match last {
+        None => Duration::ZERO,
+        Some((_, ran)) if ran > BACKOFF_RESET => BACKOFF.0,
+        Some((Duration::ZERO, _)) => BACKOFF.0,
+        Some((backoff, _)) => (backoff * 2).min(BACKOFF.1),
+    }
+}
+
+impl Memory {
+    /// What can be known about a pod that this agent has not seen before.
+    pub fn of(pod: &Pod) -> Self {
+        Self { status: pod.status.clone().unwrap_or_default(), acknowledged: true, ..Self::default() }
+    }
+
+    /// Takes over what a plan decided. The status is taken over by the worker, which knows whether it changed.
+    pub fn adopt(&mut self, plan: &Plan) {
+        self.deadline = plan.deadline.or(self.deadline);
+        for action in &plan.actions {
+            if let Action::StopContainer { container, deadline, reason, .. } = action {
+                self.stops.insert(container.clone(), Stopping { deadline: *deadline, reason: *reason });
+            }
+        }
+    }
+
+    /// The volumes could not be made.
+    pub fn files_failed(&mut self, message: String, now: Timestamp) {
+        let earlier = if let Files::Failed(failure) = &self.files { Some(failure) } else { None };
+        self.files = Files::Failed(Failure::after(earlier, FILES_RETRY, message, now));
+    }
+
+    /// The sandbox could not be made or connected.
+    pub fn sandbox_failed(&mut self, message: String, now: Timestamp) {
+        self.sandbox = Some(Failure::after(self.sandbox.as_ref(), SANDBOX_RETRY, message, now));
+    }
+
+    /// A sandbox was removed; its number is not used again.
+    pub fn sandbox_removed(&mut self, attempt: u32) {
+        self.next_sandbox = self.next_sandbox.max(attempt.saturating_add(1));
+    }
+
+    /// An image is there.
+    pub fn pulled(&mut self, container: &str, attempt: u32) {
+        self.pulls.insert(container.to_owned(), Pull::Done { attempt });
+    }
+
+    /// An image could not be fetched.
+    pub fn pull_failed(&mut self, container: &str, reason: WaitingReason, message: String, now: Timestamp) {
+        let earlier = match self.pulls.get(container) {
+            Some(Pull::Failed { failure, .. }) => Some(failure),
+            _ => None,
+        };
+        let failure = Failure::after(earlier, BACKOFF, message, now);
+        self.pulls.insert(container.to_owned(), Pull::Failed { reason, failure });
+    }
+
+    /// A container could not be started. `backoff` is the wait that the start carried.
+    pub fn start_failed(&mut self, start: &super::plan::Start, kind: StartError, message: String, now: Timestamp) {
+        let earlier =
+            self.starts.get(&start.name).filter(|earlier| earlier.kind == kind).map(|earlier| &earlier.failure);
+        let failure = match kind {
+            StartError::Execute => Failure { message, backoff: start.backoff, retry_at: now + start.backoff },
+            StartError::Config => Failure { message, backoff: BACKOFF.0, retry_at: now + BACKOFF.0 },
+            StartError::Create => Failure::after(earlier, BACKOFF, message, now),
+        };
+        self.starts.insert(start.name.clone(), FailedStart { attempt: start.attempt, kind, failure, at: now });
+    }
+
+    /// A container was started.
+    pub fn started(&mut self, container: &str) {
+        self.starts.remove(container);
+        self.pulls.remove(container);
+    }
+}

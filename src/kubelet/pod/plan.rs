@@ -1,0 +1,276 @@
+//! The heart of the kubelet: what to do next for one pod, and what to say about it.
+//!
+//! [`plan`] is pure, synchronous and total: everything that it knows is in its arguments, everything that it wants is in
+//! its result. The worker observes, plans, acts and observes again; it decides nothing. Invariants, kept by the
+//! properties in `tests.rs`: applying a plan again and again comes to rest; no action concerns a subject that an
+//! operation in flight concerns; no app container starts before the init containers are done; the deadline of a
+//! termination never moves later; a terminal phase is never left.
+//!
+//! ```text
+//!            volumes ─┐
+//!  (new) ──► sandbox ─┴► network ──► init containers ──► app containers ──► retire: sandbox removed, status kept
+//!                ▲  sandbox died         │ restarts with back-off │             (terminal phase)
+//!                └───────────────────────┴────────────┬───────────┘
+//!            deletion, deadline: stop containers ◄────┘──► sandbox removed ──► files removed ──► object deleted
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use runtime::{ContainerId, ImageId, SandboxId, SandboxStatus};
+
+use super::memory::Memory;
+use super::view::View;
+use super::{run, status, stop};
+
+/// What the sources of pods want.
+#[derive(Debug, Clone, Copy)]
+pub struct Desired<'a> {
+    /// The pod as last seen.
+    pub pod: &'a Pod,
+    /// Whether it shall exist on this node.
+    pub wish: Wish,
+}
+
+/// Whether a pod shall exist on this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wish {
+    /// The object exists; its `deletionTimestamp` says the rest.
+    Keep,
+    /// The object is gone (or was never known): everything of it must go, and there is nobody to report to.
+    Gone,
+}
+
+/// What was seen of a pod just now.
+#[derive(Debug, Clone, Default)]
+pub struct Observed {
+    /// The pod's sandboxes.
+    pub sandboxes: Vec<SandboxStatus>,
+    /// Addresses of the newest sandbox; empty while it is not attached.
+    pub addresses: Vec<IpAddr>,
+    /// Addresses of the node.
+    pub host_addresses: Vec<IpAddr>,
+    /// Images that are present, by the references in the pod.
+    pub images: BTreeMap<String, PresentImage>,
+    /// Last words of ended containers.
+    pub messages: BTreeMap<ContainerId, String>,
+    /// What probes say.
+    pub probes: BTreeMap<ContainerId, Probed>,
+    /// What operations are under way on.
+    pub in_flight: BTreeSet<Subject>,
+}
+
+/// An image on the node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PresentImage {
+    /// Its identity.
+    pub id: ImageId,
+    /// `imageID` in statuses: the name with a digest if it has one.
+    pub status_id: String,
+}
+
+/// The verdicts of a running container's probes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Probed {
+    /// The startup probe has succeeded, or there is none.
+    pub started: bool,
+    /// The readiness probe succeeds, or there is none.
+    pub ready: bool,
+    /// Which probe demands a restart.
+    pub failed: Option<FailedProbe>,
+}
+
+/// A probe whose failure ends the container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailedProbe {
+    /// `livenessProbe`
+    Liveness,
+    /// `startupProbe`
+    Startup,
+}
+
+/// What an operation concerns; there is at most one operation on each.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Subject {
+    /// The pod's volumes and directory.
+    Files,
+    /// The pod's sandboxes and their network.
+    Sandbox,
+    /// The image of a container.
+    Image(String),
+    /// A container, by name.
+    Container(String),
+    /// The pod's object.
+    Object,
+}
+
+/// Why a container is stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopReason {
+    /// The pod ends.
+    PodEnds,
+    /// Its definition has changed.
+    Changed,
+    /// A probe demands it.
+    Probe(FailedProbe),
+}
+
+/// One step; the worker carries it out without asking why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Make the pod's directory and volumes.
+    PrepareFiles,
+    /// Create the sandbox of the given attempt.
+    CreateSandbox { attempt: u32 },
+    /// Connect a sandbox to the pod network.
+    AttachNetwork { sandbox: SandboxId },
+    /// Remove a sandbox and give its addresses back.
+    RemoveSandbox { sandbox: SandboxId },
+    /// Fetch an image.
+    PullImage { container: String, reference: String, attempt: u32 },
+    /// Create and start a container.
+    StartContainer(Start),
+    /// Ask a container to end, and kill it at the deadline.
+    StopContainer { sandbox: SandboxId, container: ContainerId, name: String, deadline: Timestamp, reason: StopReason },
+    /// Forget an ended container.
+    RemoveContainer { sandbox: SandboxId, container: ContainerId, name: String },
+    /// Remove the pod's directory and volumes.
+    RemoveFiles,
+    /// Remove the pod's object for good.
+    DeleteObject,
+}
+
+/// How to start a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Start {
+    /// Where.
+    pub sandbox: SandboxId,
+    /// Its name.
+    pub name: String,
+    /// How often it was started before.
+    pub attempt: u32,
+    /// What it is made of.
+    pub image: PresentImage,
+    /// How long to wait before the next start when this one ends.
+    pub backoff: Duration,
+}
+
+impl Action {
+    /// What the action concerns.
+    pub fn subject(&self) -> Subject {
+        match self {
+            Self::PrepareFiles | Self::RemoveFiles => Subject::Files,
+            Self::CreateSandbox { .. } | Self::AttachNetwork { .. } | Self::RemoveSandbox { .. } => Subject::Sandbox,
+            Self::PullImage { container, .. } => Subject::Image(container.clone()),
+            Self::StartContainer(start) => Subject::Container(start.name.clone()),
+            Self::StopContainer { name, .. } | Self::RemoveContainer { name, .. } => Subject::Container(name.clone()),
+            Self::DeleteObject => Subject::Object,
+        }
+    }
+}
+
+/// Why a container waits, for its status.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    /// The word that users see.
+    pub reason: WaitingReason,
+    /// The sentence that users see.
+    pub message: Option<String>,
+}
+
+/// The words for a waiting container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WaitingReason {
+    ContainerCreating,
+    PodInitializing,
+    CrashLoopBackOff,
+    ErrImagePull,
+    ImagePullBackOff,
+    ErrImageNeverPull,
+    InvalidImageName,
+    CreateContainerConfigError,
+    CreateContainerError,
+}
+
+impl WaitingReason {
+    /// As written in a status.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ContainerCreating => "ContainerCreating",
+            Self::PodInitializing => "PodInitializing",
+            Self::CrashLoopBackOff => "CrashLoopBackOff",
+            Self::ErrImagePull => "ErrImagePull",
+            Self::ImagePullBackOff => "ImagePullBackOff",
+            Self::ErrImageNeverPull => "ErrImageNeverPull",
+            Self::InvalidImageName => "InvalidImageName",
+            Self::CreateContainerConfigError => "CreateContainerConfigError",
+            Self::CreateContainerError => "CreateContainerError",
+        }
+    }
+}
+
+/// What to do and to say.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Steps that can all begin now.
+    pub actions: Vec<Action>,
+    /// The status that the pod has.
+    pub status: PodStatus,
+    /// When to look again though nothing has happened.
+    pub wake_at: Option<Timestamp>,
+    /// When what is being terminated will be killed; remembered, so that it can only move earlier.
+    pub deadline: Option<Timestamp>,
+    /// Nothing is left of the pod: its worker may end.
+    pub finished: bool,
+}
+
+/// The decision as it takes shape.
+#[derive(Debug, Default)]
+pub(super) struct Draft {
+    pub(super) actions: Vec<Action>,
+    pub(super) waiting: BTreeMap<String, Waiting>,
+    pub(super) wake_at: Option<Timestamp>,
+    pub(super) deadline: Option<Timestamp>,
+    pub(super) finished: bool,
+}
+
+impl Draft {
+    /// Looks again at `at` at the latest.
+    pub(super) fn wake(&mut self, at: Timestamp) {
+        self.wake_at = Some(self.wake_at.map_or(at, |known| known.min(at)));
+    }
+
+    /// Says why a container waits.
+    pub(super) fn wait(&mut self, container: &str, reason: WaitingReason, message: Option<String>) {
+        self.waiting.insert(container.to_owned(), Waiting { reason, message });
+    }
+
+    /// Adds a step unless its subject is busy; tells whether it was added.
+    pub(super) fn act(&mut self, view: &View<'_>, action: Action) -> bool {
+        let subject = action.subject();
+        let busy = view.observed.in_flight.contains(&subject)
+            || self.actions.iter().any(|earlier| earlier.subject() == subject);
+        if !busy {
+            self.actions.push(action);
+        }
+        !busy
+    }
+}
+
+/// Decides what to do next for a pod and what its status is.
+pub fn plan(desired: Desired<'_>, observed: &Observed, memory: &Memory, now: Timestamp) -> Plan {
+    let view = View::new(desired, observed, memory, now);
+    let mut draft = Draft::default();
+    if view.ends() {
+        stop::tear_down(&view, &mut draft);
+    } else if view.is_over() {
+        stop::retire(&view, &mut draft);
+    } else {
+        run::keep_running(&view, &mut draft);
+    }
+    let status = status::render(&view, &draft);
+    Plan { actions: draft.actions, status, wake_at: draft.wake_at, deadline: draft.deadline, finished: draft.finished }
+}

@@ -1,0 +1,132 @@
+//! The conditions of a pod, after `pkg/kubelet/status/generate.go` upstream.
+
+use k8s_openapi::api::core::v1::{ContainerStatus, PodCondition};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::super::view::{Kind, View, whole_seconds};
+use super::phase::{Phase, Verdict};
+
+/// The conditions that are ours, in the order in which they are shown.
+const OWN: [&str; 5] = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+
+/// What a condition says.
+struct Says {
+    holds: bool,
+    reason: Option<&'static str>,
+    message: Option<String>,
+}
+
+impl Says {
+    fn yes() -> Self {
+        Self { holds: true, reason: None, message: None }
+    }
+
+    fn no(reason: &'static str, message: Option<String>) -> Self {
+        Self { holds: false, reason: Some(reason), message }
+    }
+}
+
+/// Renders all conditions: ours anew, those of others as they are.
+pub(super) fn render(
+    view: &View<'_>,
+    verdict: &Verdict,
+    init: &[ContainerStatus],
+    apps: &[ContainerStatus],
+) -> Vec<PodCondition> {
+    let containers_ready = containers_ready(view, verdict.phase, init, apps);
+    let ready = ready(view, &containers_ready);
+    let sandbox = view.connected_sandbox().is_some() && !matches!(verdict.phase, Phase::Succeeded | Phase::Failed);
+    let own = [
+        if sandbox { Says::yes() } else { Says { holds: false, reason: None, message: None } },
+        initialized(view, verdict.phase, init),
+        ready,
+        containers_ready,
+        Says::yes(),
+    ];
+    let own = OWN.into_iter().zip(own).map(|(name, says)| condition(view, name, says));
+    own.chain(foreign(view)).collect()
+}
+
+/// Conditions that the API object has and that are nobody's business here: readiness gates, disruption, resize.
+fn foreign(view: &View<'_>) -> impl Iterator<Item = PodCondition> {
+    let status = view.pod.status.as_ref();
+    let all = status.and_then(|status| status.conditions.as_ref()).into_iter().flatten();
+    all.filter(|condition| !OWN.contains(&condition.type_.as_str())).cloned()
+}
+
+fn condition(view: &View<'_>, name: &str, says: Says) -> PodCondition {
+    let status = if says.holds { "True" } else { "False" };
+    let known = [Some(&view.memory.status), view.pod.status.as_ref()]
+        .into_iter()
+        .flatten()
+        .flat_map(|status| status.conditions.iter().flatten())
+        .find(|known| known.type_ == name && known.status == status);
+    let transition = known.and_then(|known| known.last_transition_time.clone());
+    PodCondition {
+        type_: name.to_owned(),
+        status: status.to_owned(),
+        reason: says.reason.map(str::to_owned),
+        message: says.message,
+        last_transition_time: Some(transition.unwrap_or_else(|| Time(whole_seconds(view.now)))),
+        last_probe_time: None,
+        observed_generation: view.pod.metadata.generation,
+    }
+}
+
+fn initialized(view: &View<'_>, phase: Phase, init: &[ContainerStatus]) -> Says {
+    if phase == Phase::Succeeded {
+        return Says { holds: true, reason: Some("PodCompleted"), message: None };
+    }
+    if view.initialized() || view.apps.iter().any(|app| app.attempt.is_some()) {
+        return Says::yes();
+    }
+    let incomplete: Vec<&str> = view
+        .init
+        .iter()
+        .zip(init)
+        .filter(|(facts, status)| match facts.kind {
+            Kind::Sidecar => status.started != Some(true),
+            _ => !status.ready,
+        })
+        .map(|(_, status)| status.name.as_str())
+        .collect();
+    Says::no("ContainersNotInitialized", Some(format!("containers with incomplete status: [{}]", incomplete.join(" "))))
+}
+
+fn containers_ready(view: &View<'_>, phase: Phase, init: &[ContainerStatus], apps: &[ContainerStatus]) -> Says {
+    match phase {
+        Phase::Succeeded => return Says::no("PodCompleted", None),
+        Phase::Failed => return Says::no("PodFailed", None),
+        Phase::Pending | Phase::Running => {}
+    }
+    let sidecars =
+        view.init.iter().zip(init).filter(|(facts, _)| facts.kind == Kind::Sidecar).map(|(_, status)| status);
+    let unready: Vec<&str> =
+        sidecars.chain(apps).filter(|status| !status.ready).map(|status| status.name.as_str()).collect();
+    if unready.is_empty() {
+        return Says::yes();
+    }
+    Says::no("ContainersNotReady", Some(format!("containers with unready status: [{}]", unready.join(" "))))
+}
+
+fn ready(view: &View<'_>, containers: &Says) -> Says {
+    if !containers.holds {
+        return Says { holds: false, reason: containers.reason, message: containers.message.clone() };
+    }
+    let missing: Vec<String> = view
+        .spec
+        .readiness_gates
+        .iter()
+        .flatten()
+        .filter_map(|gate| gate_problem(view, &gate.condition_type))
+        .collect();
+    if missing.is_empty() { Says::yes() } else { Says::no("ReadinessGatesNotReady", Some(missing.join(", "))) }
+}
+
+fn gate_problem(view: &View<'_>, gate: &str) -> Option<String> {
+    match foreign(view).find(|condition| condition.type_ == gate) {
+        None => Some(format!("corresponding condition of pod readiness gate {gate:?} does not exist.")),
+        Some(found) if found.status == "True" => None,
+        Some(found) => Some(format!("the status of pod readiness gate {gate:?} is not \"True\", but {}", found.status)),
+    }
+}

@@ -1,0 +1,110 @@
+//! The statuses of a pod's containers, after `kubelet_pods.convertToAPIContainerStatuses` upstream.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{
+    ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::super::plan::Draft;
+use super::super::view::{Contained, Ended, Kind, Life, View, whole_seconds};
+
+/// Renders the statuses of containers, in the order of the pod.
+pub(super) fn render(view: &View<'_>, draft: &Draft, containers: &[Contained<'_>]) -> Vec<ContainerStatus> {
+    containers.iter().map(|container| one(view, draft, container)).collect()
+}
+
+fn one(view: &View<'_>, draft: &Draft, container: &Contained<'_>) -> ContainerStatus {
+    let waiting = draft.waiting.get(container.name());
+    let wait = |(reason, message): (&str, Option<String>)| ContainerState {
+        waiting: Some(ContainerStateWaiting { reason: Some(reason.to_owned()), message }),
+        ..ContainerState::default()
+    };
+    let reason = waiting.map(|waiting| (waiting.reason.as_str(), waiting.message.clone()));
+    let back_off = waiting.is_some_and(|waiting| waiting.message.is_some());
+    let (state, last) = match &container.life {
+        Life::Runs { since, .. } => (running(*since), container.previous.as_ref()),
+        // A restart that has to wait is shown as such; what ended is the last state then.
+        Life::Ended(ended) if back_off => (wait(reason.unwrap_or_default()), Some(ended)),
+        Life::Ended(ended) => (terminated(ended), container.previous.as_ref()),
+        Life::Waits if ended_unstarted(view, draft, container) => (never_started(view), container.previous.as_ref()),
+        Life::Waits => {
+            let fallback = if view.init.is_empty() { "ContainerCreating" } else { "PodInitializing" };
+            (wait(reason.unwrap_or((fallback, None))), container.previous.as_ref())
+        }
+    };
+    let id = match &container.life {
+        Life::Runs { id, .. } => Some(id),
+        Life::Ended(ended) => ended.id.as_ref(),
+        Life::Waits => None,
+    };
+    let (image_id, image) = container.image.clone().unwrap_or_default();
+    let spec_image = container.spec.image.clone().unwrap_or_default();
+    let shown = container.runs() || state.terminated.is_some();
+    ContainerStatus {
+        name: container.name().to_owned(),
+        ready: ready(view, container),
+        started: Some(container.is_started(view)),
+        restart_count: i32::try_from(container.attempt.unwrap_or(0)).unwrap_or(i32::MAX),
+        container_id: id.map(|id| format!("coracle://{id}")),
+        image: if shown && !image.is_empty() { image } else { spec_image },
+        image_id,
+        state: Some(state),
+        last_state: Some(last.map(terminated).unwrap_or_default()),
+        ..ContainerStatus::default()
+    }
+}
+
+fn running(since: Timestamp) -> ContainerState {
+    let started_at = Some(Time(whole_seconds(since)));
+    ContainerState { running: Some(ContainerStateRunning { started_at }), ..ContainerState::default() }
+}
+
+fn terminated(ended: &Ended) -> ContainerState {
+    let time = |time: Timestamp| Some(Time(whole_seconds(time)));
+    ContainerState {
+        terminated: Some(ContainerStateTerminated {
+            container_id: ended.id.as_ref().map(|id| format!("coracle://{id}")),
+            exit_code: ended.code,
+            signal: ended.signal,
+            reason: Some(ended.reason.clone()).filter(|reason| !reason.is_empty()),
+            message: ended.message.clone().filter(|message| !message.is_empty()),
+            started_at: ended.started_at.map_or_else(|| time(Timestamp::UNIX_EPOCH), time),
+            finished_at: time(ended.finished_at),
+        }),
+        ..ContainerState::default()
+    }
+}
+
+/// Whether the pod has ended before this container was ever started.
+fn ended_unstarted(view: &View<'_>, draft: &Draft, container: &Contained<'_>) -> bool {
+    let over = draft.deadline.is_some() && !view.containers().any(Contained::runs);
+    let initialized = container.kind != Kind::App || view.initialized();
+    over && view.ends() && initialized
+}
+
+fn never_started(view: &View<'_>) -> ContainerState {
+    ContainerState {
+        terminated: Some(ContainerStateTerminated {
+            exit_code: 137,
+            reason: Some("ContainerStatusUnknown".to_owned()),
+            message: Some("The container could not be located when the pod was terminated".to_owned()),
+            finished_at: Some(Time(whole_seconds(view.now))),
+            ..ContainerStateTerminated::default()
+        }),
+        ..ContainerState::default()
+    }
+}
+
+/// An init container is ready once it has done its part; others while they run and their readiness probe succeeds.
+fn ready(view: &View<'_>, container: &Contained<'_>) -> bool {
+    match (&container.life, container.kind) {
+        (_, Kind::Init) => container.succeeded(),
+        (Life::Runs { id, .. }, _) => {
+            let probed = view.observed.probes.get(id);
+            let default = container.spec.readiness_probe.is_none() && container.spec.startup_probe.is_none();
+            probed.map_or(default, |probed| probed.started && probed.ready)
+        }
+        _ => false,
+    }
+}

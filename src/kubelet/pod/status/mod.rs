@@ -1,0 +1,46 @@
+//! The status of a pod: what `kubectl` shows and controllers act on.
+//!
+//! Called by [`super::plan::plan`] with the facts and the decisions. Pure. Invariants: the phase ratchets one way and a
+//! terminal one stays; a condition's transition time changes only with its status; conditions of others are kept.
+
+mod conditions;
+mod containers;
+mod phase;
+
+use k8s_openapi::api::core::v1::{HostIP, PodIP, PodStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::plan::{Draft, Wish};
+use super::view::View;
+
+/// Renders the status that follows from facts and decisions.
+pub(super) fn render(view: &View<'_>, draft: &Draft) -> PodStatus {
+    let old = &view.memory.status;
+    let init = containers::render(view, draft, &view.init);
+    let apps = containers::render(view, draft, &view.apps);
+    let verdict = phase::judge(view, draft, &init, &apps);
+    let conditions = conditions::render(view, &verdict, &init, &apps);
+    let hosts = &view.observed.host_addresses;
+    let pods = if view.host_network() { hosts } else { &view.observed.addresses };
+    let mut status = PodStatus {
+        phase: Some(verdict.phase.as_str().to_owned()),
+        reason: verdict.reason.or_else(|| old.reason.clone()),
+        message: verdict.message.or_else(|| old.message.clone()),
+        conditions: Some(conditions),
+        init_container_statuses: Some(init).filter(|list| !list.is_empty()),
+        container_statuses: Some(apps).filter(|list| !list.is_empty()),
+        start_time: Some(Time(view.start_time())),
+        observed_generation: view.pod.metadata.generation,
+        qos_class: old.qos_class.clone().or_else(|| view.pod.status.as_ref().and_then(|now| now.qos_class.clone())),
+        host_ip: hosts.first().map(ToString::to_string),
+        host_ips: Some(hosts.iter().map(|ip| HostIP { ip: ip.to_string() }).collect())
+            .filter(|ips: &Vec<_>| !ips.is_empty()),
+        ..old.clone()
+    };
+    // The addresses of a sandbox that is being replaced or removed stay visible until there are others.
+    if !pods.is_empty() && view.wish == Wish::Keep {
+        status.pod_ip = pods.first().map(ToString::to_string);
+        status.pod_ips = Some(pods.iter().map(|ip| PodIP { ip: ip.to_string() }).collect());
+    }
+    status
+}

@@ -1,0 +1,137 @@
+//! The phase of a pod, after `kubelet_pods.getPhase` upstream.
+
+use k8s_openapi::api::core::v1::ContainerStatus;
+
+use super::super::plan::Draft;
+use super::super::view::{Kind, RestartPolicy, View};
+
+/// Where a pod is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Phase {
+    Pending,
+    Running,
+    Succeeded,
+    Failed,
+}
+
+impl Phase {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "Pending",
+            Self::Running => "Running",
+            Self::Succeeded => "Succeeded",
+            Self::Failed => "Failed",
+        }
+    }
+
+    fn parse(text: Option<&str>) -> Option<Self> {
+        [Self::Pending, Self::Running, Self::Succeeded, Self::Failed]
+            .into_iter()
+            .find(|phase| Some(phase.as_str()) == text)
+    }
+
+    fn is_terminal(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed)
+    }
+}
+
+/// A phase and, if the pod as a whole failed, why.
+pub(super) struct Verdict {
+    pub(super) phase: Phase,
+    pub(super) reason: Option<String>,
+    pub(super) message: Option<String>,
+}
+
+/// How many containers are in which state.
+#[derive(Default)]
+struct Tally {
+    waiting: usize,
+    running: usize,
+    stopped: usize,
+    succeeded: usize,
+}
+
+/// Judges the phase. It never leaves a terminal one and never falls back to Pending.
+pub(super) fn judge(view: &View<'_>, draft: &Draft, init: &[ContainerStatus], apps: &[ContainerStatus]) -> Verdict {
+    let old = Phase::parse(view.memory.status.phase.as_deref());
+    let plain = |phase| Verdict { phase, reason: None, message: None };
+    if let Some(terminal) = old.filter(|phase| phase.is_terminal()) {
+        return plain(terminal);
+    }
+    let stopped = init.iter().chain(apps).all(|status| running(status).is_none());
+    if view.past_active_deadline() && !view.ends() {
+        let phase = if stopped { Phase::Failed } else { old.unwrap_or(Phase::Pending) };
+        return Verdict {
+            phase,
+            reason: Some("DeadlineExceeded".to_owned()),
+            message: Some("Pod was active on the node longer than the specified deadline".to_owned()),
+        };
+    }
+    let ended = view.ends() && stopped && draft.deadline.is_some();
+    let computed = compute(view, init, apps, ended);
+    if ended && !computed.is_terminal() {
+        return plain(Phase::Failed);
+    }
+    plain(old.map_or(computed, |old| computed.max(old)))
+}
+
+fn compute(view: &View<'_>, init: &[ContainerStatus], apps: &[ContainerStatus], ended: bool) -> Phase {
+    let (pending, failed) = judge_init(view, init);
+    if failed {
+        return Phase::Failed;
+    }
+    let mut tally = Tally::default();
+    for status in apps {
+        match (
+            running(status),
+            terminated(status),
+            status.last_state.as_ref().and_then(|last| last.terminated.as_ref()),
+        ) {
+            (Some(()), _, _) => tally.running += 1,
+            (None, Some(code), _) => {
+                tally.stopped += 1;
+                tally.succeeded += usize::from(code == 0);
+            }
+            (None, None, Some(_)) => tally.stopped += 1,
+            (None, None, None) => tally.waiting += 1,
+        }
+    }
+    let policy = view.apps.first().map_or(RestartPolicy::Always, |app| app.policy);
+    match tally {
+        _ if pending => Phase::Pending,
+        Tally { waiting: 1.., .. } => Phase::Pending,
+        Tally { running: 1.., .. } => Phase::Running,
+        Tally { stopped, succeeded, .. } if stopped > 0 && (ended || policy != RestartPolicy::Always) => match () {
+            () if stopped == succeeded => Phase::Succeeded,
+            () if ended || policy == RestartPolicy::Never => Phase::Failed,
+            () => Phase::Running,
+        },
+        Tally { stopped: 1.., .. } => Phase::Running,
+        _ => Phase::Pending,
+    }
+}
+
+/// Whether init containers are still to do their part, and whether one has failed for good.
+fn judge_init(view: &View<'_>, statuses: &[ContainerStatus]) -> (bool, bool) {
+    let begun = view.apps.iter().any(|app| app.current);
+    let mut pending = false;
+    for (init, status) in view.init.iter().zip(statuses) {
+        match init.kind {
+            Kind::Sidecar => pending |= !begun && !init.is_started(view),
+            _ => match terminated(status) {
+                Some(0) => {}
+                Some(_) if init.policy == RestartPolicy::Never => return (false, true),
+                _ => pending |= !begun,
+            },
+        }
+    }
+    (pending, false)
+}
+
+fn running(status: &ContainerStatus) -> Option<()> {
+    status.state.as_ref()?.running.as_ref().map(|_| ())
+}
+
+fn terminated(status: &ContainerStatus) -> Option<i32> {
+    status.state.as_ref()?.terminated.as_ref().map(|ended| ended.exit_code)
+}
