@@ -1,5 +1,7 @@
 //! How requests reach an API server.
 
+pub(crate) mod https;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{Request, Response};
