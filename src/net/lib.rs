@@ -5,6 +5,15 @@
 //! program. Invariants: nothing but our own table is ever touched in nftables; an address is never handed out while
 //! the link of its former owner exists; names of links derive from the sandbox, never from the address.
 
+pub mod native;
+mod pool;
+mod range;
+mod simulated;
+
+pub use native::{NativeNetwork, NativeNetworkConfig};
+pub use range::{Range, RangeError};
+pub use simulated::SimulatedNetwork;
+
 use std::net::IpAddr;
 
 use async_trait::async_trait;

@@ -1,0 +1,212 @@
+//! The routed veth pair of a sandbox, as rtnetlink messages.
+//!
+//! ```text
+//! host                                              sandbox
+//! cor… (ee:ee:ee:ee:ee:ee) ────────────────────── eth0 (0a:58:<address>)  <address>/32
+//! route <address>/32 dev cor…                       route default via 169.254.1.1 dev eth0 onlink
+//! neighbour <address> lladdr 0a:58:… permanent      neighbour 169.254.1.1 lladdr ee:ee:… permanent
+//! ```
+//!
+//! Both ends know each other by permanent neighbour entries and generate no addresses of their own, so the first
+//! packet passes without ARP, neighbour discovery or duplicate address detection. Every step replaces what is there
+//! and may be repeated. The kernel removes all of it with the sandbox's namespace.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::{AsFd, AsRawFd};
+
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::link::{
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo,
+    LinkMessage,
+};
+use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use oci::sys::NetNs;
+
+use super::netlink::Socket;
+use crate::NetworkError;
+
+/// Link-layer address of the host's end, the same on every pair: the pairs never meet.
+const HOST_END: [u8; 6] = [0xee; 6];
+/// Next hop of the sandboxes; link-local and never sent to, since it is a permanent neighbour.
+const NEXT_HOP: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+/// Name of the link inside the sandbox.
+const INSIDE: &str = "eth0";
+/// Routing protocol number of our routes, so that they can be told from others: see rtnetlink(7), `RTPROT_*`.
+const ROUTE_PROTOCOL: RouteProtocol = RouteProtocol::Other(67);
+
+/// A pair to be made.
+#[derive(Debug, Clone)]
+pub(super) struct Pair {
+    /// Name of the host's end.
+    pub(super) name: String,
+    /// The sandbox's address.
+    pub(super) address: Ipv4Addr,
+    /// Largest packet.
+    pub(super) mtu: u32,
+}
+
+impl Pair {
+    /// Link-layer address of the sandbox's end, derived from its address.
+    fn inside_end(&self) -> [u8; 6] {
+        let [a, b, c, d] = self.address.octets();
+        [0x0a, 0x58, a, b, c, d]
+    }
+
+    /// Makes the host's half; the calling thread is in the host's namespace.
+    pub(super) fn connect(&self, host: &mut Socket, sandbox: &NetNs) -> Result<(), NetworkError> {
+        match host.change(RouteNetlinkMessage::NewLink(self.veth(sandbox)), NLM_F_CREATE | NLM_F_EXCL) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            other => other.map_err(step("creation of the link pair"))?,
+        }
+        let index = index_of(host, &self.name).map_err(step("look-up of the host's link"))?;
+        generate_no_addresses(host, index).map_err(step("IPv6 settings of the host's link"))?;
+        bring_up(host, index).map_err(step("the host's link"))?;
+        let (to, by) = (self.address, self.inside_end());
+        host.change(RouteNetlinkMessage::NewNeighbour(neighbour(index, to, by)), NLM_F_CREATE | NLM_F_REPLACE)
+            .map_err(step("neighbour entry of the sandbox"))?;
+        let route = route(Some(self.address), index, RouteScope::Link);
+        host.change(RouteNetlinkMessage::NewRoute(route), NLM_F_CREATE | NLM_F_REPLACE)
+            .map_err(step("route to the sandbox"))
+    }
+
+    /// Makes the sandbox's half; the calling thread is in the sandbox's namespace.
+    pub(super) fn configure_inside(&self, inside: &mut Socket) -> Result<(), NetworkError> {
+        bring_up(inside, 1).map_err(step("loopback of the sandbox"))?;
+        let index = index_of(inside, INSIDE).map_err(step("look-up of the sandbox's link"))?;
+        generate_no_addresses(inside, index).map_err(step("IPv6 settings of the sandbox's link"))?;
+        let address = host_address(index, self.address);
+        inside
+            .change(RouteNetlinkMessage::NewAddress(address), NLM_F_CREATE | NLM_F_REPLACE)
+            .map_err(step("address of the sandbox"))?;
+        bring_up(inside, index).map_err(step("link of the sandbox"))?;
+        let next_hop = neighbour(index, NEXT_HOP, HOST_END);
+        inside
+            .change(RouteNetlinkMessage::NewNeighbour(next_hop), NLM_F_CREATE | NLM_F_REPLACE)
+            .map_err(step("neighbour entry of the next hop"))?;
+        let mut default = route(None, index, RouteScope::Universe);
+        default.header.flags = RouteFlags::Onlink;
+        default.attributes.push(RouteAttribute::Gateway(RouteAddress::Inet(NEXT_HOP)));
+        inside
+            .change(RouteNetlinkMessage::NewRoute(default), NLM_F_CREATE | NLM_F_REPLACE)
+            .map_err(step("default route of the sandbox"))
+    }
+
+    fn veth(&self, sandbox: &NetNs) -> LinkMessage {
+        let mut peer = self.end(INSIDE, self.inside_end());
+        peer.attributes.push(LinkAttribute::NetNsFd(sandbox.as_fd().as_raw_fd()));
+        let mut link = self.end(&self.name, HOST_END);
+        link.attributes.push(LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Veth),
+            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
+        ]));
+        link
+    }
+
+    fn end(&self, name: &str, link_layer: [u8; 6]) -> LinkMessage {
+        let mut link = LinkMessage::default();
+        link.attributes = vec![
+            LinkAttribute::IfName(name.to_owned()),
+            LinkAttribute::Address(link_layer.to_vec()),
+            LinkAttribute::Mtu(self.mtu),
+        ];
+        link
+    }
+}
+
+/// Whether a link exists in the namespace of the socket.
+pub(super) fn exists(socket: &mut Socket, name: &str) -> io::Result<bool> {
+    match index_of(socket, name) {
+        Ok(_) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error()) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Adds or removes the node's own address in the pod range, on the loopback link: an offline host has no other.
+pub(super) fn set_gateway(host: &mut Socket, address: Ipv4Addr, present: bool) -> io::Result<()> {
+    let message = host_address(1, address);
+    if present {
+        return host.change(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_REPLACE);
+    }
+    match host.change(RouteNetlinkMessage::DelAddress(message), 0) {
+        Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => Ok(()),
+        other => other,
+    }
+}
+
+/// Keeps the kernel from giving the link an IPv6 link-local address; a link without IPv6 needs nothing.
+fn generate_no_addresses(socket: &mut Socket, index: u32) -> io::Result<()> {
+    let mut link = LinkMessage::default();
+    link.header.index = index;
+    let generate = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
+    link.attributes.push(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![generate])]));
+    match socket.change(RouteNetlinkMessage::SetLink(link), 0) {
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error()) => Ok(()),
+        other => other,
+    }
+}
+
+/// Brings a link up.
+pub(super) fn bring_up(socket: &mut Socket, index: u32) -> io::Result<()> {
+    let mut link = LinkMessage::default();
+    link.header.index = index;
+    link.header.flags = LinkFlags::Up;
+    link.header.change_mask = LinkFlags::Up;
+    socket.change(RouteNetlinkMessage::SetLink(link), 0)
+}
+
+fn index_of(socket: &mut Socket, name: &str) -> io::Result<u32> {
+    let mut link = LinkMessage::default();
+    link.attributes.push(LinkAttribute::IfName(name.to_owned()));
+    match socket.ask(RouteNetlinkMessage::GetLink(link))? {
+        RouteNetlinkMessage::NewLink(link) => Ok(link.header.index),
+        other => Err(io::Error::other(format!("unexpected answer {other:?}"))),
+    }
+}
+
+fn host_address(index: u32, address: Ipv4Addr) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.family = AddressFamily::Inet;
+    message.header.prefix_len = 32;
+    message.header.index = index;
+    let address = IpAddr::V4(address);
+    message.attributes = vec![AddressAttribute::Local(address), AddressAttribute::Address(address)];
+    message
+}
+
+fn neighbour(index: u32, address: Ipv4Addr, link_layer: [u8; 6]) -> NeighbourMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.family = AddressFamily::Inet;
+    message.header.ifindex = index;
+    message.header.state = NeighbourState::Permanent;
+    message.attributes = vec![
+        NeighbourAttribute::Destination(NeighbourAddress::Inet(address)),
+        NeighbourAttribute::LinkLayerAddress(link_layer.to_vec()),
+    ];
+    message
+}
+
+fn route(destination: Option<Ipv4Addr>, index: u32, scope: RouteScope) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family = AddressFamily::Inet;
+    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    message.header.protocol = ROUTE_PROTOCOL;
+    message.header.scope = scope;
+    message.header.kind = RouteType::Unicast;
+    message.attributes.push(RouteAttribute::Oif(index));
+    if let Some(address) = destination {
+        message.header.destination_prefix_length = 32;
+        message.attributes.push(RouteAttribute::Destination(RouteAddress::Inet(address)));
+    }
+    message
+}
+
+fn step(step: &'static str) -> impl FnOnce(io::Error) -> NetworkError {
+    move |source| NetworkError::Kernel { step, source }
+}

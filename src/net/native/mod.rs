@@ -1,0 +1,236 @@
+//! The native network: rtnetlink and nfnetlink over sockets of our own.
+//!
+//! Steps are ordered so that a crash between any two is repaired: an address is recorded before its link is made, every
+//! step replaces what is there, and [`Network::retain`] gives back what no sandbox owns any more. Changes of host
+//! settings are recorded with their former value before they are made, and [`reset`] restores them.
+
+mod link;
+mod netlink;
+mod nftables;
+#[cfg(test)]
+mod tests;
+
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use oci::sys::NetNs;
+use rustix::thread::LinkNameSpaceType;
+use task::blocking;
+
+use self::link::Pair;
+use self::netlink::Socket;
+use crate::pool::Pool;
+use crate::range::Range;
+use crate::{Attach, Attachment, Network, NetworkError};
+
+/// The kernel's switch for routing between links.
+const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
+/// Largest name of a link: `IFNAMSIZ` − 1.
+const LINK_NAME: usize = 15;
+
+/// What the native network needs to know.
+#[derive(Debug, Clone)]
+pub struct NativeNetworkConfig {
+    /// Tag of this instance in names that the host sees; empty for the default one.
+    pub instance: String,
+    /// Addresses of this node's pods.
+    pub range: Range,
+    /// Folder for the address record and former host settings.
+    pub state: PathBuf,
+    /// Largest packet of pods.
+    pub mtu: u32,
+}
+
+impl NativeNetworkConfig {
+    /// Name of our nftables table.
+    pub fn table(&self) -> String {
+        if self.instance.is_empty() { "coracle".to_owned() } else { format!("coracle-{}", self.instance) }
+    }
+
+    /// Name of the host's link of a sandbox: derived from instance and sandbox, so unique on the host.
+    fn link_name(&self, sandbox: &str) -> String {
+        let mut name = format!("cor{:016x}", fnv1a(&[self.instance.as_bytes(), &[0], sandbox.as_bytes()]));
+        name.truncate(LINK_NAME);
+        name
+    }
+
+    fn record(&self) -> PathBuf {
+        self.state.join("addresses.json")
+    }
+
+    fn former_forward(&self) -> PathBuf {
+        self.state.join("former-ip_forward")
+    }
+}
+
+/// 64-bit FNV-1a, a stable hash for names.
+fn fnv1a(parts: &[&[u8]]) -> u64 {
+    let bytes = parts.iter().flat_map(|part| part.iter());
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// Connects sandboxes on this host.
+#[derive(Debug)]
+pub struct NativeNetwork {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    config: NativeNetworkConfig,
+    pool: Mutex<Pool>,
+}
+
+impl NativeNetwork {
+    /// Prepares the host (forwarding, the node's address in the range, our table) and reads the record.
+    ///
+    /// # Errors
+    /// When the kernel refuses a step or the record cannot be read.
+    pub async fn start(config: NativeNetworkConfig) -> Result<Self, NetworkError> {
+        blocking(move || {
+            fs::create_dir_all(&config.state).map_err(|source| record(&config.state, source))?;
+            prepare_host(&config)?;
+            let pool = match fs::read(config.record()) {
+                Ok(bytes) => serde_json::from_slice(&bytes).map_err(|e| record(&config.record(), e.into()))?,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Pool::default(),
+                Err(error) => return Err(record(&config.record(), error)),
+            };
+            Ok(Self { inner: Arc::new(Inner { config, pool: Mutex::new(pool) }) })
+        })
+        .await
+    }
+}
+
+#[async_trait]
+impl Network for NativeNetwork {
+    async fn attach(&self, request: Attach) -> Result<Attachment, NetworkError> {
+        let inner = self.inner.clone();
+        blocking(move || inner.attach(&request)).await
+    }
+
+    async fn detach(&self, sandbox: &str) -> Result<(), NetworkError> {
+        let (inner, sandbox) = (self.inner.clone(), sandbox.to_owned());
+        blocking(move || inner.give_back(&[sandbox])).await
+    }
+
+    async fn retain(&self, live: &[String]) -> Result<(), NetworkError> {
+        let (inner, live) = (self.inner.clone(), live.to_vec());
+        blocking(move || {
+            let dead: Vec<String> = inner.pool().sandboxes().filter(|s| !live.contains(s)).cloned().collect();
+            inner.give_back(&dead)
+        })
+        .await
+    }
+
+    fn attachment(&self, sandbox: &str) -> Option<Attachment> {
+        self.inner.pool().get(sandbox).map(|address| Attachment { addresses: vec![IpAddr::V4(address)] })
+    }
+}
+
+impl Inner {
+    fn pool(&self) -> MutexGuard<'_, Pool> {
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn attach(&self, request: &Attach) -> Result<Attachment, NetworkError> {
+        let mut host = Socket::route().map_err(kernel("netlink socket"))?;
+        let address = {
+            let mut pool = self.pool();
+            let taken =
+                pool.take(&request.sandbox, &self.config.range, |link| !link::exists(&mut host, link).unwrap_or(true));
+            let Some(address) = taken else {
+                return Err(NetworkError::Exhausted { range: self.config.range.to_string() });
+            };
+            self.save(&pool)?;
+            address
+        };
+        let pair = Pair { name: self.config.link_name(&request.sandbox), address, mtu: self.config.mtu };
+        pair.connect(&mut host, &request.namespace)?;
+        inside(request.namespace.clone(), move |socket| pair.configure_inside(socket))?;
+        Ok(Attachment { addresses: vec![IpAddr::V4(address)] })
+    }
+
+    fn give_back(&self, sandboxes: &[String]) -> Result<(), NetworkError> {
+        let mut pool = self.pool();
+        let given = sandboxes.iter().filter(|name| pool.give_back(name, self.config.link_name(name))).count();
+        if given == 0 { Ok(()) } else { self.save(&pool) }
+    }
+
+    /// Called with the pool locked, so that a newer record is never replaced by an older one.
+    fn save(&self, pool: &Pool) -> Result<(), NetworkError> {
+        let path = self.config.record();
+        let bytes = serde_json::to_vec(pool).map_err(|error| record(&path, error.into()))?;
+        let fresh = path.with_extension("new");
+        fs::write(&fresh, bytes).and_then(|()| fs::rename(&fresh, &path)).map_err(|source| record(&path, source))
+    }
+}
+
+/// Runs `work` with a socket of another namespace, on a thread that ends with it: a thread of the runtime must never
+/// change its namespace.
+fn inside(
+    namespace: NetNs,
+    work: impl FnOnce(&mut Socket) -> Result<(), NetworkError> + Send,
+) -> Result<(), NetworkError> {
+    let visit = move || {
+        rustix::thread::move_into_link_name_space(
+            std::os::fd::AsFd::as_fd(&namespace),
+            Some(LinkNameSpaceType::Network),
+        )
+        .map_err(|error| kernel("entering the sandbox's network namespace")(error.into()))?;
+        let mut socket = Socket::route().map_err(kernel("netlink socket of the sandbox"))?;
+        work(&mut socket)
+    };
+    std::thread::scope(|scope| match scope.spawn(visit).join() {
+        Ok(result) => result,
+        Err(panic) => std::panic::resume_unwind(panic),
+    })
+}
+
+fn prepare_host(config: &NativeNetworkConfig) -> Result<(), NetworkError> {
+    let former = fs::read_to_string(FORWARD).map_err(kernel("reading of ip_forward"))?;
+    if former.trim() != "1" {
+        let path = config.former_forward();
+        fs::write(&path, &former).map_err(|source| record(&path, source))?;
+        fs::write(FORWARD, "1").map_err(kernel("setting of ip_forward"))?;
+    }
+    let mut host = Socket::route().map_err(kernel("netlink socket"))?;
+    link::bring_up(&mut host, 1).map_err(kernel("loopback"))?;
+    link::set_gateway(&mut host, config.range.gateway(), true).map_err(kernel("address of the node"))?;
+    nftables::replace(&config.table(), &config.range).map_err(kernel("nftables table"))
+}
+
+/// Makes the host as it was before [`NativeNetwork::start`]; goes on after failures and returns them all. Pods must be
+/// gone.
+pub async fn reset(config: NativeNetworkConfig) -> Vec<NetworkError> {
+    blocking(move || {
+        let restore = || -> io::Result<()> {
+            let path = config.former_forward();
+            let former = match fs::read_to_string(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                other => other?,
+            };
+            fs::write(FORWARD, former)?;
+            fs::remove_file(path)
+        };
+        let gateway = || link::set_gateway(&mut Socket::route()?, config.range.gateway(), false);
+        let steps = [
+            nftables::remove(&config.table()).map_err(kernel("removal of the nftables table")),
+            gateway().map_err(kernel("removal of the node's address")),
+            restore().map_err(kernel("restoring of ip_forward")),
+        ];
+        steps.into_iter().filter_map(Result::err).collect()
+    })
+    .await
+}
+
+fn kernel(step: &'static str) -> impl FnOnce(io::Error) -> NetworkError {
+    move |source| NetworkError::Kernel { step, source }
+}
+
+fn record(path: &Path, source: io::Error) -> NetworkError {
+    NetworkError::Record { path: path.display().to_string(), source }
+}

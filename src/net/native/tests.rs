@@ -1,0 +1,167 @@
+//! The native network on the real kernel, in a pretend host: a network namespace of the test's own.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+use super::*;
+
+/// Runs a test on a thread in a network namespace of its own, where also all threads of its runtime start.
+fn on_pretend_host<F: Future<Output = ()>>(test: impl FnOnce(PathBuf) -> F + Send) {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIP network on the kernel: not root");
+        return;
+    }
+    std::thread::scope(|scope| {
+        let pretend = scope.spawn(|| {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+            let folder = tempfile::tempdir().unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(test(folder.path().join("network")));
+        });
+        pretend.join().unwrap();
+    });
+}
+
+/// A namespace for a sandbox.
+fn namespace() -> NetNs {
+    let make = || {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+        NetNs::current().unwrap()
+    };
+    std::thread::spawn(make).join().unwrap()
+}
+
+fn config(state: PathBuf) -> NativeNetworkConfig {
+    NativeNetworkConfig { instance: "test".to_owned(), range: "10.91.7.0/28".parse().unwrap(), state, mtu: 1500 }
+}
+
+/// Runs `work` on a thread inside a namespace.
+fn within<T: Send + 'static>(namespace: &NetNs, work: impl FnOnce() -> T + Send + 'static) -> T {
+    let namespace = namespace.clone();
+    let visit = move || {
+        let kind = Some(LinkNameSpaceType::Network);
+        rustix::thread::move_into_link_name_space(std::os::fd::AsFd::as_fd(&namespace), kind).unwrap();
+        work()
+    };
+    std::thread::spawn(visit).join().unwrap()
+}
+
+/// Connects to `to` and returns who the listener saw.
+fn peer_seen(listener: TcpListener, connect: impl FnOnce() + Send) -> SocketAddr {
+    std::thread::scope(|scope| {
+        let accepted = scope.spawn(move || {
+            let (mut stream, peer) = listener.accept().unwrap();
+            let mut byte = [0];
+            stream.read_exact(&mut byte).unwrap();
+            peer
+        });
+        connect();
+        accepted.join().unwrap()
+    })
+}
+
+fn say_hello(to: SocketAddr) {
+    let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(5)).unwrap();
+    stream.write_all(b"x").unwrap();
+}
+
+async fn attach(network: &NativeNetwork, sandbox: &str, namespace: &NetNs) -> Ipv4Addr {
+    let request = Attach { sandbox: sandbox.to_owned(), namespace: namespace.clone() };
+    match network.attach(request).await.unwrap().addresses.as_slice() {
+        [IpAddr::V4(address)] => *address,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn sandboxes_and_host_reach_each_other_at_the_first_packet() {
+    on_pretend_host(async |state| {
+        let network = NativeNetwork::start(config(state)).await.unwrap();
+        let (a, b) = (namespace(), namespace());
+        let (address_a, address_b) = (attach(&network, "a-0", &a).await, attach(&network, "b-0", &b).await);
+
+        let listener = within(&a, || TcpListener::bind("0.0.0.0:8080").unwrap());
+        let to_a = SocketAddr::from((address_a, 8080));
+        let seen = peer_seen(listener.try_clone().unwrap(), || say_hello(to_a));
+        assert_eq!(seen.ip(), IpAddr::V4(config(PathBuf::new()).range.gateway()));
+        let seen = peer_seen(listener, || within(&b, move || say_hello(to_a)));
+        assert_eq!(seen.ip(), IpAddr::V4(address_b));
+
+        let host = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 8080)).unwrap();
+        let gateway = SocketAddr::from((config(PathBuf::new()).range.gateway(), 8080));
+        let seen = peer_seen(host, || within(&b, move || say_hello(gateway)));
+        assert_eq!(seen.ip(), IpAddr::V4(address_b));
+    });
+}
+
+#[test]
+fn attaching_again_changes_nothing_and_a_restart_remembers() {
+    on_pretend_host(async |state| {
+        let network = NativeNetwork::start(config(state.clone())).await.unwrap();
+        let a = namespace();
+        let first = attach(&network, "a-0", &a).await;
+        assert_eq!(attach(&network, "a-0", &a).await, first);
+        drop(network);
+        let network = NativeNetwork::start(config(state)).await.unwrap();
+        assert_eq!(attach(&network, "a-0", &a).await, first);
+        network.retain(&[]).await.unwrap();
+        assert_eq!(network.attachment("a-0"), None);
+    });
+}
+
+#[test]
+fn an_address_rests_until_the_kernel_has_removed_its_link() {
+    on_pretend_host(async |state| {
+        let small = NativeNetworkConfig { range: "10.91.7.0/30".parse().unwrap(), ..config(state) };
+        let network = NativeNetwork::start(small).await.unwrap();
+        let a = namespace();
+        attach(&network, "a-0", &a).await;
+        network.detach("a-0").await.unwrap();
+        let again = Attach { sandbox: "b-0".to_owned(), namespace: namespace() };
+        assert!(matches!(network.attach(again.clone()).await, Err(NetworkError::Exhausted { .. })));
+        drop(a);
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+        while network.attach(again.clone()).await.is_err() {
+            assert!(tokio::time::Instant::now() < deadline, "the address never came back");
+            tokio::task::yield_now().await;
+        }
+    });
+}
+
+#[test]
+fn reset_makes_the_host_as_it_was() {
+    on_pretend_host(async |state| {
+        fs::write(FORWARD, "0").unwrap();
+        let network = NativeNetwork::start(config(state.clone())).await.unwrap();
+        assert_eq!(fs::read_to_string(FORWARD).unwrap().trim(), "1");
+        drop(network);
+        let failures = reset(config(state.clone())).await;
+        assert!(failures.is_empty(), "{failures:?}");
+        assert_eq!(fs::read_to_string(FORWARD).unwrap().trim(), "0");
+        assert!(TcpListener::bind((config(state.clone()).range.gateway(), 0)).is_err());
+        assert!(reset(config(state)).await.is_empty());
+    });
+}
+
+#[test]
+fn what_leaves_the_pod_range_carries_the_address_of_the_node() {
+    on_pretend_host(async |state| {
+        let network = NativeNetwork::start(config(state.clone())).await.unwrap();
+        // Another node's range stands for the world outside; the node has 10.91.8.1 there.
+        let outside = namespace();
+        let world = NativeNetworkConfig { range: "10.91.8.0/30".parse().unwrap(), ..config(state) };
+        let pair = Pair { name: "uplink".to_owned(), address: Ipv4Addr::new(10, 91, 8, 2), mtu: 1500 };
+        let mut host = Socket::route().unwrap();
+        link::set_gateway(&mut host, world.range.gateway(), true).unwrap();
+        pair.connect(&mut host, &outside).unwrap();
+        inside(outside.clone(), move |socket| pair.configure_inside(socket)).unwrap();
+
+        let a = namespace();
+        let address = attach(&network, "a-0", &a).await;
+        let listener = within(&outside, || TcpListener::bind("0.0.0.0:8080").unwrap());
+        let to = SocketAddr::from(([10, 91, 8, 2], 8080));
+        let seen = peer_seen(listener, || within(&a, move || say_hello(to)));
+        assert_ne!(seen.ip(), IpAddr::V4(address));
+    });
+}

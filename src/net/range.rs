@@ -1,0 +1,68 @@
+//! An IPv4 range in CIDR notation.
+
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::str::FromStr;
+
+/// A range such as `10.42.0.0/24`, of at least four addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Range {
+    network: Ipv4Addr,
+    prefix: u8,
+}
+
+/// The text is not a usable range.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{text:?} is not an IPv4 range like 10.42.0.0/24 with a prefix of at most 30 bits")]
+pub struct RangeError {
+    text: String,
+}
+
+impl FromStr for Range {
+    type Err = RangeError;
+
+    fn from_str(text: &str) -> Result<Self, RangeError> {
+        let error = || RangeError { text: text.to_owned() };
+        let (address, prefix) = text.split_once('/').ok_or_else(error)?;
+        let address: Ipv4Addr = address.parse().map_err(|_| error())?;
+        let prefix: u8 = prefix.parse().map_err(|_| error())?;
+        if !(1..=30).contains(&prefix) {
+            return Err(error());
+        }
+        let range = Self { network: address, prefix };
+        Ok(Self { network: address & range.mask(), prefix })
+    }
+}
+
+impl fmt::Display for Range {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.network, self.prefix)
+    }
+}
+
+impl Range {
+    /// The first address, which names the network.
+    pub fn network(&self) -> Ipv4Addr {
+        self.network
+    }
+
+    /// The network mask.
+    pub fn mask(&self) -> Ipv4Addr {
+        Ipv4Addr::from(u32::MAX << (32 - u32::from(self.prefix)))
+    }
+
+    /// The node's own address in the range: the first after the network's.
+    pub fn gateway(&self) -> Ipv4Addr {
+        Ipv4Addr::from(u32::from(self.network) + 1)
+    }
+
+    /// Addresses for sandboxes: all but network, gateway and broadcast.
+    pub(crate) fn first(&self) -> u32 {
+        u32::from(self.network) + 2
+    }
+
+    /// See [`Range::first`].
+    pub(crate) fn last(&self) -> u32 {
+        u32::from(self.network) | !u32::from(self.mask())
+    }
+}
