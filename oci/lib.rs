@@ -4,4 +4,6 @@
 
 #[cfg(feature = "image")]
 pub mod image;
+pub mod cgroup;
+pub mod container;
 pub mod sys;

@@ -1,0 +1,318 @@
+//! One group in all hierarchies that matter: create, join, kill, remove.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Component, Path, PathBuf};
+
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::{CgroupError, Controller, Hierarchies, Warning};
+
+/// How often a group is killed, or its removal tried, before it is given up.
+const ROUNDS: u32 = 500;
+
+/// One relative path in all hierarchies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Group {
+    pub(super) host: Hierarchies,
+    pub(super) path: PathBuf,
+}
+
+/// Descriptors through which a process gets into a group.
+#[derive(Debug)]
+pub struct Joins {
+    /// The v2 directory, for clone3(2).
+    pub v2: Option<OwnedFd>,
+    /// `cgroup.procs` of each used v1 hierarchy, in the order of [`Hierarchies::used_v1`].
+    pub v1: Vec<OwnedFd>,
+}
+
+impl Joins {
+    /// The v1 descriptors, borrowed.
+    pub fn v1(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.v1.iter().map(AsFd::as_fd)
+    }
+}
+
+impl Group {
+    /// The group at `<mount>/<path>` of each hierarchy; nothing is created yet.
+    ///
+    /// # Errors
+    /// When the path is absolute, empty or has other than plain names.
+    pub fn new(host: &Hierarchies, path: &Path) -> Result<Self, CgroupError> {
+        let plain = path.components().all(|component| matches!(component, Component::Normal(_)));
+        if !plain || path.as_os_str().is_empty() {
+            return Err(CgroupError::InvalidPath { path: path.to_owned() });
+        }
+        Ok(Self { host: host.clone(), path: path.to_owned() })
+    }
+
+    /// The relative path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A group below this one.
+    ///
+    /// # Errors
+    /// When the name has other than plain components.
+    pub fn child(&self, name: &str) -> Result<Self, CgroupError> {
+        Self::new(&self.host, &self.path.join(name))
+    }
+
+    /// Creates the group and those above it. An existing one is fine. Tells which controllers the host lacks.
+    ///
+    /// # Errors
+    /// When the kernel refuses a directory.
+    pub fn create(&self) -> Result<Vec<Warning>, CgroupError> {
+        for directory in self.v1_directories() {
+            make(&directory)?;
+        }
+        if let Some(directory) = self.v2_directory() {
+            make(&directory)?;
+            self.enable_controllers()?;
+        }
+        Ok(self.missing())
+    }
+
+    /// Passes the used controllers of the v2 tree down to this group. A controller is passed to the children of a group
+    /// by its `cgroup.subtree_control`, so that of this group itself stays empty and it may hold processes.
+    fn enable_controllers(&self) -> Result<(), CgroupError> {
+        let Some(unified) = &self.host.v2 else { return Ok(()) };
+        let wanted: Vec<&str> = unified
+            .controllers
+            .iter()
+            .filter(|controller| matches!(controller, Controller::Cpu | Controller::Memory | Controller::Pids))
+            .map(|controller| controller.name())
+            .collect();
+        let mut directory = unified.mount.clone();
+        for name in &self.path {
+            let file = directory.join("cgroup.subtree_control");
+            let present = fs::read_to_string(&file).map_err(|source| CgroupError::file("read", &file, source))?;
+            let absent: Vec<String> = wanted
+                .iter()
+                .filter(|name| !present.split_whitespace().any(|other| other == **name))
+                .map(|name| format!("+{name}"))
+                .collect();
+            if !absent.is_empty() {
+                fs::write(&file, absent.join(" ")).map_err(|source| CgroupError::file("write", &file, source))?;
+            }
+            directory.push(name);
+        }
+        Ok(())
+    }
+
+    fn missing(&self) -> Vec<Warning> {
+        let v2_only = self.host.v1.is_empty();
+        Controller::ALL
+            .into_iter()
+            .filter(|controller| match controller {
+                // v2 has freezing and killing in its core.
+                Controller::Freezer => self.host.v2.is_none() && self.host.v1_of(*controller).is_none(),
+                Controller::Devices => v2_only || self.host.v1_of(*controller).is_none(),
+                _ => self.directory_of(*controller).is_none(),
+            })
+            .map(|controller| Warning::Missing { controller })
+            .collect()
+    }
+
+    /// Opens what is needed to start processes in the group.
+    ///
+    /// # Errors
+    /// When the group does not exist.
+    pub fn open_joins(&self) -> Result<Joins, CgroupError> {
+        let v1 = self
+            .v1_directories()
+            .map(|directory| {
+                let file = directory.join("cgroup.procs");
+                let opened = OpenOptions::new().write(true).open(&file);
+                opened.map(OwnedFd::from).map_err(|source| CgroupError::file("open", &file, source))
+            })
+            .collect::<Result<_, _>>()?;
+        let v2 = self
+            .v2_directory()
+            .map(|directory| {
+                let opened = OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(&directory);
+                opened.map(OwnedFd::from).map_err(|source| CgroupError::file("open", &directory, source))
+            })
+            .transpose()?;
+        Ok(Joins { v2, v1 })
+    }
+
+    /// Ids of all processes in the group, without those of groups below. A group that does not exist has none.
+    ///
+    /// # Errors
+    /// When the kernel's files cannot be read.
+    pub fn pids(&self) -> Result<Vec<i32>, CgroupError> {
+        let mut found = BTreeSet::new();
+        for directory in self.directories() {
+            found.extend(pids_in(&directory)?);
+        }
+        Ok(found.into_iter().collect())
+    }
+
+    /// Sends SIGKILL to all processes of the group and of groups below, until there are no more that live. Does not
+    /// wait for their parents to reap them.
+    ///
+    /// # Errors
+    /// When the kernel's files cannot be used.
+    pub fn kill_all(&self) -> Result<(), CgroupError> {
+        if let Some(directory) = self.v2_directory() {
+            let file = directory.join("cgroup.kill");
+            match fs::write(&file, "1") {
+                Ok(()) => {}
+                // The file appeared in Linux 5.14; the sweep below does without.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(source) => return Err(CgroupError::file("write", &file, source)),
+            }
+        }
+        self.sweep()
+    }
+
+    /// Freezes, kills and thaws, so that a group that forks faster than it can be listed ends as well.
+    fn sweep(&self) -> Result<(), CgroupError> {
+        self.set_frozen(true);
+        let mut seen = BTreeSet::new();
+        let first = self.kill_new(&mut seen);
+        self.set_frozen(false);
+        first?;
+        // Freezing takes its time and is not to be had everywhere, so a process may have forked after it was listed:
+        // look until no list brings anything new.
+        for _ in 0..ROUNDS {
+            if !self.kill_new(&mut seen)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Kills all processes that are not yet in `seen`; whether there were any.
+    fn kill_new(&self, seen: &mut BTreeSet<i32>) -> Result<bool, CgroupError> {
+        let mut found = false;
+        for directory in self.tree() {
+            for pid in pids_in(&directory)? {
+                if seen.insert(pid) {
+                    kill(pid);
+                    found = true;
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Stops or resumes all tasks as far as there is a way to; a v1 task dies only after it has been resumed.
+    fn set_frozen(&self, frozen: bool) {
+        if let Some(directory) = self.v2_directory() {
+            let _ = fs::write(directory.join("cgroup.freeze"), if frozen { "1" } else { "0" });
+        }
+        if let Some(hierarchy) = self.host.v1_of(Controller::Freezer) {
+            let state = if frozen { "FROZEN" } else { "THAWED" };
+            let _ = fs::write(hierarchy.mount.join(&self.path).join("freezer.state"), state);
+        }
+    }
+
+    /// Removes the group and groups below, which must have no processes but may still have ones that are just ending.
+    /// A group that does not exist is fine.
+    ///
+    /// # Errors
+    /// [`CgroupError::Busy`] when processes stay.
+    pub fn remove(&self) -> Result<(), CgroupError> {
+        for directory in self.tree() {
+            remove(&directory)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the group exists in any hierarchy.
+    #[must_use]
+    pub fn exists(&self) -> bool {
+        self.directories().any(|directory| directory.exists())
+    }
+
+    /// All directories of the group and of groups below, children before parents.
+    fn tree(&self) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        for directory in self.directories() {
+            descend(&directory, &mut found);
+        }
+        found
+    }
+
+    fn directories(&self) -> impl Iterator<Item = PathBuf> + '_ {
+        self.v1_directories().chain(self.v2_directory())
+    }
+
+    fn v1_directories(&self) -> impl Iterator<Item = PathBuf> + '_ {
+        self.host.used_v1().map(|hierarchy| hierarchy.mount.join(&self.path))
+    }
+
+    pub(super) fn v2_directory(&self) -> Option<PathBuf> {
+        self.host.v2.as_ref().map(|unified| unified.mount.join(&self.path))
+    }
+
+    /// The directory with a controller's files, and whether it is v2's.
+    pub(super) fn directory_of(&self, controller: Controller) -> Option<(PathBuf, bool)> {
+        if let Some(hierarchy) = self.host.v1_of(controller) {
+            return Some((hierarchy.mount.join(&self.path), false));
+        }
+        if self.host.v2_has(controller) { self.v2_directory().map(|directory| (directory, true)) } else { None }
+    }
+}
+
+fn make(directory: &Path) -> Result<(), CgroupError> {
+    fs::create_dir_all(directory).map_err(|source| CgroupError::file("create", directory, source))
+}
+
+fn descend(directory: &Path, found: &mut Vec<PathBuf>) {
+    let Ok(entries) = fs::read_dir(directory) else { return };
+    for entry in entries.flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            descend(&entry.path(), found);
+        }
+    }
+    found.push(directory.to_owned());
+}
+
+fn pids_in(directory: &Path) -> Result<Vec<i32>, CgroupError> {
+    let file = directory.join("cgroup.procs");
+    let text = match File::open(&file).and_then(io::read_to_string) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => return Ok(Vec::new()),
+        // A v2 group with threaded children answers this.
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => return Ok(Vec::new()),
+        Err(source) => return Err(CgroupError::file("read", &file, source)),
+    };
+    // Processes of a namespace that cannot be seen from here are listed as 0.
+    Ok(text.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 0).collect())
+}
+
+fn kill(pid: i32) {
+    if let Some(pid) = Pid::from_raw(pid) {
+        // It may have ended by itself meanwhile.
+        let _ = kill_process(pid, Signal::KILL);
+    }
+}
+
+/// Removes one directory; the kernel says EBUSY while a dying process has not left yet.
+fn remove(directory: &Path) -> Result<(), CgroupError> {
+    for _ in 0..ROUNDS {
+        match rustix::fs::rmdir(directory) {
+            Ok(()) | Err(Errno::NOENT) => return Ok(()),
+            Err(Errno::BUSY) => pause(),
+            Err(errno) => return Err(CgroupError::file("remove", directory, errno.into())),
+        }
+    }
+    Err(CgroupError::Busy { path: directory.to_owned() })
+}
+
+/// Leaves the processor for two milliseconds: there is no event for the last process having left on v1.
+fn pause() {
+    let wait = rustix::time::Timespec { tv_sec: 0, tv_nsec: 2_000_000 };
+    let _ = rustix::thread::nanosleep(&wait);
+}

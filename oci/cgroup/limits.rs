@@ -1,0 +1,243 @@
+//! Limits in the units of the OCI runtime specification, and what they become in each world's files.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::{CgroupError, Controller, Group, Warning};
+
+/// Limits of one group. What is absent stays as the kernel has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Limits {
+    /// Relative weight of CPU time, 2 to 262144; 1024 is the kernel's default.
+    pub cpu_shares: Option<u64>,
+    /// Microseconds of CPU time per period; not positive for no limit.
+    pub cpu_quota: Option<i64>,
+    /// Microseconds of a period.
+    pub cpu_period: Option<u64>,
+    /// Bytes of memory; negative for no limit.
+    pub memory: Option<i64>,
+    /// Bytes of memory and swap together; negative for no limit.
+    pub memory_and_swap: Option<i64>,
+    /// Number of tasks; not positive for no limit.
+    pub pids: Option<i64>,
+}
+
+/// The kernel's default period.
+const DEFAULT_PERIOD: u64 = 100_000;
+
+/// One file to be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Write {
+    controller: Controller,
+    file: &'static str,
+    value: String,
+    /// The kernel may lack the file, and that changes nothing that matters.
+    optional: bool,
+}
+
+impl Write {
+    fn new(controller: Controller, file: &'static str, value: impl ToString) -> Self {
+        Self { controller, file, value: value.to_string(), optional: false }
+    }
+
+    fn optional(self) -> Self {
+        Self { optional: true, ..self }
+    }
+}
+
+impl Limits {
+    /// What is written on v1, in an order that the kernel accepts when limits grow.
+    fn v1(&self) -> Vec<Write> {
+        let mut writes = Vec::new();
+        if let Some(shares) = self.cpu_shares {
+            writes.push(Write::new(Controller::Cpu, "cpu.shares", shares));
+        }
+        if let Some(period) = self.cpu_period {
+            writes.push(Write::new(Controller::Cpu, "cpu.cfs_period_us", period));
+        }
+        if let Some(quota) = self.cpu_quota {
+            let quota = if quota > 0 { quota } else { -1 };
+            writes.push(Write::new(Controller::Cpu, "cpu.cfs_quota_us", quota));
+        }
+        if let Some(memory) = self.memory {
+            writes.push(Write::new(Controller::Memory, "memory.limit_in_bytes", memory.max(-1)));
+        }
+        if let Some(both) = self.memory_and_swap {
+            // Absent where the kernel does not account for swap; then there is no swap to be limited.
+            writes.push(Write::new(Controller::Memory, "memory.memsw.limit_in_bytes", both.max(-1)).optional());
+        }
+        if let Some(pids) = self.pids {
+            writes.push(Write::new(Controller::Pids, "pids.max", max_unless_positive(pids)));
+        }
+        writes
+    }
+
+    /// What is written on v2.
+    fn v2(&self) -> Vec<Write> {
+        let mut writes = Vec::new();
+        if let Some(shares) = self.cpu_shares {
+            writes.push(Write::new(Controller::Cpu, "cpu.weight", weight_of(shares)));
+        }
+        if self.cpu_quota.is_some() || self.cpu_period.is_some() {
+            let quota = max_unless_positive(self.cpu_quota.unwrap_or(-1));
+            let period = self.cpu_period.unwrap_or(DEFAULT_PERIOD);
+            writes.push(Write::new(Controller::Cpu, "cpu.max", format!("{quota} {period}")));
+        }
+        if let Some(memory) = self.memory {
+            writes.push(Write::new(Controller::Memory, "memory.max", max_unless_positive(memory)));
+        }
+        if let Some(swap) = self.swap_alone() {
+            writes.push(Write::new(Controller::Memory, "memory.swap.max", swap).optional());
+        }
+        if let Some(pids) = self.pids {
+            writes.push(Write::new(Controller::Pids, "pids.max", max_unless_positive(pids)));
+        }
+        writes
+    }
+
+    /// v2 limits swap by itself, v1 and the specification limit memory and swap together.
+    fn swap_alone(&self) -> Option<String> {
+        let both = self.memory_and_swap?;
+        match self.memory {
+            _ if both < 0 => Some("max".to_owned()),
+            Some(memory) if memory >= 0 => Some(both.saturating_sub(memory).max(0).to_string()),
+            _ => None,
+        }
+    }
+}
+
+fn max_unless_positive(value: i64) -> String {
+    if value > 0 { value.to_string() } else { "max".to_owned() }
+}
+
+/// Shares 2 … 262144 as weight 1 … 10000, as KEP-2254 has it and all runtimes do.
+fn weight_of(shares: u64) -> u64 {
+    let shares = shares.clamp(2, 262_144);
+    1 + ((shares - 2) * 9_999) / 262_142
+}
+
+impl Group {
+    /// Sets limits. A controller that the host lacks, or a value that the kernel refuses, is a warning.
+    ///
+    /// # Errors
+    /// When the group does not exist.
+    pub fn apply(&self, limits: &Limits) -> Result<Vec<Warning>, CgroupError> {
+        let mut warnings = Vec::new();
+        let v1 = limits.v1();
+        for (write, is_v2) in v1.iter().map(|write| (write, false)).chain(limits.v2().iter().map(|write| (write, true)))
+        {
+            let Some((directory, lives_in_v2)) = self.directory_of(write.controller) else {
+                let warning = Warning::Missing { controller: write.controller };
+                if !warnings.contains(&warning) {
+                    warnings.push(warning);
+                }
+                continue;
+            };
+            if is_v2 == lives_in_v2 {
+                warnings.extend(put(&directory, write)?);
+            }
+        }
+        if let Some(hierarchy) = self.host.v1_of(Controller::Memory) {
+            raise_memory(&hierarchy.mount.join(&self.path), &v1, &mut warnings)?;
+        }
+        Ok(warnings)
+    }
+}
+
+/// On v1 memory must never exceed memory and swap together, so of two limits that grow the second has to be written
+/// first: what was refused is tried once more after the other.
+fn raise_memory(directory: &Path, writes: &[Write], warnings: &mut Vec<Warning>) -> Result<(), CgroupError> {
+    const FILE: &str = "memory.limit_in_bytes";
+    let refused = |warning: &Warning| matches!(warning, Warning::Refused { file, .. } if file == FILE);
+    if !warnings.iter().any(refused) {
+        return Ok(());
+    }
+    warnings.retain(|warning| !refused(warning));
+    for write in writes.iter().filter(|write| write.file == FILE) {
+        warnings.extend(put(directory, write)?);
+    }
+    Ok(())
+}
+
+fn put(directory: &Path, write: &Write) -> Result<Option<Warning>, CgroupError> {
+    let file = directory.join(write.file);
+    match write_existing(&file, &write.value) {
+        Ok(()) => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => missing_file(directory, write, file, error),
+        Err(error) => Ok(Some(Warning::Refused {
+            file: write.file.to_owned(),
+            value: write.value.clone(),
+            error: error.to_string(),
+        })),
+    }
+}
+
+fn missing_file(
+    directory: &Path,
+    write: &Write,
+    file: PathBuf,
+    error: io::Error,
+) -> Result<Option<Warning>, CgroupError> {
+    if !directory.exists() {
+        return Err(CgroupError::file("write", &file, error));
+    }
+    // A file that matters is absent although its controller is there, e.g. bandwidth control is not compiled in.
+    let refused =
+        Warning::Refused { file: write.file.to_owned(), value: write.value.clone(), error: error.to_string() };
+    Ok((!write.optional).then_some(refused))
+}
+
+/// Unlike [`fs::write`] this does not try to create the file.
+fn write_existing(file: &Path, value: &str) -> io::Result<()> {
+    use io::Write as _;
+    fs::OpenOptions::new().write(true).open(file)?.write_all(value.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(writes: &[Write]) -> Vec<String> {
+        writes.iter().map(|write| format!("{}={}", write.file, write.value)).collect()
+    }
+
+    #[test]
+    fn shares_become_weight_over_the_whole_range() {
+        assert_eq!([2, 1024, 262_144, 0, u64::MAX].map(weight_of), [1, 39, 10_000, 1, 10_000]);
+    }
+
+    #[test]
+    fn limits_become_files_of_each_world() {
+        let limits = Limits {
+            cpu_shares: Some(512),
+            cpu_quota: Some(50_000),
+            cpu_period: Some(100_000),
+            memory: Some(1 << 20),
+            memory_and_swap: Some(3 << 20),
+            pids: Some(64),
+        };
+        assert_eq!(
+            lines(&limits.v1()),
+            [
+                "cpu.shares=512",
+                "cpu.cfs_period_us=100000",
+                "cpu.cfs_quota_us=50000",
+                "memory.limit_in_bytes=1048576",
+                "memory.memsw.limit_in_bytes=3145728",
+                "pids.max=64"
+            ]
+        );
+        assert_eq!(
+            lines(&limits.v2()),
+            ["cpu.weight=20", "cpu.max=50000 100000", "memory.max=1048576", "memory.swap.max=2097152", "pids.max=64"]
+        );
+    }
+
+    #[test]
+    fn no_limit_is_said_in_each_worlds_words() {
+        let limits = Limits { cpu_quota: Some(-1), memory: Some(-1), pids: Some(0), ..Limits::default() };
+        assert_eq!(lines(&limits.v1()), ["cpu.cfs_quota_us=-1", "memory.limit_in_bytes=-1", "pids.max=max"]);
+        assert_eq!(lines(&limits.v2()), ["cpu.max=max 100000", "memory.max=max", "pids.max=max"]);
+    }
+}
