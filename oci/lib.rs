@@ -2,8 +2,8 @@
 //!
 //! A library others could use: it knows nothing of Kubernetes. All `unsafe` of the workspace lives in [`sys`].
 
-#[cfg(feature = "image")]
-pub mod image;
 pub mod cgroup;
 pub mod container;
+#[cfg(feature = "image")]
+pub mod image;
 pub mod sys;
