@@ -4,7 +4,10 @@
 //! consists of a pure decision over a snapshot and a thin shell that feeds it from informers and carries out what it
 //! decides. Invariant: none keeps state that it could not rebuild from the API after a crash.
 
-use client::Client;
+pub mod scheduler;
+
+use client::{Client, Informer, ListOptions, Scope};
+use k8s_openapi::api::core::v1::{Node, Pod};
 use task::{SharedClock, Tasks};
 
 /// What the controllers need to know.
@@ -21,7 +24,10 @@ pub struct Controllers;
 impl Controllers {
     /// Starts the scheduler and all controllers; they run until the task group ends.
     pub fn spawn(client: &Client, clock: &SharedClock, tasks: &Tasks, config: ControllersConfig) -> Self {
-        let _ = (client, clock, tasks, config);
+        let _ = config;
+        let pods: Informer<Pod> = Informer::spawn(client, tasks, Scope::Cluster, ListOptions::default());
+        let nodes: Informer<Node> = Informer::spawn(client, tasks, Scope::Cluster, ListOptions::default());
+        scheduler::spawn(client, clock, tasks, pods, nodes);
         Self
     }
 }
