@@ -58,21 +58,6 @@ impl Entropy {
         }
         text
     }
-
-    /// Five characters that make no words, as `k8s.io/apimachinery/pkg/util/rand` appends to a generateName.
-    pub fn suffix(&self) -> String {
-        const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
-        let mut text = String::with_capacity(5);
-        let mut byte = [0];
-        while text.len() < 5 {
-            self.fill(&mut byte);
-            // Bytes beyond the last whole multiple are thrown away, so that every character is equally likely.
-            if usize::from(byte[0]) < ALPHABET.len() * 9 {
-                text.push(char::from(ALPHABET[usize::from(byte[0]) % ALPHABET.len()]));
-            }
-        }
-        text
-    }
 }
 
 /// The generator of Steele, Lea and Flood, "Fast Splittable Pseudorandom Number Generators", 2014.
@@ -102,12 +87,5 @@ mod tests {
     fn a_seed_gives_the_same_bytes_again_and_the_system_does_not() {
         assert_eq!(Entropy::seeded(1).uuid(), Entropy::seeded(1).uuid());
         assert_ne!(Entropy::system().uuid(), Entropy::system().uuid());
-    }
-
-    #[test]
-    fn suffixes_use_no_vowels() {
-        let suffix = Entropy::system().suffix();
-        assert_eq!(suffix.len(), 5);
-        assert!(suffix.chars().all(|c| "bcdfghjklmnpqrstvwxz2456789".contains(c)), "{suffix}");
     }
 }

@@ -9,19 +9,36 @@
 //!
 //! ```text
 //! connection → TLS, client certificate → authn → authz → route → negotiate → decode → admission → validate → store
-//!              serve                     authn   authz   request  negotiate   body     admission    api        store
+//!              serve                     authn   authz   server  negotiate   body     admission    api        storage
 //! ```
 
+mod admission;
+mod body;
+mod call;
+mod discovery;
 mod entropy;
+mod health;
+mod negotiate;
 mod node;
+mod object;
+mod query;
+mod render;
+mod request;
 mod respond;
+mod select;
+mod serve;
 mod server;
+mod startup;
+mod storage;
+mod verbs;
 mod version;
 
 pub mod authn;
+pub mod authz;
 pub mod pki;
 
 pub use entropy::Entropy;
 pub use node::{NodeConnector, NodeError};
+pub use serve::{TlsConfigError, tls_config};
 pub use server::{ApiServer, Body, BoxError, Caller, Config};
 pub use version::VersionInfo;

@@ -1,16 +1,25 @@
 //! Making responses.
 
+use std::io::Write;
+
 use api::status::ApiError;
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
-use http::{Response, StatusCode};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, RETRY_AFTER, VARY, WARNING};
+use http::{HeaderMap, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use serde_json::Value;
 
 use crate::Body;
+use crate::negotiate::takes_gzip;
 
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 pub(crate) const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+/// Upstream's threshold: below it compressing costs more than it saves.
+const WORTH_COMPRESSING: usize = 128 * 1024;
+/// Upstream's limit of what all warnings of a response may take.
+const WARNINGS_LIMIT: usize = 4 * 1024;
 
 /// A response with all of its bytes.
 pub(crate) fn full(code: u16, content_type: HeaderValue, body: impl Into<Bytes>) -> Response<Body> {
@@ -25,6 +34,21 @@ pub(crate) fn json(code: u16, document: &Value) -> Response<Body> {
     full(code, JSON, document.to_string())
 }
 
+/// JSON text, compressed if it is large and the client takes that.
+pub(crate) fn large(request: &HeaderMap, content_type: HeaderValue, text: Vec<u8>) -> Response<Body> {
+    if text.len() < WORTH_COMPRESSING || !takes_gzip(request) {
+        return full(200, content_type, text);
+    }
+    let mut encoder = GzEncoder::new(Vec::with_capacity(text.len() / 4), Compression::fast());
+    let Ok(packed) = encoder.write_all(&text).and_then(|()| encoder.finish()) else {
+        return full(200, content_type, text);
+    };
+    let mut response = full(200, content_type, packed);
+    response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    response.headers_mut().insert(VARY, HeaderValue::from_static("Accept-Encoding"));
+    response
+}
+
 /// A `Status` with its code, and `Retry-After` where it says when.
 pub(crate) fn error(error: &ApiError) -> Response<Body> {
     let mut response = json(error.code, &error.to_value());
@@ -37,4 +61,48 @@ pub(crate) fn error(error: &ApiError) -> Response<Body> {
 /// What Go's own router says to a path that nobody serves; clients tell it from a missing object by its type.
 pub(crate) fn no_such_path() -> Response<Body> {
     full(404, TEXT, "404 page not found\n")
+}
+
+/// Adds `Warning` headers (RFC 7234 §5.5), which kubectl prints.
+pub(crate) fn warn(response: &mut Response<Body>, warnings: &[String]) {
+    let mut left = WARNINGS_LIMIT;
+    for warning in warnings {
+        let escaped: String = warning
+            .chars()
+            .filter(|character| !character.is_control())
+            .flat_map(|character| matches!(character, '"' | '\\').then_some('\\').into_iter().chain([character]))
+            .collect();
+        let text = format!("299 - \"{escaped}\"");
+        let Some(rest) = left.checked_sub(text.len()) else { return };
+        left = rest;
+        if let Ok(value) = HeaderValue::from_bytes(text.as_bytes()) {
+            response.headers_mut().append(WARNING, value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::header::ACCEPT_ENCODING;
+
+    use super::*;
+
+    #[test]
+    fn warnings_are_quoted_and_bounded() {
+        let mut response = no_such_path();
+        warn(&mut response, &["unknown field \"spec.x\"".to_owned(), "y".repeat(5000)]);
+        let values: Vec<_> = response.headers().get_all(WARNING).iter().collect();
+        assert_eq!(values, [r#"299 - "unknown field \"spec.x\"""#]);
+    }
+
+    #[test]
+    fn only_large_answers_are_compressed_and_only_when_asked() {
+        let gzip = HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static("gzip"))]);
+        let packed = |headers: &HeaderMap, length| {
+            large(headers, JSON, vec![b'x'; length]).headers().contains_key(CONTENT_ENCODING)
+        };
+        assert!(packed(&gzip, WORTH_COMPRESSING));
+        assert!(!packed(&gzip, WORTH_COMPRESSING - 1));
+        assert!(!packed(&HeaderMap::new(), WORTH_COMPRESSING));
+    }
 }

@@ -1,18 +1,28 @@
 //! The server's value and its one entrance.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
+use api::resources::{self, Resource, Verb};
 use api::status::ApiError;
 use api::user::UserInfo;
 use bytes::Bytes;
+use futures_util::FutureExt;
+use http::request::Parts;
 use http::{Request, Response};
 use http_body_util::combinators::BoxBody;
 use store::Store;
-use task::{SharedClock, Tasks};
-use tokio::net::TcpListener;
+use task::SharedClock;
+use tokio_util::sync::CancellationToken;
 
 use crate::authn::StaticTokens;
-use crate::{Entropy, NodeConnector, VersionInfo};
+use crate::authz::{self, Decision, relations};
+use crate::call::Call;
+use crate::negotiate;
+use crate::query::Query;
+use crate::request::{RequestInfo, ResourceRequest};
+use crate::{Entropy, NodeConnector, VersionInfo, body, discovery, object, respond, storage, verbs};
 
 /// Any error of a body.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -46,21 +56,16 @@ pub struct Caller {
 /// The API server; share it by `Arc`.
 pub struct ApiServer {
     pub(crate) config: Config,
+    /// Cancelled once the server stops: watches end.
+    pub(crate) closing: CancellationToken,
+    /// Whether the objects that every cluster has exist.
+    pub(crate) started: AtomicBool,
 }
 
 impl ApiServer {
     /// A server over a store; it listens nowhere until [`ApiServer::serve`].
     pub fn new(config: Config) -> Arc<Self> {
-        Arc::new(Self { config })
-    }
-
-    /// Makes the objects that every cluster has, and keeps them there; returns once they exist.
-    ///
-    /// # Errors
-    /// If the store refuses.
-    pub async fn start(self: &Arc<Self>, tasks: &Tasks) -> Result<(), ApiError> {
-        let _ = (tasks, &self.config);
-        Err(ApiError::unavailable("start-up objects are not made yet"))
+        Arc::new(Self { config, closing: CancellationToken::new(), started: AtomicBool::new(false) })
     }
 
     /// Answers one request of an authenticated caller.
@@ -69,15 +74,102 @@ impl ApiServer {
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        if request.uri().path().starts_with("/api") {
-            return crate::respond::error(&ApiError::forbidden("", "", "", &caller.user.username));
-        }
-        crate::respond::no_such_path()
+        let (parts, body) = request.into_parts();
+        let (method, path) = (parts.method.clone(), parts.uri.path().to_owned());
+        let work = AssertUnwindSafe(Box::pin(self.dispatch(&caller.user, parts, body)));
+        let response = match work.catch_unwind().await {
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) => respond::error(&error),
+            Err(_) => {
+                tracing::error!(%method, path, "a request made the server panic");
+                respond::error(&ApiError::internal("the request made the server fail"))
+            }
+        };
+        tracing::debug!(%method, path, user = caller.user.username, code = response.status().as_u16(), "request");
+        response
     }
 
-    /// Accepts connections until the tasks are told to end; then lets requests in flight finish for a moment.
-    pub async fn serve(self: Arc<Self>, listener: TcpListener, tls: Arc<rustls::ServerConfig>, tasks: Tasks) {
-        let _ = (listener, tls);
-        tasks.stopping().await;
+    /// The order of checks is upstream's: authorization, route, negotiation, body, verb.
+    async fn dispatch<B>(self: &Arc<Self>, user: &UserInfo, parts: Parts, body: B) -> Result<Response<Body>, ApiError>
+    where
+        B: http_body::Body<Data = Bytes>,
+        B::Error: Into<BoxError>,
+    {
+        let query = Query::parse(parts.uri.query().unwrap_or_default());
+        let info = RequestInfo::parse(&parts.method, parts.uri.path(), &query);
+        self.authorize(user, &info, &query).await?;
+        let request = match info {
+            RequestInfo::Path { verb, path } if matches!(verb.as_str(), "get" | "head") => {
+                return discovery::answer(self, &path, &query, &parts.headers).await;
+            }
+            RequestInfo::Path { .. } => return Ok(respond::no_such_path()),
+            RequestInfo::Resource(request) => request,
+        };
+        let Some(row) = route(&request)? else { return Ok(respond::no_such_path()) };
+        let form = negotiate::form(&parts.headers, row.verbs.contains(&Verb::Get))?;
+        let bytes = if verbs::takes_body(&request.verb) { body::read(body).await? } else { Bytes::new() };
+        let (server, user, headers) = (Arc::clone(self), user.clone(), parts.headers);
+        verbs::run(&Call { server, user, request, query, headers, row, form }, bytes).await
     }
+
+    async fn authorize(&self, user: &UserInfo, info: &RequestInfo, query: &Query) -> Result<(), ApiError> {
+        let allowed = match authz::decide(user, info, query) {
+            Decision::Allow => true,
+            Decision::Deny => return Err(authz::forbidden(user, info, "")),
+            Decision::IfBoundTo(node) => self.is_bound(info, node).await?,
+            Decision::IfNamedByPodOf(node) => self.is_named(info, node).await?,
+        };
+        if allowed {
+            return Ok(());
+        }
+        let reason = format!("no relationship found between node {:?} and this object", user.username);
+        Err(authz::forbidden(user, info, &reason))
+    }
+
+    /// Whether the pod of a request is bound to the node; an absent pod is nobody's secret.
+    async fn is_bound(&self, info: &RequestInfo, node: &str) -> Result<bool, ApiError> {
+        let RequestInfo::Resource(request) = info else { return Ok(false) };
+        let Some(pods) = resources::find("", "v1", "pods") else { return Ok(false) };
+        match self.read(pods, &request.namespace, &request.name).await {
+            Ok((pod, _)) => Ok(relations::is_bound(&pod, node)),
+            Err(error) if error.code == 404 => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether a pod of the node needs the object of a request.
+    async fn is_named(&self, info: &RequestInfo, node: &str) -> Result<bool, ApiError> {
+        let RequestInfo::Resource(request) = info else { return Ok(false) };
+        let Some(pods) = resources::find("", "v1", "pods") else { return Ok(false) };
+        let prefix = storage::prefix(pods, &request.namespace);
+        let range = store::Range { prefix, after: None, limit: None, at: None };
+        let page = self.config.store.list(range).await.map_err(storage::failed)?;
+        let needs = |entry: &store::Entry| {
+            object::of_entry(entry).is_ok_and(|pod| {
+                relations::is_bound(&pod, node) && relations::names(&pod, &request.resource, &request.name)
+            })
+        };
+        Ok(page.entries.iter().any(needs))
+    }
+}
+
+/// The row of a request; none where nobody serves the path, 405 where the resource has no such verb.
+fn route(request: &ResourceRequest) -> Result<Option<&'static Resource>, ApiError> {
+    let Some(row) = resources::find(&request.group, &request.version, &request.resource) else { return Ok(None) };
+    let in_namespace = !request.namespace.is_empty();
+    if request.too_deep || (in_namespace && !row.namespaced && row.kind != "Namespace") {
+        return Ok(None);
+    }
+    let verbs = match request.subresource.as_str() {
+        "" => row.verbs,
+        name => match row.subresource(name) {
+            Some(subresource) => subresource.verbs,
+            None => return Ok(None),
+        },
+    };
+    let spans_namespaces = row.namespaced && !in_namespace && !matches!(request.verb.as_str(), "list" | "watch");
+    if spans_namespaces || !verbs.iter().any(|verb| verb.word() == request.verb) {
+        return Err(ApiError::method_not_allowed());
+    }
+    Ok(Some(row))
 }

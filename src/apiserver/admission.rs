@@ -1,0 +1,132 @@
+//! Admission: what a write must have or must not be, beyond what its kind's row says.
+//!
+//! Called after decoding and before defaulting. Follows the plugins NamespaceLifecycle, ServiceAccount (the name),
+//! DefaultTolerationSeconds and NodeRestriction of upstream.
+
+use api::resources::admission::default_toleration_seconds;
+use api::status::{ApiError, Cause};
+use api::user::MASTERS;
+use serde_json::{Value, json};
+
+use crate::call::Call;
+use crate::object::{is_terminating, meta};
+use crate::storage;
+
+/// Namespaces without which a cluster does not work.
+const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
+const MIRROR: &str = "kubernetes.io/config.mirror";
+
+/// A new object, its namespace set; changes it and may refuse it.
+pub(crate) async fn create(call: &Call, object: &mut Value) -> Result<(), ApiError> {
+    if call.row.namespaced {
+        live_namespace(call, meta(object, "namespace"), meta(object, "name")).await?;
+    }
+    if let Some(node) = restricted_node(call) {
+        restrict_create(call, node, object)?;
+    }
+    if is_core(call, "pods") {
+        default_service_account(object);
+        default_toleration_seconds(object);
+    }
+    Ok(())
+}
+
+/// The next state of an object.
+pub(crate) fn update(call: &Call, new: &Value, old: &Value) -> Result<(), ApiError> {
+    let Some(node) = restricted_node(call) else { return Ok(()) };
+    if is_core(call, "nodes") && call.request.subresource.is_empty() && new["spec"]["taints"] != old["spec"]["taints"] {
+        let text = format!("node {node:?} is not allowed to modify taints");
+        return Err(ApiError::forbidden("", "nodes", meta(new, "name"), &text));
+    }
+    Ok(())
+}
+
+/// The end of an object.
+pub(crate) fn delete(call: &Call, name: &str) -> Result<(), ApiError> {
+    if is_core(call, "namespaces") && IMMORTAL.contains(&name) {
+        return Err(ApiError::forbidden("", "namespaces", name, "this namespace may not be deleted"));
+    }
+    Ok(())
+}
+
+fn is_core(call: &Call, plural: &str) -> bool {
+    call.row.group.is_empty() && call.row.plural == plural
+}
+
+/// The name of the node that makes the request, unless it may do anything anyway.
+fn restricted_node(call: &Call) -> Option<&str> {
+    if call.user.is_in(MASTERS) { None } else { call.user.node_name() }
+}
+
+async fn live_namespace(call: &Call, namespace: &str, name: &str) -> Result<(), ApiError> {
+    let row = api::resources::find("", "v1", "namespaces").ok_or_else(|| ApiError::internal("no namespaces"))?;
+    let entry = call.server.config.store.get(&storage::key(row, "", namespace)).await.map_err(storage::failed)?;
+    let Some(entry) = entry else { return Err(ApiError::not_found("", "namespaces", namespace)) };
+    let found = crate::object::of_entry(&entry)?;
+    if !is_terminating(&found) && found["status"]["phase"] != "Terminating" {
+        return Ok(());
+    }
+    let text = format!("unable to create new content in namespace {namespace} because it is being terminated");
+    let mut error = ApiError::forbidden(call.row.group, call.row.plural, name, &text);
+    if let Some(details) = &mut error.details {
+        details.causes = vec![Cause {
+            reason: "NamespaceTerminating".to_owned(),
+            message: format!("namespace {namespace} is being terminated"),
+            field: "metadata.namespace".to_owned(),
+        }];
+    }
+    Err(error)
+}
+
+/// A node may create itself and mirrors of its own static pods, and its own lease.
+fn restrict_create(call: &Call, node: &str, object: &Value) -> Result<(), ApiError> {
+    let refuse = |text: String| Err(ApiError::forbidden(call.row.group, call.row.plural, meta(object, "name"), &text));
+    match (call.row.group, call.row.plural) {
+        ("", "nodes") | ("coordination.k8s.io", "leases") if meta(object, "name") != node => {
+            refuse(format!("node {node:?} is not allowed to modify {} {:?}", call.row.singular, meta(object, "name")))
+        }
+        ("", "pods") if object["metadata"]["annotations"][MIRROR].as_str().is_none_or(str::is_empty) => {
+            refuse(format!("pod does not have {MIRROR:?} annotation, node {node:?} can only create mirror pods"))
+        }
+        ("", "pods") if object["spec"]["nodeName"] != node => {
+            refuse(format!("node {node:?} can only create pods with spec.nodeName set to itself"))
+        }
+        ("", "pods") if !object["spec"]["serviceAccountName"].as_str().unwrap_or_default().is_empty() => {
+            refuse(format!("node {node:?} can not create pods that reference a service account"))
+        }
+        ("", "pods") if names_secrets(object) => {
+            refuse(format!("node {node:?} can not create pods that reference secrets or configmaps"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether a pod would give its node access to further objects.
+fn names_secrets(pod: &Value) -> bool {
+    let spec = &pod["spec"];
+    let any = |list: &Value, check: &dyn Fn(&Value) -> bool| list.as_array().into_iter().flatten().any(check);
+    let has = |value: &Value, field: &str| !value[field].is_null();
+    let volume = |volume: &Value| {
+        ["secret", "configMap", "projected", "persistentVolumeClaim", "csi"].into_iter().any(|kind| has(volume, kind))
+    };
+    let container = |container: &Value| {
+        any(&container["env"], &|env| {
+            has(&env["valueFrom"], "secretKeyRef") || has(&env["valueFrom"], "configMapKeyRef")
+        }) || any(&container["envFrom"], &|_| true)
+    };
+    has(spec, "imagePullSecrets")
+        || any(&spec["volumes"], &volume)
+        || ["containers", "initContainers"].into_iter().any(|list| any(&spec[list], &container))
+}
+
+/// Pods run as the `default` account of their namespace if they do not say otherwise; mirror pods as none.
+fn default_service_account(pod: &mut Value) {
+    if !pod["metadata"]["annotations"][MIRROR].is_null() || !pod["spec"].is_object() {
+        return;
+    }
+    if pod["spec"]["serviceAccountName"].as_str().unwrap_or_default().is_empty() {
+        let deprecated = pod["spec"]["serviceAccount"].as_str().filter(|name| !name.is_empty());
+        pod["spec"]["serviceAccountName"] = json!(deprecated.unwrap_or("default"));
+    }
+    pod["spec"]["serviceAccount"] = pod["spec"]["serviceAccountName"].clone();
+}

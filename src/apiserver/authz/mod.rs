@@ -1,0 +1,122 @@
+//! Authorization: what a user may do.
+//!
+//! Called for every request before anything else is looked at. The rules are fixed: `system:masters` may do everything;
+//! a node what concerns it; the scheduler and the controllers what they are for; every authenticated user discovery;
+//! everybody health and version; nobody anything else. [`decide`] is pure; a decision that depends on stored objects
+//! is returned as a condition, which [`relations`] checks. What depends on the body of a write (a node that creates
+//! some other node) is admission's business.
+
+mod node;
+pub(crate) mod relations;
+
+use api::status::ApiError;
+use api::user::{AUTHENTICATED, MASTERS, UserInfo};
+
+use crate::query::Query;
+use crate::request::{RequestInfo, ResourceRequest};
+
+/// User name of the scheduler.
+pub const SCHEDULER: &str = "system:kube-scheduler";
+/// User name of the controllers.
+pub const CONTROLLER_MANAGER: &str = "system:kube-controller-manager";
+
+/// What a decision depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Decision<'a> {
+    /// Go on.
+    Allow,
+    /// 403.
+    Deny,
+    /// Go on if the pod is bound to this node or does not exist.
+    IfBoundTo(&'a str),
+    /// Go on if a pod bound to this node names the object.
+    IfNamedByPodOf(&'a str),
+}
+
+/// Whether a user may do something.
+pub(crate) fn decide<'a>(user: &'a UserInfo, info: &RequestInfo, query: &Query) -> Decision<'a> {
+    if user.is_in(MASTERS) {
+        return Decision::Allow;
+    }
+    let allowed = match info {
+        RequestInfo::Path { verb, path } => may_read_path(user, verb, path),
+        RequestInfo::Resource(request) => match (user.username.as_str(), user.node_name()) {
+            (_, Some(node)) => return node::decide(node, request, query),
+            (SCHEDULER, None) => may_schedule(request),
+            (CONTROLLER_MANAGER, None) => may_control(request),
+            _ => false,
+        },
+    };
+    if allowed { Decision::Allow } else { Decision::Deny }
+}
+
+fn may_read_path(user: &UserInfo, verb: &str, path: &str) -> bool {
+    let is_or_below = |root: &str| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    let public = ["/healthz", "/livez", "/readyz", "/version"];
+    let discovery = ["/api", "/apis", "/openapi"];
+    matches!(verb, "get" | "head")
+        && (public.into_iter().any(is_or_below)
+            || (user.is_in(AUTHENTICATED) && discovery.into_iter().any(is_or_below)))
+}
+
+fn is_read(request: &ResourceRequest) -> bool {
+    matches!(request.verb.as_str(), "get" | "list" | "watch")
+}
+
+fn may_schedule(request: &ResourceRequest) -> bool {
+    let r = request;
+    match (r.group.as_str(), r.resource.as_str(), r.subresource.as_str()) {
+        ("", "pods" | "nodes" | "namespaces" | "services", "") if is_read(r) => true,
+        ("", "pods", "binding") | ("", "bindings", "") => r.verb == "create",
+        ("", "pods", "status") => matches!(r.verb.as_str(), "patch" | "update"),
+        ("", "pods", "") => r.verb == "delete",
+        ("", "events", "") => matches!(r.verb.as_str(), "create" | "patch" | "update"),
+        ("coordination.k8s.io", "leases", "") => {
+            r.namespace == "kube-system" && matches!(r.verb.as_str(), "create" | "get" | "update" | "patch")
+        }
+        _ => false,
+    }
+}
+
+fn may_control(request: &ResourceRequest) -> bool {
+    let r = request;
+    let writes = matches!(r.verb.as_str(), "create" | "update" | "patch");
+    match (r.group.as_str(), r.resource.as_str(), r.subresource.as_str()) {
+        // The namespace controller removes whatever there is in a namespace, of any kind.
+        (_, _, "") if is_read(r) || matches!(r.verb.as_str(), "delete" | "deletecollection") => true,
+        ("", "serviceaccounts" | "configmaps" | "events", "") | ("coordination.k8s.io", "leases", "") => writes,
+        ("", "namespaces", "finalize" | "status") | ("", "nodes", "" | "status") | ("", "pods", "status") => {
+            matches!(r.verb.as_str(), "update" | "patch")
+        }
+        _ => false,
+    }
+}
+
+/// The 403 for a request, in upstream's words; `reason` may be empty.
+pub(crate) fn forbidden(user: &UserInfo, info: &RequestInfo, reason: &str) -> ApiError {
+    let tail = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+    let who = &user.username;
+    match info {
+        RequestInfo::Path { verb, path } => {
+            let text = format!("forbidden: User {who:?} cannot {verb} path {path:?}{tail}");
+            ApiError::new(403, "Forbidden", text)
+        }
+        RequestInfo::Resource(r) => {
+            let resource =
+                if r.subresource.is_empty() { r.resource.clone() } else { format!("{}/{}", r.resource, r.subresource) };
+            let scope = if r.namespace.is_empty() {
+                "at the cluster scope".to_owned()
+            } else {
+                format!("in the namespace {:?}", r.namespace)
+            };
+            let text = format!(
+                "User {who:?} cannot {} resource {resource:?} in API group {:?} {scope}{tail}",
+                r.verb, r.group
+            );
+            ApiError::forbidden(&r.group, &r.resource, &r.name, &text)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,206 @@
+//! Request bodies: reading them within bounds and decoding them into objects.
+
+use api::resources::Resource;
+use api::status::{ApiError, FieldError};
+use api::{json, proto, schema};
+use bytes::Bytes;
+use http::HeaderMap;
+use http::header::CONTENT_TYPE;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde_json::{Value, json};
+
+use crate::BoxError;
+use crate::negotiate::MediaType;
+use crate::query::Query;
+
+/// Upstream's limit of a body.
+const LIMIT: usize = 3 * 1024 * 1024;
+const ACCEPTED: [&str; 3] = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
+
+/// The whole body.
+pub(crate) async fn read<B>(body: B) -> Result<Bytes, ApiError>
+where
+    B: http_body::Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    match Limited::new(body, LIMIT).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => {
+            Err(ApiError::too_large(format!("Request entity too large: limit is {LIMIT}")))
+        }
+        Err(error) => Err(ApiError::bad_request(format!("the body of the request could not be read: {error}"))),
+    }
+}
+
+/// The media type of the body without parameters; JSON if the client does not say.
+pub(crate) fn media_type(headers: &HeaderMap) -> String {
+    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    value.and_then(MediaType::parse).map_or_else(|| ACCEPTED[0].to_owned(), |media_type| media_type.name)
+}
+
+/// What happens to fields that the server does not know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FieldValidation {
+    Strict,
+    Warn,
+    Ignore,
+}
+
+impl FieldValidation {
+    /// From the query; `options` is the kind of the request's options, for the error.
+    pub(crate) fn from_query(query: &Query, options: &str) -> Result<Self, ApiError> {
+        match query.get("fieldValidation") {
+            None | Some("Warn") => Ok(Self::Warn),
+            Some("Strict") => Ok(Self::Strict),
+            Some("Ignore") => Ok(Self::Ignore),
+            Some(other) => {
+                let error = FieldError::not_supported("fieldValidation", &json!(other), &["Ignore", "Strict", "Warn"]);
+                Err(ApiError::invalid("meta.k8s.io", options, "", &[error]))
+            }
+        }
+    }
+}
+
+/// Group, version and kind.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Kind<'a> {
+    pub(crate) group: &'a str,
+    pub(crate) version: &'a str,
+    pub(crate) kind: &'a str,
+}
+
+impl<'a> Kind<'a> {
+    pub(crate) fn of(row: &'a Resource) -> Self {
+        Self { group: row.group, version: row.version, kind: row.kind }
+    }
+
+    pub(crate) fn api_version(&self) -> String {
+        if self.group.is_empty() { self.version.to_owned() } else { format!("{}/{}", self.group, self.version) }
+    }
+}
+
+/// An object from a body, brought into the form of its type.
+#[derive(Debug)]
+pub(crate) struct Decoded {
+    pub(crate) object: Value,
+    /// What the client is to be told, as `Warning` headers.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// A body as a value with what was odd about its text.
+pub(crate) fn parse(bytes: &[u8], media_type: &str) -> Result<json::Parsed, ApiError> {
+    match media_type {
+        "application/json" => json::parse(bytes),
+        "application/yaml" => json::parse_yaml(bytes),
+        "application/vnd.kubernetes.protobuf" => {
+            Ok(json::Parsed { value: proto::decode(bytes)?, duplicates: Vec::new() })
+        }
+        _ => Err(ApiError::unsupported_media_type(&ACCEPTED)),
+    }
+}
+
+/// Decodes the object of a create or update.
+pub(crate) fn decode(
+    bytes: &[u8],
+    headers: &HeaderMap,
+    kind: Kind<'_>,
+    validation: FieldValidation,
+) -> Result<Decoded, ApiError> {
+    let parsed = parse(bytes, &media_type(headers))?;
+    conform(parsed.value, parsed.duplicates, kind, validation)
+}
+
+/// Brings a value into the form of a kind and reports what does not belong there.
+pub(crate) fn conform(
+    mut object: Value,
+    mut oddities: Vec<String>,
+    kind: Kind<'_>,
+    validation: FieldValidation,
+) -> Result<Decoded, ApiError> {
+    check_kind(&mut object, kind)?;
+    let cannot = |text: &str| {
+        let Kind { version, kind, .. } = kind;
+        ApiError::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {text}"))
+    };
+    if let Some(ty) = schema::lookup(kind.group, kind.version, kind.kind) {
+        let unknown = schema::decode(ty, &mut object).map_err(|error| match error.code {
+            400 => cannot(&error.message),
+            _ => error,
+        })?;
+        oddities.extend(unknown.iter().map(ToString::to_string));
+    }
+    if validation == FieldValidation::Strict && !oddities.is_empty() {
+        return Err(cannot(&format!("strict decoding error: {}", oddities.join(", "))));
+    }
+    if validation == FieldValidation::Ignore {
+        oddities.clear();
+    }
+    Ok(Decoded { object, warnings: oddities })
+}
+
+/// `apiVersion` and `kind` must be those of the path; absent ones are filled in.
+fn check_kind(object: &mut Value, kind: Kind<'_>) -> Result<(), ApiError> {
+    let Some(map) = object.as_object_mut() else {
+        return Err(ApiError::bad_request("the body of the request is not an object"));
+    };
+    let expected = kind.api_version();
+    for (field, expected) in [("apiVersion", expected.as_str()), ("kind", kind.kind)] {
+        match map.get(field).and_then(Value::as_str).unwrap_or_default() {
+            "" => {
+                map.insert(field.to_owned(), expected.into());
+            }
+            given if given == expected => {}
+            given if field == "apiVersion" => {
+                let text = format!(
+                    "the API version in the data ({given}) does not match the expected API version ({expected})"
+                );
+                return Err(ApiError::bad_request(text));
+            }
+            given => {
+                let text = format!("the object provided is unrecognized (must be of type {expected}): it is a {given}");
+                return Err(ApiError::bad_request(text));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether nothing is to be stored; 422 for a value that nobody knows.
+pub(crate) fn dry_run<'a>(values: impl Iterator<Item = &'a str>, options: &str) -> Result<bool, ApiError> {
+    let mut dry = false;
+    for value in values {
+        if value != "All" {
+            let error = FieldError::not_supported("dryRun", &json!(value), &["All"]);
+            return Err(ApiError::invalid("meta.k8s.io", options, "", &[error]));
+        }
+        dry = true;
+    }
+    Ok(dry)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_body_beyond_the_limit_is_refused() {
+        let error = read(http_body_util::Full::new(Bytes::from(vec![b' '; LIMIT + 1]))).await.unwrap_err();
+        assert_eq!((error.code, error.reason.as_str()), (413, "RequestEntityTooLarge"));
+    }
+
+    #[test]
+    fn a_body_of_another_kind_or_version_is_refused() {
+        let pod = Kind { group: "", version: "v1", kind: "Pod" };
+        let check = |body: Value| conform(body, Vec::new(), pod, FieldValidation::Warn).unwrap_err().message;
+        assert!(check(json!({ "apiVersion": "v1", "kind": "Secret" })).contains("must be of type Pod"));
+        assert!(check(json!({ "apiVersion": "v2", "kind": "Pod" })).contains("(v2) does not match"));
+        assert_eq!(check(json!([])), "the body of the request is not an object");
+    }
+
+    #[test]
+    fn only_all_is_a_dry_run() {
+        assert!(dry_run(["All"].into_iter(), "CreateOptions").unwrap());
+        assert!(!dry_run([].into_iter(), "CreateOptions").unwrap());
+        assert_eq!(dry_run(["Some"].into_iter(), "CreateOptions").unwrap_err().code, 422);
+    }
+}

@@ -1,0 +1,87 @@
+//! One request for objects, on its way through the verbs.
+
+use std::sync::Arc;
+
+use api::resources::Resource;
+use api::status::ApiError;
+use api::user::UserInfo;
+use http::{HeaderMap, Response};
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::Body;
+use crate::negotiate::Form;
+use crate::query::Query;
+use crate::render::{Renderer, include_object};
+use crate::request::ResourceRequest;
+use crate::respond;
+use crate::server::ApiServer;
+
+/// A request that is authorized, routed to a row and negotiated.
+pub(crate) struct Call {
+    pub(crate) server: Arc<ApiServer>,
+    pub(crate) user: UserInfo,
+    pub(crate) request: ResourceRequest,
+    pub(crate) query: Query,
+    pub(crate) headers: HeaderMap,
+    pub(crate) row: &'static Resource,
+    pub(crate) form: Form,
+}
+
+/// What a verb has to say when it is about one object.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    /// HTTP status.
+    pub(crate) code: u16,
+    /// The object, or a `Status`.
+    pub(crate) object: Value,
+    /// For `Warning` headers.
+    pub(crate) warnings: Vec<String>,
+}
+
+impl Outcome {
+    pub(crate) fn ok(object: Value) -> Self {
+        Self { code: 200, object, warnings: Vec::new() }
+    }
+}
+
+impl Call {
+    /// The present moment.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.server.config.clock.now()
+    }
+
+    /// The namespace that the request names; empty for cluster-scoped kinds.
+    pub(crate) fn namespace(&self) -> &str {
+        if self.row.namespaced { &self.request.namespace } else { "" }
+    }
+
+    /// The object that the path names.
+    pub(crate) fn name(&self) -> &str {
+        &self.request.name
+    }
+
+    pub(crate) fn renderer(&self) -> Result<Renderer, ApiError> {
+        let include = include_object(&self.query)?;
+        Ok(Renderer { row: self.row, form: self.form, include, now: self.now() })
+    }
+
+    /// The outcome in the form that the client asked for.
+    pub(crate) fn answer(&self, outcome: Outcome) -> Result<Response<Body>, ApiError> {
+        let kind = &outcome.object["kind"];
+        let is_other = kind == "Status" || kind == self.row.list_kind;
+        let document = if is_other { outcome.object } else { self.renderer()?.object(outcome.object) };
+        let mut response = respond::large(&self.headers, respond::JSON, document.to_string().into_bytes());
+        *response.status_mut() = http::StatusCode::from_u16(outcome.code).unwrap_or_default();
+        respond::warn(&mut response, &outcome.warnings);
+        Ok(response)
+    }
+
+    pub(crate) fn conflict(&self, name: &str, message: &str) -> ApiError {
+        ApiError::conflict(self.row.group, self.row.plural, name, message)
+    }
+
+    pub(crate) fn modified(&self, name: &str) -> ApiError {
+        ApiError::modified(self.row.group, self.row.plural, name)
+    }
+}

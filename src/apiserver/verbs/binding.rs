@@ -1,0 +1,121 @@
+//! `POST` of a Binding: the scheduler gives a pod to a node (`pkg/registry/core/pod/storage`, BindingREST).
+
+use api::resources::{self, Resource};
+use api::status::{ApiError, FieldError};
+use bytes::Bytes;
+use serde_json::{Value, json};
+use store::{Expect, StoreError};
+
+use super::ATTEMPTS;
+use crate::body::{self, FieldValidation, Kind};
+use crate::call::{Call, Outcome};
+use crate::object::{self, is_terminating, meta};
+use crate::storage;
+
+const KIND: Kind<'static> = Kind { group: "", version: "v1", kind: "Binding" };
+
+pub(super) async fn bind(call: &Call, bytes: &Bytes) -> Result<Outcome, ApiError> {
+    let validation = FieldValidation::from_query(&call.query, "CreateOptions")?;
+    let dry = body::dry_run(call.query.all("dryRun"), "CreateOptions")?;
+    let decoded = body::decode(bytes, &call.headers, KIND, validation)?;
+    let binding = decoded.object;
+    let name = pod_name(call, &binding)?;
+    check_target(&binding, &name)?;
+    let pods = resources::find("", "v1", "pods").ok_or_else(|| ApiError::internal("no pods"))?;
+    for _ in 0..ATTEMPTS {
+        let (old, entry) = call.server.read(pods, &call.request.namespace, &name).await?;
+        let new = bound(call, pods, &old, &binding)?;
+        let (value, durability) = (object::encode(&new)?, storage::durability(pods, &new, Some(&old)));
+        if !dry {
+            match call.server.config.store.put(&entry.key, value, Expect::At(entry.revision), durability).await {
+                Ok(_) => {}
+                Err(StoreError::Conflict { .. }) => continue,
+                Err(error) => return Err(storage::failed(error)),
+            }
+        }
+        let status = json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201 });
+        return Ok(Outcome { code: 201, object: status, warnings: decoded.warnings });
+    }
+    Err(ApiError::modified("", "pods", &name))
+}
+
+/// The pod: named by the path, or by the binding in a `POST` to `bindings`.
+fn pod_name(call: &Call, binding: &Value) -> Result<String, ApiError> {
+    let given = meta(binding, "name");
+    let namespace = meta(binding, "namespace");
+    if !namespace.is_empty() && namespace != call.request.namespace {
+        return Err(ApiError::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
+    }
+    match (call.request.name.as_str(), given) {
+        ("", "") => Err(ApiError::bad_request("name must be provided")),
+        ("", given) => Ok(given.to_owned()),
+        (path, "") => Ok(path.to_owned()),
+        (path, given) if path == given => Ok(path.to_owned()),
+        _ => Err(ApiError::bad_request("name in URL does not match name in Binding object")),
+    }
+}
+
+fn check_target(binding: &Value, name: &str) -> Result<(), ApiError> {
+    let target = &binding["target"];
+    let mut wrong = Vec::new();
+    match target["kind"].as_str().unwrap_or_default() {
+        "" | "Node" => {}
+        other => wrong.push(FieldError::not_supported("target.kind", &json!(other), &["Node", "<empty>"])),
+    }
+    if target["name"].as_str().is_none_or(str::is_empty) {
+        wrong.push(FieldError::required("target.name", ""));
+    }
+    if wrong.is_empty() { Ok(()) } else { Err(ApiError::invalid("", "Binding", name, &wrong)) }
+}
+
+/// The pod with its node, or why it cannot have it.
+fn bound(call: &Call, pods: &Resource, pod: &Value, binding: &Value) -> Result<Value, ApiError> {
+    let name = meta(pod, "name");
+    let conflict = |text: &str| Err(ApiError::conflict(pods.group, "pods/binding", name, text));
+    let uid = meta(binding, "uid");
+    if !uid.is_empty() && uid != meta(pod, "uid") {
+        let current = meta(pod, "uid");
+        let text = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {current}");
+        return Err(ApiError::conflict(pods.group, "pods", name, &text));
+    }
+    let version = meta(binding, "resourceVersion");
+    if !version.is_empty() && version != meta(pod, "resourceVersion") {
+        return Err(ApiError::modified(pods.group, "pods", name));
+    }
+    if is_terminating(pod) {
+        return conflict(&format!("pod {name} is being deleted, cannot be assigned to a host"));
+    }
+    match pod["spec"]["nodeName"].as_str().unwrap_or_default() {
+        "" => {}
+        node => return conflict(&format!("pod {name} is already assigned to node {node:?}")),
+    }
+    if pod["spec"]["schedulingGates"].as_array().is_some_and(|gates| !gates.is_empty()) {
+        return conflict(&format!("pod {name} has non-empty .spec.schedulingGates"));
+    }
+    let mut new = pod.clone();
+    new["spec"]["nodeName"] = binding["target"]["name"].clone();
+    for (field, value) in binding["metadata"]["annotations"].as_object().into_iter().flatten() {
+        new["metadata"]["annotations"][field] = value.clone();
+    }
+    let now = call.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    scheduled(&mut new, &now);
+    Ok(new)
+}
+
+/// Sets the condition `PodScheduled`.
+fn scheduled(pod: &mut Value, now: &str) {
+    let condition = json!({
+        "type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now,
+        "observedGeneration": pod["metadata"]["generation"],
+    });
+    let conditions = &mut pod["status"]["conditions"];
+    if !conditions.is_array() {
+        *conditions = json!([]);
+    }
+    if let Some(list) = conditions.as_array_mut() {
+        list.retain(|old| old["type"] != "PodScheduled");
+        list.push(condition);
+    }
+}

@@ -1,0 +1,240 @@
+//! `DELETE` of an object or of a collection.
+//!
+//! ```text
+//!                     ┌─ grace > 0 ──► marked: deletionTimestamp, deletionGracePeriodSeconds ─┐ shorter grace,
+//! live ── DELETE ──┤                                                                       │ or grace 0
+//!                     ├─ finalizers ─► marked, grace 0 ── last finalizer removed ───────────┤
+//!                     └─ otherwise ─────────────────────────────────────────────────────────┴► gone
+//! ```
+//! Follows `BeforeDelete` of `k8s.io/apiserver/pkg/registry/rest/delete.go`.
+
+use std::time::Duration;
+
+use api::status::{ApiError, FieldError};
+use bytes::Bytes;
+use http::HeaderMap;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use store::{Entry, Expect, StoreError};
+
+use super::write::has_own_finalizers;
+use super::{ATTEMPTS, list};
+use crate::body;
+use crate::call::{Call, Outcome};
+use crate::object::{self, has_finalizers, is_terminating, meta, metadata_mut};
+use crate::query::Query;
+use crate::{admission, storage};
+
+/// What a client asks of a deletion.
+#[derive(Debug, Default)]
+struct Options {
+    grace: Option<u64>,
+    uid: Option<String>,
+    version: Option<String>,
+    dry: bool,
+    warnings: Vec<String>,
+}
+
+pub(super) async fn delete(call: &Call, bytes: &Bytes) -> Result<Outcome, ApiError> {
+    let options = options(bytes, &call.headers, &call.query)?;
+    admission::delete(call, call.name())?;
+    let mut outcome = delete_one(call, call.name(), call.namespace(), &options).await?;
+    outcome.warnings.clone_from(&options.warnings);
+    Ok(outcome)
+}
+
+pub(super) async fn delete_collection(call: &Call, bytes: &Bytes) -> Result<Outcome, ApiError> {
+    let options = options(bytes, &call.headers, &call.query)?;
+    let (objects, revision) = list::matching(call).await?;
+    for object in &objects {
+        let (name, namespace) = (meta(object, "name"), meta(object, "namespace"));
+        admission::delete(call, name)?;
+        match delete_one(call, name, namespace, &options).await {
+            Err(error) if error.code != 404 => return Err(error),
+            _ => {}
+        }
+    }
+    let row = call.row;
+    let list = json!({
+        "kind": row.list_kind, "apiVersion": row.api_version(),
+        "metadata": { "resourceVersion": revision.to_string() }, "items": objects,
+    });
+    // A list is no object of the kind: it is answered as it is, whatever form was asked for.
+    Ok(Outcome { code: 200, object: list, warnings: options.warnings })
+}
+
+/// Options from the body, or from the query where the body says nothing.
+fn options(bytes: &Bytes, headers: &HeaderMap, query: &Query) -> Result<Options, ApiError> {
+    let given = if bytes.is_empty() { json!({}) } else { body::parse(bytes, &body::media_type(headers))?.value };
+    let text = |value: &Value| value.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
+    let invalid = |error| ApiError::invalid("meta.k8s.io", "DeleteOptions", "", &[error]);
+    let grace = match &given["gracePeriodSeconds"] {
+        Value::Null => query.number("gracePeriodSeconds")?,
+        // Upstream takes a negative period for the shortest one.
+        value => match value.as_i64() {
+            Some(seconds) => Some(u64::try_from(seconds).unwrap_or(1)),
+            None => return Err(ApiError::bad_request("gracePeriodSeconds must be a whole number")),
+        },
+    };
+    let listed = given["dryRun"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let dry = body::dry_run(listed.chain(query.all("dryRun")), "DeleteOptions")?;
+    let policy = text(&given["propagationPolicy"]).or_else(|| query.get("propagationPolicy").map(str::to_owned));
+    let orphan = given["orphanDependents"].as_bool() == Some(true) || query.get("orphanDependents") == Some("true");
+    let mut warnings = Vec::new();
+    match policy.as_deref() {
+        None | Some("Background") if !orphan => {}
+        None | Some("Foreground" | "Orphan" | "Background") => {
+            warnings.push("the propagation policy has no effect: this server collects no dependents".to_owned());
+        }
+        Some(other) => {
+            let known = ["Background", "Foreground", "Orphan"];
+            return Err(invalid(FieldError::not_supported("propagationPolicy", &json!(other), &known)));
+        }
+    }
+    let preconditions = &given["preconditions"];
+    let (uid, version) = (text(&preconditions["uid"]), text(&preconditions["resourceVersion"]));
+    Ok(Options { grace, uid, version, dry, warnings })
+}
+
+/// What is to be done with one object.
+enum Step {
+    /// Nothing: it is on its way already.
+    Wait,
+    /// Store this marked state.
+    Mark(Value),
+    /// Remove it; the state is what the client gets to see.
+    Remove(Value),
+}
+
+async fn delete_one(call: &Call, name: &str, namespace: &str, options: &Options) -> Result<Outcome, ApiError> {
+    for _ in 0..ATTEMPTS {
+        let (old, entry) = call.server.read(call.row, namespace, name).await?;
+        check(call, &old, options)?;
+        let step = step(call, &old, options)?;
+        if options.dry {
+            let (Step::Mark(object) | Step::Remove(object)) = step else { return Ok(Outcome::ok(old)) };
+            return Ok(Outcome::ok(object));
+        }
+        if let Some(outcome) = act(call, step, old, &entry).await? {
+            return Ok(outcome);
+        }
+    }
+    Err(call.modified(name))
+}
+
+/// Carries out a step; none if somebody else was faster.
+async fn act(call: &Call, step: Step, old: Value, entry: &Entry) -> Result<Option<Outcome>, ApiError> {
+    let store = &call.server.config.store;
+    let durability = storage::durability(call.row, &old, None);
+    let (result, mut object, removed) = match step {
+        Step::Wait => return Ok(Some(Outcome::ok(old))),
+        Step::Mark(marked) => {
+            let value = object::encode(&marked)?;
+            (store.put(&entry.key, value, Expect::At(entry.revision), durability).await, marked, false)
+        }
+        Step::Remove(last) => (store.delete(&entry.key, entry.revision, durability).await, last, true),
+    };
+    match result {
+        Ok(revision) => {
+            object::stamp(&mut object, revision);
+            // Pods are returned as they were; of all else that is gone a Status tells.
+            let answer = if removed && !call.row.graceful_deletion { success(call, &object) } else { object };
+            Ok(Some(Outcome::ok(answer)))
+        }
+        Err(StoreError::Conflict { .. }) => Ok(None),
+        Err(error) => Err(storage::failed(error)),
+    }
+}
+
+fn check(call: &Call, old: &Value, options: &Options) -> Result<(), ApiError> {
+    let name = meta(old, "name");
+    if let Some(wanted) = options.uid.as_deref().filter(|wanted| *wanted != meta(old, "uid")) {
+        let current = meta(old, "uid");
+        let text = format!("Precondition failed: UID in precondition: {wanted}, UID in object meta: {current}");
+        return Err(call.conflict(name, &text));
+    }
+    if let Some(wanted) = options.version.as_deref().filter(|wanted| *wanted != meta(old, "resourceVersion")) {
+        let current = meta(old, "resourceVersion");
+        let text = format!(
+            "Precondition failed: ResourceVersion in precondition: {wanted}, ResourceVersion in object meta: {current}"
+        );
+        return Err(call.conflict(name, &text));
+    }
+    Ok(())
+}
+
+fn step(call: &Call, old: &Value, options: &Options) -> Result<Step, ApiError> {
+    if has_own_finalizers(call, old) && is_terminating(old) {
+        let text = "The system is ensuring all content is removed from this namespace.  Upon completion, this \
+                    namespace will automatically be purged by the system.";
+        return Err(call.conflict(meta(old, "name"), text));
+    }
+    let held = has_finalizers(old) || has_own_finalizers(call, old);
+    let grace = if call.row.graceful_deletion { grace_of_pod(old, options) } else { 0 };
+    let pending = old["metadata"]["deletionGracePeriodSeconds"].as_u64().unwrap_or(0);
+    Ok(match (is_terminating(old), held) {
+        (true, false) if pending == 0 => Step::Remove(old.clone()),
+        // A repetition may only shorten, and says so itself.
+        (true, _) if options.grace.is_none_or(|asked| asked >= pending) => Step::Wait,
+        (true, false) if grace == 0 => Step::Remove(shortened(old, pending, 0)),
+        (true, _) => Step::Mark(shortened(old, pending, grace)),
+        (false, false) if grace == 0 => Step::Remove(old.clone()),
+        (false, _) => Step::Mark(marked(call, old, grace)),
+    })
+}
+
+/// How long a pod gets: what the client or the pod says, nothing if no node has it or it has ended.
+fn grace_of_pod(pod: &Value, options: &Options) -> u64 {
+    let unscheduled = pod["spec"]["nodeName"].as_str().is_none_or(str::is_empty);
+    let ended = matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
+    if unscheduled || ended {
+        return 0;
+    }
+    let own = match pod["spec"]["terminationGracePeriodSeconds"].as_i64() {
+        Some(seconds) => u64::try_from(seconds).unwrap_or(1),
+        None => 30,
+    };
+    options.grace.unwrap_or(own)
+}
+
+/// The object with its deletion asked for.
+fn marked(call: &Call, old: &Value, grace: u64) -> Value {
+    let mut new = old.clone();
+    let metadata = metadata_mut(&mut new);
+    metadata.insert("deletionTimestamp".to_owned(), moment(call.now(), grace).into());
+    metadata.insert("deletionGracePeriodSeconds".to_owned(), grace.into());
+    if let Some(generation) = metadata.get("generation").and_then(Value::as_u64) {
+        metadata.insert("generation".to_owned(), (generation + 1).into());
+    }
+    if call.row.kind == "Namespace" {
+        metadata.remove("deletionGracePeriodSeconds");
+        new["status"]["phase"] = json!("Terminating");
+    }
+    new
+}
+
+/// A marked object that gets less time, counted from when it was marked.
+fn shortened(old: &Value, pending: u64, grace: u64) -> Value {
+    let mut new = old.clone();
+    let deadline: Option<Timestamp> = meta(old, "deletionTimestamp").parse().ok();
+    let metadata = metadata_mut(&mut new);
+    if let Some(deadline) = deadline {
+        let marked_at = deadline - Duration::from_secs(pending);
+        metadata.insert("deletionTimestamp".to_owned(), moment(marked_at, grace).into());
+    }
+    metadata.insert("deletionGracePeriodSeconds".to_owned(), grace.into());
+    new
+}
+
+fn moment(from: Timestamp, seconds: u64) -> String {
+    let end = from.checked_add(Duration::from_secs(seconds)).unwrap_or(Timestamp::MAX);
+    end.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+fn success(call: &Call, object: &Value) -> Value {
+    let mut details = json!({ "name": meta(object, "name"), "kind": call.row.plural, "uid": meta(object, "uid") });
+    if !call.row.group.is_empty() {
+        details["group"] = json!(call.row.group);
+    }
+    json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details })
+}

@@ -1,0 +1,53 @@
+//! The verbs: one file each, generic over rows.
+//!
+//! Each takes a [`Call`] that is authorized and routed, and answers with an object or a stream. Invariants: whatever is
+//! stored went through admission, defaulting and validation; a write that lost a race is repeated on the newest state
+//! unless the client asked for a certain one.
+
+mod binding;
+mod create;
+mod delete;
+mod finalize;
+mod get;
+mod list;
+mod log;
+mod patch;
+mod update;
+mod watch;
+mod write;
+
+use api::status::ApiError;
+use bytes::Bytes;
+use http::Response;
+
+use crate::Body;
+use crate::call::Call;
+
+/// How often a write that lost a race is repeated before the client is told.
+const ATTEMPTS: usize = 32;
+
+/// Whether a verb reads the body.
+pub(crate) fn takes_body(verb: &str) -> bool {
+    matches!(verb, "create" | "update" | "patch" | "delete" | "deletecollection")
+}
+
+/// Carries out a request; its resource, subresource and verb are known to exist.
+pub(crate) async fn run(call: &Call, body: Bytes) -> Result<Response<Body>, ApiError> {
+    let request = &call.request;
+    let outcome = match (request.subresource.as_str(), request.verb.as_str()) {
+        ("log", "get") => return log::log(call).await,
+        ("", "list") => return list::list(call).await,
+        ("", "watch") => return watch::watch(call).await,
+        ("", "create") if call.row.plural == "bindings" => binding::bind(call, &body).await,
+        ("binding", "create") => binding::bind(call, &body).await,
+        ("finalize", "update") => finalize::finalize(call, &body).await,
+        ("", "create") => create::create(call, &body).await,
+        ("" | "status", "get") => get::get(call).await,
+        ("" | "status", "update") => update::update(call, &body).await,
+        ("" | "status", "patch") => patch::patch(call, &body).await,
+        ("", "delete") => delete::delete(call, &body).await,
+        ("", "deletecollection") => delete::delete_collection(call, &body).await,
+        _ => Err(ApiError::method_not_allowed()),
+    }?;
+    call.answer(outcome)
+}

@@ -1,0 +1,56 @@
+//! `PATCH` of an object or its status: JSON patch, merge patch, strategic merge patch.
+//!
+//! Server-side apply needs managed fields, which are not kept; an apply patch is refused with 415, as by a server that
+//! has the feature switched off.
+
+use api::patch::{self, PatchType};
+use api::status::ApiError;
+use api::{json, schema};
+use bytes::Bytes;
+
+use super::ATTEMPTS;
+use super::write::{Attempt, Concurrency, preconditions, replace};
+use crate::body::{self, FieldValidation, Kind};
+use crate::call::{Call, Outcome};
+use crate::object::meta;
+
+const ACCEPTED: [&str; 3] =
+    ["application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json"];
+
+pub(super) async fn patch(call: &Call, bytes: &Bytes) -> Result<Outcome, ApiError> {
+    let media_type = body::media_type(&call.headers);
+    let kind = PatchType::from_media_type(&media_type).ok_or_else(|| ApiError::unsupported_media_type(&ACCEPTED))?;
+    let validation = FieldValidation::from_query(&call.query, "PatchOptions")?;
+    let dry = body::dry_run(call.query.all("dryRun"), "PatchOptions")?;
+    let duplicates = json::parse(bytes)?.duplicates;
+    let ty = schema::lookup(call.row.group, call.row.version, call.row.kind);
+    for _ in 0..ATTEMPTS {
+        let (old, entry) = call.server.read(call.row, call.namespace(), call.name()).await?;
+        let patched = patch::apply(kind, ty, &old, bytes)?;
+        let decoded = body::conform(patched, duplicates.clone(), Kind::of(call.row), validation)?;
+        if meta(&decoded.object, "name") != call.name() {
+            let text = format!(
+                "the name of the object ({}) does not match the name on the URL ({})",
+                meta(&decoded.object, "name"),
+                call.name()
+            );
+            return Err(ApiError::bad_request(text));
+        }
+        // The old object carries its resourceVersion, so one that differs now was set by the patch.
+        let concurrency = preconditions(call, &decoded.object, &old)?;
+        let named_a_version = concurrency == Concurrency::Certain && sets_version(bytes);
+        match replace(call, decoded.object, &old, &entry, dry).await? {
+            Attempt::Done(object) => return Ok(Outcome { code: 200, object, warnings: decoded.warnings }),
+            Attempt::Lost if named_a_version => break,
+            Attempt::Lost => {}
+        }
+    }
+    Err(call.modified(call.name()))
+}
+
+/// Whether a patch names the resourceVersion that it is for; a repetition would then meet another one anyway, so this
+/// only saves the attempt.
+fn sets_version(patch: &[u8]) -> bool {
+    let needle = b"resourceVersion";
+    patch.windows(needle.len()).any(|window| window == needle)
+}

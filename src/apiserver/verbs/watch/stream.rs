@@ -1,0 +1,225 @@
+//! The frames of a watch.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Mutex;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use api::status::ApiError;
+use bytes::Bytes;
+use futures_util::Stream;
+use http_body::Frame;
+use serde_json::Value;
+use store::{Change, Revision, Watch, Watched};
+use task::SharedClock;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::initial_end;
+use crate::BoxError;
+use crate::negotiate::Form;
+use crate::object;
+use crate::render::Renderer;
+use crate::select::Filter;
+
+/// How often a quiet watch says how far it is, as upstream does.
+const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+
+/// A watch before and while it streams.
+pub(super) struct Events {
+    renderer: Renderer,
+    filter: Filter,
+    ready: VecDeque<Bytes>,
+    source: Option<Box<dyn Watch>>,
+    is_first: bool,
+    bookmarks: bool,
+    last_bookmark: Revision,
+    next_bookmark: Instant,
+    end: Instant,
+    closing: CancellationToken,
+    clock: Option<SharedClock>,
+}
+
+/// Why the stream goes on.
+enum Wake {
+    Source(Option<Watched>),
+    Bookmark,
+    End,
+}
+
+impl Events {
+    pub(super) fn new(renderer: Renderer, filter: Filter, lasts: Duration, bookmarks: bool) -> Self {
+        let now = Instant::now();
+        Self {
+            renderer,
+            filter,
+            ready: VecDeque::new(),
+            source: None,
+            is_first: true,
+            bookmarks,
+            last_bookmark: Revision(0),
+            next_bookmark: now + BOOKMARK_EVERY,
+            end: now + lasts,
+            closing: CancellationToken::new(),
+            clock: None,
+        }
+    }
+
+    /// Ends early when the server closes; ages in tables follow the clock.
+    pub(super) fn until(&mut self, closing: CancellationToken, clock: SharedClock) {
+        (self.closing, self.clock) = (closing, Some(clock));
+    }
+
+    /// Goes on with changes after the initial events.
+    pub(super) fn follow(&mut self, watch: Box<dyn Watch>) {
+        self.source = Some(watch);
+    }
+
+    /// Ends with an error after what is ready.
+    pub(super) fn fail(&mut self, error: &ApiError) {
+        self.source = None;
+        self.ready.push_back(frame("ERROR", error.to_value().to_string().as_bytes()));
+    }
+
+    /// An object that is there at the start.
+    pub(super) fn initial(&mut self, object: &Value) {
+        if self.source.is_some() && self.filter.matches(object) {
+            self.push("ADDED", object);
+        }
+    }
+
+    /// Says that the initial events are complete.
+    pub(super) fn mark_initial_end(&mut self, revision: Revision) {
+        let bookmark = self.renderer.bookmark(&revision.to_string(), Some(initial_end()));
+        self.ready.push_back(frame("BOOKMARK", bookmark.to_string().as_bytes()));
+    }
+
+    /// The stream of frames.
+    pub(super) fn into_frames(self) -> impl Stream<Item = Result<Frame<Bytes>, BoxError>> + Send {
+        futures_util::stream::unfold(self, |mut events| async move {
+            let bytes = events.next().await?;
+            Some((Ok(Frame::data(bytes)), events))
+        })
+    }
+
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            if let Some(bytes) = self.ready.pop_front() {
+                return Some(bytes);
+            }
+            let wake = self.wake().await?;
+            self.handle(wake);
+        }
+    }
+
+    /// What comes next; none once the stream has ended.
+    async fn wake(&mut self) -> Option<Wake> {
+        let source = self.source.as_mut()?;
+        Some(tokio::select! {
+            biased;
+            () = self.closing.cancelled() => Wake::End,
+            () = tokio::time::sleep_until(self.end) => Wake::End,
+            () = tokio::time::sleep_until(self.next_bookmark), if self.bookmarks => Wake::Bookmark,
+            watched = source.next() => Wake::Source(watched),
+        })
+    }
+
+    fn handle(&mut self, wake: Wake) {
+        match wake {
+            Wake::Source(Some(Watched::Changed(change))) => {
+                if let Err(error) = self.change(&change) {
+                    self.fail(&error);
+                }
+            }
+            Wake::Source(Some(Watched::Overrun)) => {
+                self.fail(&ApiError::expired("the watch was too slow: list again"));
+            }
+            Wake::Source(None) => self.source = None,
+            Wake::Bookmark => {
+                self.bookmark();
+                self.next_bookmark = Instant::now() + BOOKMARK_EVERY;
+            }
+            Wake::End => {
+                if self.bookmarks {
+                    self.bookmark();
+                }
+                self.source = None;
+            }
+        }
+    }
+
+    fn bookmark(&mut self) {
+        let Some(progress) = self.source.as_ref().map(|source| source.progress()) else { return };
+        if progress > self.last_bookmark {
+            self.last_bookmark = progress;
+            let bookmark = self.renderer.bookmark(&progress.to_string(), None);
+            self.ready.push_back(frame("BOOKMARK", bookmark.to_string().as_bytes()));
+        }
+    }
+
+    /// One change as this watch sees it: what starts to match appears, what stops to match disappears.
+    fn change(&mut self, change: &Change) -> Result<(), ApiError> {
+        let revision = change.revision;
+        if self.filter.is_everything() && self.renderer.form == Form::Plain {
+            let (kind, value) = match (&change.before, &change.after) {
+                (None, Some(after)) => ("ADDED", after),
+                (Some(_), Some(after)) => ("MODIFIED", after),
+                (Some(before), None) => ("DELETED", before),
+                (None, None) => return Ok(()),
+            };
+            let mut text = Vec::with_capacity(value.len() + 64);
+            object::splice(value, revision, &mut text);
+            self.ready.push_back(frame(kind, &text));
+            return Ok(());
+        }
+        let read = |value: &Option<Bytes>| value.as_ref().map(|value| object::decode(value, revision)).transpose();
+        let (before, after) = (read(&change.before)?, read(&change.after)?);
+        let matches = |object: &Option<Value>| object.as_ref().is_some_and(|object| self.filter.matches(object));
+        match (matches(&before), matches(&after)) {
+            (false, false) => {}
+            (false, true) => self.push("ADDED", after.as_ref().unwrap_or(&Value::Null)),
+            (true, true) => self.push("MODIFIED", after.as_ref().unwrap_or(&Value::Null)),
+            (true, false) => self.push("DELETED", before.as_ref().unwrap_or(&Value::Null)),
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, kind: &str, object: &Value) {
+        if let Some(clock) = &self.clock {
+            self.renderer.now = clock.now();
+        }
+        let rendered = self.renderer.event(object, self.is_first);
+        self.is_first = false;
+        self.ready.push_back(frame(kind, rendered.to_string().as_bytes()));
+    }
+}
+
+/// One event, with the newline that upstream's encoder puts behind each.
+fn frame(kind: &str, object: &[u8]) -> Bytes {
+    let mut text = Vec::with_capacity(object.len() + 40);
+    text.extend_from_slice(b"{\"type\":\"");
+    text.extend_from_slice(kind.as_bytes());
+    text.extend_from_slice(b"\",\"object\":");
+    text.extend_from_slice(object);
+    text.extend_from_slice(b"}\n");
+    text.into()
+}
+
+/// Makes a stream that is only ever used by one task shareable by type, as bodies have to be.
+pub(super) struct Exclusive<T>(Mutex<Pin<Box<T>>>);
+
+impl<T> Exclusive<T> {
+    pub(super) fn new(inner: T) -> Self {
+        Self(Mutex::new(Box::pin(inner)))
+    }
+}
+
+impl<T: Stream> Stream for Exclusive<T> {
+    type Item = T::Item;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let inner = self.0.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
+        inner.as_mut().poll_next(context)
+    }
+}

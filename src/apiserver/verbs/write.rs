@@ -1,0 +1,112 @@
+//! What update and patch have in common: from the next state of an object, as a client wants it, to the stored one.
+
+use api::status::{ApiError, FieldError};
+use serde_json::{Value, json};
+use store::{Entry, Expect, StoreError};
+
+use crate::call::Call;
+use crate::object::{self, has_finalizers, is_terminating, meta, metadata_mut};
+use crate::{admission, storage};
+
+/// What became of an attempt.
+pub(super) enum Attempt {
+    /// Done; the object as it is served.
+    Done(Value),
+    /// Somebody else was faster.
+    Lost,
+}
+
+/// What a client asks of the state that it replaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Concurrency {
+    /// Exactly one state: a stale resourceVersion is a conflict.
+    Certain,
+    /// Whatever is there.
+    Any,
+}
+
+/// Checks the preconditions that the new object itself carries: uid and resourceVersion.
+pub(super) fn preconditions(call: &Call, new: &Value, old: &Value) -> Result<Concurrency, ApiError> {
+    let (name, uid) = (meta(old, "name"), meta(new, "uid"));
+    if !uid.is_empty() && uid != meta(old, "uid") {
+        let current = meta(old, "uid");
+        let text = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {current}");
+        return Err(call.conflict(name, &text));
+    }
+    match meta(new, "resourceVersion") {
+        "" | "0" if call.row.unconditional_update => Ok(Concurrency::Any),
+        "" | "0" => {
+            let error = FieldError::invalid("metadata.resourceVersion", &json!(0), "must be specified for an update");
+            Err(ApiError::invalid(call.row.group, call.row.kind, name, &[error]))
+        }
+        version if version == meta(old, "resourceVersion") => Ok(Concurrency::Certain),
+        _ => Err(call.modified(name)),
+    }
+}
+
+/// Takes a new state through admission, defaults and checks and stores it in the place of `entry`.
+pub(super) async fn replace(
+    call: &Call,
+    mut new: Value,
+    old: &Value,
+    entry: &Entry,
+    dry: bool,
+) -> Result<Attempt, ApiError> {
+    let row = call.row;
+    if row.namespaced && meta(&new, "namespace").is_empty() {
+        metadata_mut(&mut new).insert("namespace".to_owned(), old["metadata"]["namespace"].clone());
+    }
+    admission::update(call, &new, old)?;
+    (row.default)(&mut new);
+    let wrong = if call.request.subresource == "status" {
+        row.prepare_status(&mut new, old);
+        row.check_status(&new, old)
+    } else {
+        row.prepare_update(&mut new, old);
+        row.check_update(&new, old)
+    };
+    if !wrong.is_empty() {
+        return Err(ApiError::invalid(row.group, row.kind, meta(old, "name"), &wrong));
+    }
+    put(call, new, old, entry, dry).await
+}
+
+/// Stores the final form of a new state; an object that was only waiting for its last finalizer goes instead.
+pub(super) async fn put(
+    call: &Call,
+    mut new: Value,
+    old: &Value,
+    entry: &Entry,
+    dry: bool,
+) -> Result<Attempt, ApiError> {
+    let value = object::encode(&new)?;
+    if value == entry.value || dry {
+        object::stamp(&mut new, entry.revision);
+        return Ok(Attempt::Done(new));
+    }
+    let (store, durability) = (&call.server.config.store, storage::durability(call.row, &new, Some(old)));
+    let result = if is_finished(call, &new) {
+        store.delete(&entry.key, entry.revision, durability).await
+    } else {
+        store.put(&entry.key, value, Expect::At(entry.revision), durability).await
+    };
+    match result {
+        Ok(revision) => {
+            object::stamp(&mut new, revision);
+            Ok(Attempt::Done(new))
+        }
+        Err(StoreError::Conflict { .. }) => Ok(Attempt::Lost),
+        Err(error) => Err(storage::failed(error)),
+    }
+}
+
+/// Whether nothing holds an object any more that is marked for deletion.
+pub(super) fn is_finished(call: &Call, object: &Value) -> bool {
+    let grace = object["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0);
+    is_terminating(object) && grace == 0 && !has_finalizers(object) && !has_own_finalizers(call, object)
+}
+
+/// Namespaces have finalizers in `spec` as well.
+pub(super) fn has_own_finalizers(call: &Call, object: &Value) -> bool {
+    call.row.kind == "Namespace" && object["spec"]["finalizers"].as_array().is_some_and(|list| !list.is_empty())
+}
