@@ -6,4 +6,5 @@ pub mod cgroup;
 pub mod container;
 #[cfg(feature = "image")]
 pub mod image;
+pub mod protocol;
 pub mod sys;
