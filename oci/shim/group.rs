@@ -1,0 +1,87 @@
+//! The container's cgroup, as far as it can be reached after the pivot: through descriptors.
+
+use std::os::fd::OwnedFd;
+
+use rustix::process::{Pid, Signal};
+
+/// How often a group is swept before it is left to the agent.
+const ROUNDS: u32 = 100;
+
+/// Files of a container's cgroup.
+#[derive(Debug, Default)]
+pub(crate) struct GroupFiles {
+    /// `cgroup.procs`.
+    pub(crate) processes: Option<OwnedFd>,
+    /// `cgroup.kill`.
+    pub(crate) kill: Option<OwnedFd>,
+    /// `memory.events` or `memory.oom_control`.
+    pub(crate) memory_events: Option<OwnedFd>,
+}
+
+impl GroupFiles {
+    /// Sends SIGKILL to all that is in the group.
+    pub(crate) fn kill_all(&self) {
+        if let Some(kill) = &self.kill
+            && rustix::io::write(kill, b"1").is_ok()
+        {
+            return;
+        }
+        let Some(processes) = &self.processes else { return };
+        let mut killed = Vec::new();
+        // A process may fork between the reading of the list and its death: until a list has nothing new.
+        for _ in 0..ROUNDS {
+            let new: Vec<Pid> = pids(&text(processes)).filter(|pid| !killed.contains(pid)).collect();
+            if new.is_empty() {
+                return;
+            }
+            for pid in new {
+                // It may have ended meanwhile.
+                let _ = rustix::process::kill_process(pid, Signal::KILL);
+                killed.push(pid);
+            }
+        }
+    }
+
+    /// Whether the kernel has killed a process of the group for want of memory.
+    pub(crate) fn has_oom_kill(&self) -> bool {
+        self.memory_events.as_ref().is_some_and(|events| oom_kills(&text(events)) > 0)
+    }
+}
+
+/// All of a file of the kernel's, as it is now. What cannot be read is empty: the group is gone.
+fn text(file: &OwnedFd) -> String {
+    let mut bytes = Vec::new();
+    let mut chunk = [0; 1024];
+    while let Ok(count) = rustix::io::pread(file, &mut chunk, u64::try_from(bytes.len()).unwrap_or(u64::MAX))
+        && count > 0
+    {
+        bytes.extend_from_slice(&chunk[..count]);
+    }
+    String::from_utf8(bytes).unwrap_or_default()
+}
+
+fn pids(text: &str) -> impl Iterator<Item = Pid> + '_ {
+    text.lines().filter_map(|line| line.parse().ok().filter(|pid| *pid > 0).and_then(Pid::from_raw))
+}
+
+/// Both versions have a line `oom_kill <count>`.
+fn oom_kills(text: &str) -> u64 {
+    text.lines().filter_map(|line| line.strip_prefix("oom_kill ")).filter_map(|count| count.parse::<u64>().ok()).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kills_are_counted_in_the_files_of_both_versions() {
+        assert_eq!(oom_kills("oom_kill_disable 0\nunder_oom 0\noom_kill 2\n"), 2);
+        assert_eq!(oom_kills("low 0\nhigh 0\nmax 7\noom 1\noom_kill 1\noom_group_kill 0\n"), 1);
+        assert_eq!(oom_kills(""), 0);
+    }
+
+    #[test]
+    fn only_process_ids_are_taken_from_a_list() {
+        assert_eq!(pids("12\n0\n-3\nx\n7\n").map(Pid::as_raw_nonzero).map(i32::from).collect::<Vec<_>>(), [12, 7]);
+    }
+}

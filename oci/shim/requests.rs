@@ -1,0 +1,202 @@
+//! What the agent asks for.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use oci::container::{Launch, Script, Stdio, begin, begin_exec};
+use oci::protocol::{Exec, Failure, Reply, Request, Role, Start, ToShim};
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+use rustix::pipe::PipeFlags;
+
+use crate::connection::ConnectionId;
+use crate::container::{Command, CommandPhase, Container, Phase, Plumbing};
+use crate::group::GroupFiles;
+use crate::log::{Log, LogFile, Stream};
+use crate::program::{Launching, failure};
+use crate::server::{Asker, Server};
+use crate::setup;
+use crate::time::Moment;
+
+/// The descriptors of a [`Start`], by what they are for.
+#[derive(Default)]
+struct Parts {
+    script: Vec<OwnedFd>,
+    log_directory: Option<OwnedFd>,
+    group: GroupFiles,
+}
+
+/// A container's standard streams: our ends and its ends.
+struct Streams {
+    stdin: Option<OwnedFd>,
+    ours: [Option<Stream>; 2],
+    its_stdin: OwnedFd,
+    its_stdout: OwnedFd,
+    its_stderr: OwnedFd,
+}
+
+impl Server {
+    /// Does what a message says, or closes the connection when it is out of place.
+    pub(crate) fn receive(&mut self, from: ConnectionId, message: ToShim, descriptors: Vec<OwnedFd>) {
+        match message {
+            ToShim::Hello { .. } => self.greet(from),
+            ToShim::Request { id, request } if self.is_greeted(from) => {
+                self.request(Asker { connection: from, request: id }, request, descriptors);
+            }
+            ToShim::Request { .. } | ToShim::SetUp(_) => self.disconnect(from),
+        }
+    }
+
+    fn request(&mut self, asker: Asker, request: Request, descriptors: Vec<OwnedFd>) {
+        let reply = match request {
+            Request::Start(start) => match self.start(asker, *start, descriptors) {
+                Ok(()) => return,
+                Err(failure) => Reply::Failed(failure),
+            },
+            Request::Exec(exec) => match self.exec(asker, &exec, descriptors) {
+                Ok(()) => return,
+                Err(failure) => Reply::Failed(failure),
+            },
+            Request::Stop { container, signal, grace_ms } => self.stop(&container, signal, grace_ms),
+            Request::Remove { container } => self.remove(&container),
+            Request::KillExec { request } => {
+                let target = Asker { request, ..asker };
+                self.commands.iter_mut().filter(|command| command.asker == target).for_each(Command::kill);
+                Reply::Done
+            }
+            Request::List => Reply::Containers {
+                sequence: self.sequence(),
+                containers: self.containers.values().filter_map(Container::record).collect(),
+            },
+            Request::Shutdown => return self.shut_down(asker),
+        };
+        self.reply(asker, reply);
+    }
+
+    fn start(&mut self, asker: Asker, start: Start, descriptors: Vec<OwnedFd>) -> Result<(), Failure> {
+        if self.containers.contains_key(&start.container) {
+            return Err(Failure::Exists);
+        }
+        if self.shutdown.is_some() || !is_plain_name(&start.container) || !is_plain_name(&start.log.name) {
+            return Err(Failure::Invalid);
+        }
+        let mut parts = sort(&start.roles, descriptors)?;
+        let script = Script::from_bytes(&start.script).map_err(|_| Failure::Invalid)?;
+        if let Some(place) = start.shared_memory {
+            let copy = step("copy shared memory", self.copy_shared_memory())?;
+            let place = usize::from(place);
+            if place > parts.script.len() {
+                return Err(Failure::Invalid);
+            }
+            parts.script.insert(place, copy);
+        }
+        let directory = parts.log_directory.ok_or(Failure::Invalid)?;
+        let file = LogFile::open(directory, start.log).map_err(|error| setup::failure("open log", &error))?;
+        let streams = step("make pipes", self.streams(start.stdin))?;
+        let stdio = Stdio {
+            stdin: streams.its_stdin.as_fd(),
+            stdout: streams.its_stdout.as_fd(),
+            stderr: streams.its_stderr.as_fd(),
+        };
+        let fds: Vec<BorrowedFd<'_>> = parts.script.iter().map(AsFd::as_fd).collect();
+        let starting =
+            begin(&Launch { script: &script, fds: &fds, stdio }).map_err(|error| failure(&error, &script))?;
+        let plumbing =
+            Plumbing { log: Log::new(file), streams: streams.ours, stdin: streams.stdin, group: parts.group };
+        let container = Container::new(Launching::new(starting, script), asker, plumbing);
+        self.containers.insert(start.container, container);
+        Ok(())
+    }
+
+    fn copy_shared_memory(&self) -> Result<OwnedFd, Errno> {
+        setup::copy_mount(self.sandbox.shared_memory.as_ref().ok_or(Errno::NODEV)?)
+    }
+
+    fn streams(&self, open_stdin: bool) -> Result<Streams, Errno> {
+        let (out, its_stdout) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+        let (err, its_stderr) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+        // Only our ends: whether its ends block is the container's business.
+        rustix::fs::fcntl_setfl(&out, OFlags::NONBLOCK)?;
+        rustix::fs::fcntl_setfl(&err, OFlags::NONBLOCK)?;
+        let (its_stdin, stdin) = if open_stdin {
+            let (its, ours) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+            (its, Some(ours))
+        } else {
+            (rustix::io::fcntl_dupfd_cloexec(&self.sandbox.null, 0)?, None)
+        };
+        let ours = [Some(Stream::new("stdout", out)), Some(Stream::new("stderr", err))];
+        Ok(Streams { stdin, ours, its_stdin, its_stdout, its_stderr })
+    }
+
+    fn exec(&mut self, asker: Asker, exec: &Exec, descriptors: Vec<OwnedFd>) -> Result<(), Failure> {
+        let container = self.containers.get(&exec.container).ok_or(Failure::NoContainer)?;
+        let Phase::Running(target, _) = &container.phase else { return Err(Failure::NoContainer) };
+        let script = Script::from_bytes(&exec.script).map_err(|_| Failure::Invalid)?;
+        let fds: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
+        let [stdin, stdout, stderr, fds @ ..] = &fds[..] else { return Err(Failure::Invalid) };
+        let stdio = Stdio { stdin: *stdin, stdout: *stdout, stderr: *stderr };
+        let launch = Launch { script: &script, fds, stdio };
+        let starting = begin_exec(&launch, target.as_fd()).map_err(|error| failure(&error, &script))?;
+        self.commands.push(Command {
+            asker,
+            phase: CommandPhase::Launching(Launching::new(starting, script)),
+            kill_at: exec.timeout_ms.map(|timeout| Moment::now().after_ms(timeout)),
+            timed_out: false,
+        });
+        Ok(())
+    }
+
+    fn stop(&mut self, container: &str, signal: i32, grace_ms: u64) -> Reply {
+        let Some(container) = self.containers.get_mut(container) else {
+            return Reply::Failed(Failure::NoContainer);
+        };
+        let now = Moment::now();
+        container.stop(signal, now.after_ms(grace_ms), now);
+        Reply::Done
+    }
+
+    /// Forgets an exited container; an unknown one is fine.
+    fn remove(&mut self, container: &str) -> Reply {
+        match self.containers.get(container).map(|found| &found.phase) {
+            Some(Phase::Exited(_)) => {
+                self.containers.remove(container);
+                Reply::Done
+            }
+            Some(_) => Reply::Failed(Failure::Runs),
+            None => Reply::Done,
+        }
+    }
+
+    /// Kills everything; the loop answers and ends when all of it has been reaped.
+    fn shut_down(&mut self, asker: Asker) {
+        self.shutdown = Some(asker);
+        self.containers.retain(|_, container| !matches!(container.phase, Phase::Launching(..)));
+        self.containers.values().for_each(Container::kill);
+        self.commands.iter_mut().for_each(Command::kill);
+    }
+}
+
+fn sort(roles: &[Role], descriptors: Vec<OwnedFd>) -> Result<Parts, Failure> {
+    if roles.len() != descriptors.len() {
+        return Err(Failure::Invalid);
+    }
+    let mut parts = Parts::default();
+    for (role, descriptor) in roles.iter().zip(descriptors) {
+        match role {
+            Role::Script => parts.script.push(descriptor),
+            Role::LogDirectory => parts.log_directory = Some(descriptor),
+            Role::Processes => parts.group.processes = Some(descriptor),
+            Role::Kill => parts.group.kill = Some(descriptor),
+            Role::MemoryEvents => parts.group.memory_events = Some(descriptor),
+        }
+    }
+    Ok(parts)
+}
+
+/// Whether a string names an entry of a directory.
+fn is_plain_name(name: &str) -> bool {
+    !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\0'])
+}
+
+fn step<T>(name: &str, result: Result<T, Errno>) -> Result<T, Failure> {
+    result.map_err(|errno| setup::failure(name, &errno.into()))
+}

@@ -1,0 +1,145 @@
+//! What the shim makes of itself: session, namespaces, control socket, root.
+//!
+//! Called once, before the event loop. Invariant: afterwards nothing of the host's mounts is left in the shim's mount
+//! namespace but the directory that is its root, so that no administrator's umount is undone by a pod, and every later
+//! path of the shim is one below that directory.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Component, Path};
+
+use nix::sched::CloneFlags;
+use oci::protocol::{Failure, Namespaces, SetUp};
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
+};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+/// The socket's name in the shim's root.
+const SOCKET: &str = "control.sock";
+
+/// The mount point of the shared memory in the shim's root.
+const SHARED_MEMORY: &str = "shm";
+
+/// What the event loop needs.
+#[derive(Debug)]
+pub(crate) struct Sandbox {
+    pub(crate) listener: OwnedFd,
+    /// `/dev/null`, which cannot be reached after the pivot.
+    pub(crate) null: OwnedFd,
+    /// The mount of the sandbox's `/dev/shm`.
+    pub(crate) shared_memory: Option<OwnedFd>,
+}
+
+/// Turns this process into the shim of a sandbox with `root` as its root directory.
+pub(crate) fn set_up(wanted: &SetUp, root: &OwnedFd) -> Result<Sandbox, Failure> {
+    step("new session", rustix::process::setsid())?;
+    let null = step("open null device", rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()))?;
+    step("enter state directory", rustix::process::fchdir(root))?;
+    step("new namespaces", nix::sched::unshare(flags(wanted.namespaces)).map_err(from_nix))?;
+    step("isolate mounts", isolate_mounts())?;
+    if wanted.namespaces.uts {
+        step("set host name", rustix::system::sethostname(wanted.hostname.as_bytes()))?;
+    }
+    for (path, value) in &wanted.sysctls {
+        set_kernel_parameter(path, value).map_err(|error| failure(&format!("set kernel parameter {path}"), &error))?;
+    }
+    let listener = step("listen on control socket", listen())?;
+    step("pivot into state directory", pivot())?;
+    let shared_memory = if wanted.shm_size > 0 {
+        Some(step("mount shared memory", mount_shared_memory(wanted.shm_size))?)
+    } else {
+        None
+    };
+    Ok(Sandbox { listener, null, shared_memory })
+}
+
+fn flags(namespaces: Namespaces) -> CloneFlags {
+    let mut flags = CloneFlags::CLONE_NEWNS;
+    flags.set(CloneFlags::CLONE_NEWNET, namespaces.network);
+    flags.set(CloneFlags::CLONE_NEWIPC, namespaces.ipc);
+    flags.set(CloneFlags::CLONE_NEWUTS, namespaces.uts);
+    flags
+}
+
+/// What happens to mounts here must not happen to the host's, and the other way round.
+fn isolate_mounts() -> Result<(), Errno> {
+    rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+}
+
+/// Writes a parameter of the namespaces that this process is in; `/proc/sys` shows those of whoever looks.
+fn set_kernel_parameter(path: &str, value: &str) -> io::Result<()> {
+    let path = Path::new(path);
+    if !path.components().all(|component| matches!(component, Component::Normal(_))) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    std::fs::write(Path::new("/proc/sys").join(path), value)
+}
+
+/// Binds by a relative path, because the whole one may exceed the 108 bytes of an address.
+fn listen() -> Result<OwnedFd, Errno> {
+    match rustix::fs::unlink(SOCKET) {
+        Ok(()) | Err(Errno::NOENT) => {}
+        Err(errno) => return Err(errno),
+    }
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    let former = rustix::process::umask(Mode::from_raw_mode(0o177));
+    let bound = rustix::net::bind(&socket, &SocketAddrUnix::new(SOCKET)?);
+    rustix::process::umask(former);
+    bound?;
+    rustix::net::listen(&socket, 16)?;
+    Ok(socket)
+}
+
+/// Makes the working directory the root of the namespace and drops everything else, see pivot_root(2).
+fn pivot() -> Result<(), Errno> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let root = rustix::mount::open_tree(CWD, ".", flags)?;
+    rustix::mount::move_mount(root.as_fd(), "", CWD, ".", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+    rustix::process::fchdir(&root)?;
+    rustix::process::pivot_root(".", ".")?;
+    rustix::mount::unmount(".", UnmountFlags::DETACH)?;
+    rustix::process::chdir("/")
+}
+
+fn mount_shared_memory(size: u64) -> Result<OwnedFd, Errno> {
+    let context = rustix::mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    rustix::mount::fsconfig_set_string(context.as_fd(), "source", "shm")?;
+    rustix::mount::fsconfig_set_string(context.as_fd(), "mode", "1777")?;
+    rustix::mount::fsconfig_set_string(context.as_fd(), "size", size.to_string())?;
+    rustix::mount::fsconfig_create(context.as_fd())?;
+    let attributes =
+        MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let mount = rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
+    match rustix::fs::mkdir(SHARED_MEMORY, Mode::from_raw_mode(0o700)) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(errno) => return Err(errno),
+    }
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    rustix::mount::move_mount(mount.as_fd(), "", CWD, SHARED_MEMORY, flags)?;
+    Ok(mount)
+}
+
+/// A detached copy of a mount of this namespace, for a container.
+pub(crate) fn copy_mount(mount: &OwnedFd) -> Result<OwnedFd, Errno> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    rustix::mount::open_tree(mount, "", flags)
+}
+
+fn from_nix(errno: nix::errno::Errno) -> Errno {
+    #[expect(clippy::as_conversions, reason = "the enumeration's values are the kernel's numbers")]
+    Errno::from_raw_os_error(errno as i32)
+}
+
+fn step<T>(name: &str, result: Result<T, Errno>) -> Result<T, Failure> {
+    result.map_err(|errno| failure(name, &errno.into()))
+}
+
+/// What is reported of a failed step.
+pub(crate) fn failure(step: &str, error: &io::Error) -> Failure {
+    let errno = error.raw_os_error().unwrap_or(Errno::INVAL.raw_os_error());
+    Failure::Step { step: step.to_owned(), errno }
+}
