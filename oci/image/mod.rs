@@ -5,14 +5,24 @@
 //! It deliberately does not mount anything and does not know which containers use an image. Invariant: what the
 //! index of the [`Store`] names is complete, verified and on disk; everything else below its root is removed.
 
-#![expect(dead_code, reason = "the pull that uses the rest of the store lands next")]
-
 mod digest;
+mod document;
+mod layer;
+mod media;
+mod pull;
 mod record;
 mod reference;
+mod registry;
 mod store;
+mod unpack;
 
 pub use digest::{Digest, DigestError};
+pub use document::DocumentError;
+pub use layer::LayerError;
+pub use media::MediaTypeError;
+pub use pull::{PullError, Puller};
 pub use record::{Defaults, LayerRecord, Record};
 pub use reference::{Reference, ReferenceError};
+pub use registry::{Credentials, RegistryError, RegistryOptions, ResolveError};
 pub use store::{Store, StoreError};
+pub use unpack::{TarError, UnpackError};

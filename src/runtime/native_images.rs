@@ -6,21 +6,16 @@
 use std::path::Path;
 
 use async_trait::async_trait;
-use oci::image::{Record, Reference, Store, StoreError};
+use oci::image::{PullError, Puller, Record, Reference, RegistryError, Store, StoreError};
+
+pub use oci::image::RegistryOptions;
 
 use crate::{Credentials, Image, ImageDefaults, ImageError, ImageId, Images};
 
 /// The images of this node.
 #[derive(Debug, Clone)]
 pub struct NativeImages {
-    store: Store,
-}
-
-/// How registries are reached.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct RegistryOptions {
-    /// Registries, as `host` or `host:port`, that are spoken to without TLS; those on loopback always are.
-    pub insecure: Vec<String>,
+    puller: Puller,
 }
 
 impl NativeImages {
@@ -28,39 +23,38 @@ impl NativeImages {
     ///
     /// # Errors
     /// When the store cannot be opened.
-    pub fn open(root: &Path, _options: RegistryOptions) -> Result<Self, ImageError> {
+    pub fn open(root: &Path, options: RegistryOptions) -> Result<Self, ImageError> {
         let store = Store::open(root).map_err(|source| failed("open", source))?;
-        Ok(Self { store })
+        Ok(Self { puller: Puller::new(store, options) })
     }
 }
 
 #[async_trait]
 impl Images for NativeImages {
-    async fn pull(&self, reference: &str, _credentials: &[Credentials]) -> Result<Image, ImageError> {
-        let parsed: Result<Reference, _> = reference.parse();
-        parsed
-            .map_err(|error| ImageError::InvalidName { reference: reference.to_owned(), message: error.to_string() })?;
-        Err(ImageError::RegistryUnavailable {
-            registry: reference.to_owned(),
-            source: "this build has no registry client".into(),
-        })
+    async fn pull(&self, reference: &str, credentials: &[Credentials]) -> Result<Image, ImageError> {
+        let name: Reference = reference.parse().map_err(|error: oci::image::ReferenceError| {
+            ImageError::InvalidName { reference: reference.to_owned(), message: error.to_string() }
+        })?;
+        let credentials: Vec<_> = credentials.iter().map(of_registry).collect();
+        let pulled = Box::pin(self.puller.pull(&name, &credentials)).await;
+        pulled.map(|record| self.image(record)).map_err(|error| not_pulled(&name, error))
     }
 
     async fn find(&self, reference: &str) -> Result<Option<Image>, ImageError> {
-        let (store, name) = (self.store.clone(), reference.to_owned());
+        let (store, name) = (self.puller.store().clone(), reference.to_owned());
         let found = task::blocking(move || store.find(&name)).await.map_err(|source| failed("find", source))?;
         Ok(found.map(|record| self.image(record)))
     }
 
     async fn list(&self) -> Result<Vec<Image>, ImageError> {
-        let store = self.store.clone();
+        let store = self.puller.store().clone();
         let records = task::blocking(move || store.list()).await.map_err(|source| failed("list", source))?;
         Ok(records.into_iter().map(|record| self.image(record)).collect())
     }
 
     async fn remove(&self, image: &ImageId) -> Result<(), ImageError> {
         let Ok(id) = image.0.parse() else { return Ok(()) };
-        let store = self.store.clone();
+        let store = self.puller.store().clone();
         task::blocking(move || store.remove(&id)).await.map_err(|source| failed("remove", source))?;
         Ok(())
     }
@@ -80,7 +74,7 @@ impl NativeImages {
             id: ImageId(record.id.to_string()),
             size: record.size(),
             defaults,
-            layers: record.layers.iter().map(|layer| self.store.layer_path(&layer.diff_id)).collect(),
+            layers: record.layers.iter().map(|layer| self.puller.store().layer_path(&layer.diff_id)).collect(),
             pinned: record.pinned,
             tags: record.tags.into_iter().collect(),
             digests: record.digests.into_iter().collect(),
@@ -90,4 +84,18 @@ impl NativeImages {
 
 fn failed(operation: &'static str, source: StoreError) -> ImageError {
     ImageError::Store { operation, source: Box::new(source) }
+}
+
+fn of_registry(credentials: &Credentials) -> oci::image::Credentials {
+    oci::image::Credentials { username: credentials.username.clone(), password: credentials.password.clone() }
+}
+
+fn not_pulled(name: &Reference, error: PullError) -> ImageError {
+    let registry = name.domain().to_owned();
+    match error.registry() {
+        Some(RegistryError::Connect { .. } | RegistryError::Silent { .. }) => {
+            ImageError::RegistryUnavailable { registry, source: Box::new(error) }
+        }
+        _ => ImageError::Pull { reference: name.to_string(), source: Box::new(error) },
+    }
 }

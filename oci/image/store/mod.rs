@@ -159,7 +159,8 @@ impl Store {
         let _lock = self.lock()?;
         let lease = self.0.session.lease(diff_ids)?;
         let index = self.0.index.read()?;
-        let present = index.layers().filter(|layer| diff_ids.contains(&layer.diff_id));
+        let wanted = index.layers().filter(|layer| diff_ids.contains(&layer.diff_id));
+        let present = wanted.filter(|layer| self.layer_path(&layer.diff_id).is_dir());
         Ok((lease, present.map(|layer| (layer.diff_id.clone(), layer.size)).collect()))
     }
 
@@ -193,11 +194,12 @@ impl Store {
     }
 
     /// After a pull that broke off: keeps complete layers for the next attempt, removes the rest.
-    pub(crate) fn keep(&self, layers: Vec<LayerRecord>) -> Result<(), StoreError> {
+    pub(crate) fn keep(&self, mut layers: Vec<LayerRecord>) -> Result<(), StoreError> {
         if !layers.is_empty() {
             self.sync()?;
         }
         let lock = self.lock()?;
+        layers.retain(|layer| self.layer_path(&layer.diff_id).is_dir());
         let mut index = Index::clone(&*self.0.index.read()?);
         if !layers.is_empty() {
             index.keep(layers);
