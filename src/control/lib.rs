@@ -4,7 +4,12 @@
 //! consists of a pure decision over a snapshot and a thin shell that feeds it from informers and carries out what it
 //! decides. Invariant: none keeps state that it could not rebuild from the API after a crash.
 
-use client::Client;
+pub mod namespace;
+pub mod scheduler;
+pub mod serviceaccount;
+
+use client::{Client, Informer, ListOptions, Scope};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use task::{SharedClock, Tasks};
 
 /// What the controllers need to know.
@@ -21,7 +26,12 @@ pub struct Controllers;
 impl Controllers {
     /// Starts the scheduler and all controllers; they run until the task group ends.
     pub fn spawn(client: &Client, clock: &SharedClock, tasks: &Tasks, config: ControllersConfig) -> Self {
-        let _ = (client, clock, tasks, config);
+        let namespaces: Informer<Namespace> = Informer::spawn(client, tasks, Scope::Cluster, ListOptions::default());
+        let pods: Informer<Pod> = Informer::spawn(client, tasks, Scope::Cluster, ListOptions::default());
+        let nodes: Informer<Node> = Informer::spawn(client, tasks, Scope::Cluster, ListOptions::default());
+        serviceaccount::spawn(client, tasks, &namespaces, config.root_ca);
+        namespace::spawn(client, clock, tasks, &namespaces, &pods);
+        scheduler::spawn(client, clock, tasks, pods, nodes);
         Self
     }
 }
