@@ -1,19 +1,25 @@
-//! What upstream does in admission plugins and every client expects: pure functions for the server's pipeline.
+//! What upstream does in admission plugins and every client expects: pure functions for the server's pipeline, which calls
+//! them on create, between decoding and defaulting.
 
 use serde_json::{Value, json};
 
-use super::path::{ensure_object, items};
+use super::path::{default_text, default_to, ensure_object, items, present, put, text};
+use crate::status::ApiError;
 
+const MIRROR: &str = "kubernetes.io/config.mirror";
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
 const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
+
+/// Classes that exist without anybody having made them.
+const SYSTEM_CLASSES: [(&str, i64); 2] =
+    [("system-cluster-critical", 2_000_000_000), ("system-node-critical", 2_000_001_000)];
 
 /// Gives a pod 300 s on a node that stops answering, unless it says otherwise (`DefaultTolerationSeconds`).
 pub fn default_toleration_seconds(pod: &mut Value) {
     let spec = ensure_object(pod, "spec");
     let tolerates = |key: &str| {
         items(spec, "tolerations").iter().any(|toleration| {
-            let own = toleration["key"].as_str().unwrap_or_default();
-            let effect = toleration["effect"].as_str().unwrap_or_default();
+            let (own, effect) = (text(toleration, "key"), text(toleration, "effect"));
             (own == key || own.is_empty()) && (effect == "NoExecute" || effect.is_empty())
         })
     };
@@ -30,4 +36,55 @@ pub fn default_toleration_seconds(pod: &mut Value) {
         Some(list) => list.extend(missing),
         None => *tolerations = Value::Array(missing),
     }
+}
+
+/// Gives a pod the account `default`, unless it names one, and returns the name of the account that must exist
+/// (`ServiceAccount`). None for mirror pods, which have no account.
+pub fn default_service_account(pod: &mut Value) -> Option<String> {
+    if present(&pod["metadata"]["annotations"], MIRROR) {
+        return None;
+    }
+    let spec = ensure_object(pod, "spec");
+    if text(spec, "serviceAccountName").is_empty() {
+        let alias = text(spec, "serviceAccount").to_owned();
+        default_text(spec, "serviceAccountName", if alias.is_empty() { "default" } else { &alias });
+    }
+    let name = text(spec, "serviceAccountName").to_owned();
+    spec["serviceAccount"] = name.clone().into();
+    Some(name)
+}
+
+/// Gives a pod the pull secrets of its account, unless it names some (`ServiceAccount`).
+pub fn apply_service_account(pod: &mut Value, account: &Value) {
+    let spec = ensure_object(pod, "spec");
+    let secrets = items(account, "imagePullSecrets");
+    if items(spec, "imagePullSecrets").is_empty() && !secrets.is_empty() {
+        put(spec, "imagePullSecrets", &Value::from(secrets));
+    }
+}
+
+/// Computes a pod's priority from its class (`Priority`); only the classes of the system exist.
+pub fn priority(pod: &mut Value) -> Result<(), ApiError> {
+    let forbidden =
+        |pod: &Value, message: &str| ApiError::forbidden("", "pods", text(&pod["metadata"], "name"), message);
+    let class = text(&pod["spec"], "priorityClassName").to_owned();
+    let value = if class.is_empty() {
+        0
+    } else {
+        let known = SYSTEM_CLASSES.into_iter().find(|(name, _)| *name == class);
+        known.ok_or_else(|| forbidden(pod, &format!("no PriorityClass with name {class} was found")))?.1
+    };
+    if let Some(own) = pod["spec"]["priority"].as_i64()
+        && own != value
+    {
+        let message = format!(
+            "the integer value of priority ({own}) must not be provided in pod spec; priority admission controller \
+             computed {value} from the given PriorityClass name"
+        );
+        return Err(forbidden(pod, &message));
+    }
+    let spec = ensure_object(pod, "spec");
+    spec["priority"] = value.into();
+    default_to(spec, "preemptionPolicy", "PreemptLowerPriority");
+    Ok(())
 }

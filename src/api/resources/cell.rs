@@ -28,6 +28,11 @@ pub(super) fn name(object: &Value) -> Value {
     text(&object["metadata"], "name").into()
 }
 
+/// A text, or something in its place if it is empty.
+pub(super) fn or(text: &str, instead: &str) -> Value {
+    if text.is_empty() { instead.into() } else { text.into() }
+}
+
 /// Time since creation.
 pub(super) fn age(object: &Value, now: Timestamp) -> Value {
     since(text(&object["metadata"], "creationTimestamp"), now).into()

@@ -13,10 +13,11 @@ mod configmap;
 mod event;
 mod lease;
 mod metadata;
-mod namespace;
+pub mod namespace;
 mod node;
 mod path;
 pub mod pod;
+mod rule;
 mod secret;
 mod serviceaccount;
 pub mod write;
@@ -160,6 +161,8 @@ pub struct Resource {
     pub validate_status: fn(&Value, &Value) -> Vec<FieldError>,
     /// Whether `status` is a subresource: then the main resource ignores it on writes, and `status` ignores the rest.
     pub has_status: bool,
+    /// Whether create nevertheless keeps the status that the client sent.
+    pub status_on_create: bool,
     /// How `metadata.generation` is kept.
     pub generation: Generation,
     /// Whether an update of an absent object creates it.
@@ -183,6 +186,7 @@ pub struct Resource {
 /// All rows, in the order of discovery.
 pub fn all() -> &'static [&'static Resource] {
     static ROWS: [&Resource; 9] = [
+        &pod::BINDING,
         &configmap::ROW,
         &event::ROW,
         &namespace::ROW,
@@ -191,7 +195,6 @@ pub fn all() -> &'static [&'static Resource] {
         &secret::ROW,
         &serviceaccount::ROW,
         &lease::ROW,
-        &pod::BINDING,
     ];
     &ROWS
 }
@@ -267,6 +270,7 @@ const BLANK: Resource = Resource {
     validate_update: |_, _| Vec::new(),
     validate_status: |_, _| Vec::new(),
     has_status: false,
+    status_on_create: false,
     generation: Generation::None,
     create_on_update: false,
     unconditional_update: true,

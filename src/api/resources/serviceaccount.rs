@@ -1,5 +1,10 @@
 //! ServiceAccounts.
 
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::cell::{self, column};
+use super::path::items;
 use super::{BLANK, Resource};
 
 /// `serviceaccounts`.
@@ -9,5 +14,11 @@ pub(super) const ROW: Resource = Resource {
     plural: "serviceaccounts",
     singular: "serviceaccount",
     short_names: &["sa"],
+    columns: &[cell::NAME, column("Secrets", "string", "", "Number of secrets that it may use.", 0), cell::AGE],
+    cells,
     ..BLANK
 };
+
+fn cells(object: &Value, now: Timestamp) -> Vec<Value> {
+    vec![cell::name(object), items(object, "secrets").len().into(), cell::age(object, now)]
+}

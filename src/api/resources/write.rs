@@ -12,7 +12,7 @@
 use serde_json::Value;
 
 use super::metadata;
-use super::path::{ensure_object, text};
+use super::path::{ensure_object, put, remove, text};
 use super::{Generation, Resource, WriteBehind};
 use crate::status::FieldError;
 
@@ -26,7 +26,7 @@ impl Resource {
         if self.generation == Generation::Spec {
             meta["generation"] = 1.into();
         }
-        if self.has_status {
+        if self.has_status && !self.status_on_create {
             remove(object, "status");
         }
         (self.prepare)(object);
@@ -100,20 +100,6 @@ fn keep_system_metadata(new: &mut Value, old: &Value) {
     }
     if !old["deletionGracePeriodSeconds"].is_null() && meta["deletionGracePeriodSeconds"].is_null() {
         put(meta, "deletionGracePeriodSeconds", &old["deletionGracePeriodSeconds"]);
-    }
-}
-
-fn put(object: &mut Value, field: &str, value: &Value) {
-    if value.is_null() {
-        remove(object, field);
-    } else {
-        object[field] = value.clone();
-    }
-}
-
-fn remove(object: &mut Value, field: &str) {
-    if let Some(map) = object.as_object_mut() {
-        map.remove(field);
     }
 }
 

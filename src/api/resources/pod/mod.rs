@@ -1,6 +1,27 @@
 //! Pods and their bindings.
 
-use super::{BLANK, Generation, Resource, STATUS_VERBS, Subresource, Verb};
+mod affinity;
+mod bind;
+mod cells;
+mod container;
+mod default;
+mod env;
+mod probe;
+pub mod requests;
+pub(super) mod resources;
+mod security;
+mod spec;
+mod update;
+mod volume;
+
+use serde_json::Value;
+
+use super::cell::{self, column};
+use super::path::text;
+use super::{BLANK, Field, Generation, Resource, STATUS_VERBS, Subresource, Verb};
+
+pub use bind::bind;
+pub use default::default_spec;
 
 /// `pods`.
 pub(super) const ROW: Resource = Resource {
@@ -15,12 +36,58 @@ pub(super) const ROW: Resource = Resource {
         Subresource { name: "log", group: "", version: "v1", kind: "Pod", verbs: &[Verb::Get] },
         Subresource { name: "status", group: "", version: "v1", kind: "Pod", verbs: STATUS_VERBS },
     ],
+    default: default::default,
+    prepare: default::prepare,
+    validate: spec::validate,
+    validate_update: update::validate,
+    validate_status: update::validate_status,
     has_status: true,
     generation: Generation::Spec,
     graceful_deletion: true,
+    columns: &[
+        cell::NAME,
+        column("Ready", "string", "", "How many of its containers are ready.", 0),
+        column("Status", "string", "", "What it is doing, in one word.", 0),
+        column("Restarts", "string", "", "How often its containers have been restarted.", 0),
+        cell::AGE,
+        column("IP", "string", "", "Its first address.", 1),
+        column("Node", "string", "", "The node that it is bound to.", 1),
+        column("Nominated Node", "string", "", "The node where room is being made for it.", 1),
+        column("Readiness Gates", "string", "", "How many of its readiness gates are open.", 1),
+    ],
+    cells: cells::cells,
+    completion: cells::completion,
+    selectable: SELECTABLE,
     ..BLANK
 };
 
+const SELECTABLE: &[(&str, Field)] = &[
+    ("spec.nodeName", |pod| text(&pod["spec"], "nodeName").to_owned()),
+    ("spec.restartPolicy", |pod| text(&pod["spec"], "restartPolicy").to_owned()),
+    ("spec.schedulerName", |pod| text(&pod["spec"], "schedulerName").to_owned()),
+    ("spec.serviceAccountName", |pod| text(&pod["spec"], "serviceAccountName").to_owned()),
+    ("spec.hostNetwork", |pod| (pod["spec"]["hostNetwork"] == true).to_string()),
+    ("status.phase", |pod| text(&pod["status"], "phase").to_owned()),
+    ("status.podIP", |pod| first_ip(pod).to_owned()),
+    ("status.nominatedNodeName", |pod| text(&pod["status"], "nominatedNodeName").to_owned()),
+];
+
+/// The first of `status.podIPs`, empty if there is none.
+fn first_ip(pod: &Value) -> &str {
+    text(&pod["status"]["podIPs"][0], "ip")
+}
+
+/// Whether an init container goes on running beside the others (a sidecar).
+fn is_restartable(container: &Value) -> bool {
+    text(container, "restartPolicy") == "Always"
+}
+
 /// `bindings`: created only, never stored.
-pub(super) const BINDING: Resource =
-    Resource { kind: "Binding", plural: "bindings", singular: "binding", verbs: &[Verb::Create], ..BLANK };
+pub(super) const BINDING: Resource = Resource {
+    kind: "Binding",
+    plural: "bindings",
+    singular: "binding",
+    verbs: &[Verb::Create],
+    validate: update::validate_binding,
+    ..BLANK
+};

@@ -1,0 +1,37 @@
+//! The scheduler: puts pods that have no node on one.
+//!
+//! ```text
+//!                  ┌──────── waits until something changes that can help ────────┐
+//!                  ▼                                                             │
+//!   new pod ──► active ──► decide(pod, cluster) ──► no node: condition, event ──► parked
+//!                  ▲               │
+//!                  │               └─► node: assume ──► POST binding ──► done
+//!                  └──── back-off ◄───────────────────────── failed
+//! ```
+//!
+//! [`decide`] is a pure function of one pod and a [`Cluster`], after upstream's plugins (`pkg/scheduler/framework/plugins`)
+//! and with their wording; [`Pending`] is the queue as data; [`shell`] feeds both from informers and carries out what they
+//! say. Only pods with `schedulerName: default-scheduler` are looked at. It deliberately does not preempt, and says so
+//! where upstream would. Invariant: a pod that was given room counts against its node from that moment on, so no two pods
+//! are bound into the same room.
+
+mod affinity;
+mod amounts;
+mod cluster;
+mod decide;
+mod filter;
+mod needs;
+mod pending;
+mod score;
+mod shell;
+mod taints;
+
+#[cfg(test)]
+mod tests;
+
+pub use amounts::Amounts;
+pub use cluster::Cluster;
+pub use decide::{Decision, decide};
+pub use needs::Needs;
+pub use pending::Pending;
+pub use shell::spawn;

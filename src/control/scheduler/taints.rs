@@ -1,0 +1,24 @@
+//! Taints and tolerations (`k8s.io/component-helpers/scheduling/corev1`).
+
+use k8s_openapi::api::core::v1::{Taint, Toleration};
+
+/// Taint of nodes with `spec.unschedulable`.
+pub(super) const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
+
+/// Whether one of the tolerations tolerates the taint.
+pub(super) fn is_tolerated(taint: &Taint, tolerations: &[Toleration]) -> bool {
+    tolerations.iter().any(|toleration| tolerates(toleration, taint))
+}
+
+fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
+    let text = |field: &Option<String>| field.clone().unwrap_or_default();
+    let (effect, key) = (text(&toleration.effect), text(&toleration.key));
+    if !(effect.is_empty() || effect == taint.effect) || !(key.is_empty() || key == taint.key) {
+        return false;
+    }
+    match toleration.operator.as_deref().unwrap_or("Equal") {
+        "Exists" => true,
+        "Equal" | "" => !key.is_empty() && text(&toleration.value) == text(&taint.value),
+        _ => false,
+    }
+}
