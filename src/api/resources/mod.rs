@@ -13,7 +13,7 @@ mod configmap;
 mod event;
 mod lease;
 mod metadata;
-pub mod namespace;
+mod namespace;
 mod node;
 mod path;
 pub mod pod;
@@ -284,3 +284,6 @@ const BLANK: Resource = Resource {
 
 /// The verbs of a `status` subresource.
 const STATUS_VERBS: &[Verb] = &[Verb::Get, Verb::Patch, Verb::Update];
+
+#[cfg(test)]
+mod tests;

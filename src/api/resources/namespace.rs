@@ -79,10 +79,3 @@ fn validate_status(new: &Value, _old: &Value) -> Vec<FieldError> {
     }
     vec![FieldError::invalid(Path::new("status").child("Phase"), &own.into(), detail)]
 }
-
-/// Makes what a client sent to `finalize` the next state of `old`: only `spec.finalizers` may change.
-pub fn prepare_finalize(new: &mut Value, old: &Value) {
-    let finalizers = new["spec"]["finalizers"].take();
-    *new = old.clone();
-    put(ensure_object(new, "spec"), "finalizers", &finalizers);
-}

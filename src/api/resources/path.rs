@@ -97,10 +97,14 @@ pub(super) fn default_number(value: &mut Value, field: &str, default: i64) {
 
 /// Sets a field to a value, or removes it if that is null.
 pub(super) fn put(object: &mut Value, field: &str, value: &Value) {
-    if value.is_null() {
-        remove(object, field);
-    } else {
-        object[field] = value.clone();
+    match object.as_object_mut() {
+        Some(map) if !value.is_null() => {
+            map.insert(field.to_owned(), value.clone());
+        }
+        Some(map) => {
+            map.remove(field);
+        }
+        None => (),
     }
 }
 

@@ -12,7 +12,7 @@
 use serde_json::Value;
 
 use super::metadata;
-use super::path::{ensure_object, put, remove, text};
+use super::path::{ensure_object, items_mut, object_mut, put, remove, text};
 use super::{Generation, Resource, WriteBehind};
 use crate::status::FieldError;
 
@@ -106,10 +106,12 @@ fn keep_system_metadata(new: &mut Value, old: &Value) {
 /// The object without what every heartbeat changes.
 fn without_heartbeats(object: &Value) -> Value {
     let mut object = object.clone();
-    remove(&mut object["metadata"], "resourceVersion");
-    remove(&mut object["metadata"], "managedFields");
-    for condition in object["status"]["conditions"].as_array_mut().into_iter().flatten() {
-        remove(condition, "lastHeartbeatTime");
+    if let Some(metadata) = object_mut(&mut object, "metadata") {
+        remove(metadata, "resourceVersion");
+        remove(metadata, "managedFields");
+    }
+    if let Some(status) = object_mut(&mut object, "status") {
+        items_mut(status, "conditions").for_each(|condition| remove(condition, "lastHeartbeatTime"));
     }
     object
 }

@@ -1,7 +1,6 @@
 //! Pods and their bindings.
 
 mod affinity;
-mod bind;
 mod cells;
 mod container;
 mod default;
@@ -20,7 +19,6 @@ use super::cell::{self, column};
 use super::path::text;
 use super::{BLANK, Field, Generation, Resource, STATUS_VERBS, Subresource, Verb};
 
-pub use bind::bind;
 pub use default::default_spec;
 
 /// `pods`.
