@@ -1,0 +1,36 @@
+// Builds the per-pod program with its own profile: included by the root build script, which embeds it, and by tests
+// that need it. It has a target directory of its own, because the outer cargo holds the lock of its own one, and names
+// the target, because static linking must not reach procedural macros.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Builds the program of the workspace at `root` below `target_directory` and returns where it is.
+fn build_program(root: &Path, target_directory: &Path, target: &str) -> Result<PathBuf, String> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let target_directory = target_directory.join("coracle-shim");
+    let mut command = Command::new(cargo);
+    command
+        .current_dir(root)
+        .args(["build", "--quiet", "--package", "coracle-shim", "--profile", "shim", "--target", target])
+        .arg("--target-dir")
+        .arg(&target_directory)
+        .env("RUSTFLAGS", "-C target-feature=+crt-static -C relocation-model=static");
+    // What the outer cargo says about its own build is not meant for this one.
+    for (name, _) in std::env::vars_os() {
+        let name_text = name.to_string_lossy();
+        if name_text.starts_with("CARGO_PROFILE_")
+            || matches!(
+                &*name_text,
+                "CARGO_ENCODED_RUSTFLAGS" | "RUSTC_WORKSPACE_WRAPPER" | "CARGO_BUILD_TARGET" | "CARGO_TARGET_DIR" | "CARGO_BUILD_RUSTFLAGS"
+            )
+        {
+            command.env_remove(name);
+        }
+    }
+    let output = command.output().map_err(|error| format!("cannot run cargo: {error}"))?;
+    if !output.status.success() {
+        return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+    }
+    Ok(target_directory.join(target).join("shim").join("coracle-shim"))
+}
