@@ -5,6 +5,10 @@
 
 mod field;
 mod label;
+mod lexer;
 
 pub use field::{FieldRequirement, FieldSelector};
 pub use label::{LabelSelector, Operator, Requirement};
+
+#[cfg(test)]
+mod tests;
