@@ -198,3 +198,45 @@ fn sorted<'a>(rows: &[&'a Resource], group: &str, version: &str) -> Vec<&'a Reso
     found.sort_by_key(|row| row.plural);
     found
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::golden;
+    use crate::resources::all;
+
+    #[test]
+    fn core_resources_are_described_in_the_aggregated_form() {
+        golden::check("discovery/aggregated_core.json", &aggregated_core(all(), Aggregated::V2));
+    }
+
+    #[test]
+    fn groups_are_described_in_the_aggregated_form() {
+        golden::check("discovery/aggregated_groups.json", &aggregated_groups(all(), Aggregated::V2));
+    }
+
+    #[test]
+    fn the_two_aggregated_versions_differ_in_their_version_only() {
+        let mut older = aggregated_core(all(), Aggregated::V2Beta1);
+        assert_eq!(older["apiVersion"], "apidiscovery.k8s.io/v2beta1");
+        older["apiVersion"] = "apidiscovery.k8s.io/v2".into();
+        assert_eq!(older, aggregated_core(all(), Aggregated::V2));
+    }
+
+    #[test]
+    fn resources_are_described_in_the_legacy_form() {
+        golden::check("discovery/core_v1.json", &resources(all(), "", "v1").unwrap());
+        golden::check("discovery/coordination_v1.json", &resources(all(), "coordination.k8s.io", "v1").unwrap());
+        golden::check("discovery/groups.json", &groups(all()));
+        golden::check("discovery/group.json", &group(all(), "coordination.k8s.io").unwrap());
+        golden::check("discovery/versions.json", &versions("edge-1:6443"));
+    }
+
+    #[test]
+    fn what_does_not_exist_is_not_described() {
+        assert_eq!(resources(all(), "", "v2"), None);
+        assert_eq!(resources(all(), "apps", "v1"), None);
+        assert_eq!(group(all(), "apps"), None);
+        assert_eq!(group(all(), ""), None);
+    }
+}

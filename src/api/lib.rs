@@ -4,6 +4,8 @@
 //! `serde_json::Value` here: typed round trips through k8s-openapi happen at the edges (kubelet, controllers).
 
 pub mod discovery;
+#[cfg(test)]
+mod golden;
 pub mod json;
 pub mod names;
 pub mod openapi;

@@ -98,3 +98,57 @@ fn row(resource: &Resource, item: &Value, now: Timestamp, include: IncludeObject
     }
     row
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::golden;
+    use crate::resources::find;
+
+    fn pod() -> Value {
+        json!({
+            "kind": "Pod", "apiVersion": "v1",
+            "metadata": {"name": "web", "resourceVersion": "7", "creationTimestamp": "2026-01-02T03:00:00Z"},
+            "spec": {"containers": [{"name": "web"}]},
+            "status": {"phase": "Succeeded"},
+        })
+    }
+
+    fn rendered(include: IncludeObject) -> Value {
+        let now = "2026-01-02T03:04:05Z".parse().unwrap();
+        let metadata = json!({"resourceVersion": "9", "continue": "x", "remainingItemCount": 3, "name": "no"});
+        render(find("", "v1", "pods").unwrap(), &[pod()], now, include, &metadata)
+    }
+
+    #[test]
+    fn a_list_has_columns_rows_and_the_list_metadata() {
+        golden::check("table/pods.json", &rendered(IncludeObject::Metadata));
+    }
+
+    #[test]
+    fn rows_carry_as_much_of_the_object_as_was_asked_for() {
+        assert_eq!(rendered(IncludeObject::None)["rows"][0]["object"], Value::Null);
+        assert_eq!(rendered(IncludeObject::Object)["rows"][0]["object"], pod());
+        assert_eq!(IncludeObject::parse(""), Some(IncludeObject::Metadata));
+        assert_eq!(IncludeObject::parse("Everything"), None);
+    }
+
+    #[test]
+    fn only_the_first_event_of_a_watch_has_columns() {
+        let now = "2026-01-02T03:04:05Z".parse().unwrap();
+        let pods = find("", "v1", "pods").unwrap();
+        let first = render_event(pods, &pod(), now, IncludeObject::None, true);
+        let next = render_event(pods, &pod(), now, IncludeObject::None, false);
+        assert_eq!(first["columnDefinitions"].as_array().map(Vec::len), Some(9));
+        assert_eq!(next["columnDefinitions"], Value::Null);
+        assert_eq!(next["metadata"], json!({"resourceVersion": "7"}));
+    }
+
+    #[test]
+    fn an_empty_list_still_has_columns() {
+        let now = "2026-01-02T03:04:05Z".parse().unwrap();
+        let table = render(find("", "v1", "nodes").unwrap(), &[], now, IncludeObject::None, &json!({}));
+        assert_eq!(table["rows"], json!([]));
+        assert_eq!(table["columnDefinitions"][0]["format"], "name");
+    }
+}

@@ -88,3 +88,61 @@ pub fn priority(pod: &mut Value) -> Result<(), ApiError> {
     default_to(spec, "preemptionPolicy", "PreemptLowerPriority");
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pods_tolerate_a_silent_node_for_five_minutes() {
+        let mut pod = json!({"spec": {}});
+        default_toleration_seconds(&mut pod);
+        let tolerations = items(&pod["spec"], "tolerations").to_vec();
+        assert_eq!(tolerations.len(), 2);
+        assert!(tolerations.iter().all(|toleration| toleration["tolerationSeconds"] == 300));
+        default_toleration_seconds(&mut pod);
+        assert_eq!(items(&pod["spec"], "tolerations"), tolerations);
+    }
+
+    #[test]
+    fn pods_that_say_how_long_they_tolerate_keep_what_they_say() {
+        let mut pod =
+            json!({"spec": {"tolerations": [{"key": NOT_READY, "operator": "Exists", "tolerationSeconds": 5}]}});
+        default_toleration_seconds(&mut pod);
+        let keys: Vec<&str> = items(&pod["spec"], "tolerations").iter().map(|own| text(own, "key")).collect();
+        assert_eq!(keys, [NOT_READY, UNREACHABLE]);
+        let all = json!({"spec": {"tolerations": [{"operator": "Exists"}]}});
+        let mut pod = all.clone();
+        default_toleration_seconds(&mut pod);
+        assert_eq!(pod, all);
+    }
+
+    #[test]
+    fn pods_get_an_account_and_its_pull_secrets() {
+        let mut pod = json!({"spec": {}});
+        assert_eq!(default_service_account(&mut pod).as_deref(), Some("default"));
+        assert_eq!(pod["spec"], json!({"serviceAccountName": "default", "serviceAccount": "default"}));
+        apply_service_account(&mut pod, &json!({"imagePullSecrets": [{"name": "registry"}]}));
+        apply_service_account(&mut pod, &json!({"imagePullSecrets": [{"name": "other"}]}));
+        assert_eq!(pod["spec"]["imagePullSecrets"], json!([{"name": "registry"}]));
+        let mut named = json!({"spec": {"serviceAccount": "robot"}});
+        assert_eq!(default_service_account(&mut named).as_deref(), Some("robot"));
+        let mut mirror = json!({"metadata": {"annotations": {MIRROR: "x"}}, "spec": {}});
+        assert_eq!(default_service_account(&mut mirror), None);
+    }
+
+    #[test]
+    fn priority_follows_from_the_class() {
+        let mut pod = json!({"spec": {}});
+        priority(&mut pod).unwrap();
+        assert_eq!(pod["spec"], json!({"priority": 0, "preemptionPolicy": "PreemptLowerPriority"}));
+        let mut critical = json!({"spec": {"priorityClassName": "system-node-critical"}});
+        priority(&mut critical).unwrap();
+        assert_eq!(critical["spec"]["priority"], 2_000_001_000);
+        let mut unknown = json!({"metadata": {"name": "web"}, "spec": {"priorityClassName": "high"}});
+        let error = priority(&mut unknown).unwrap_err();
+        assert_eq!(error.message, "pods \"web\" is forbidden: no PriorityClass with name high was found");
+        let mut own = json!({"spec": {"priority": 7}});
+        assert_eq!(priority(&mut own).unwrap_err().code, 403);
+    }
+}

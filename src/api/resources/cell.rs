@@ -67,3 +67,44 @@ pub(super) fn human(seconds: i64) -> String {
         _ => format!("{}y", days / 365),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{human, since};
+
+    #[test]
+    fn durations_get_coarser_as_they_grow() {
+        let cases = [
+            (-2, "<invalid>"),
+            (-1, "0s"),
+            (0, "0s"),
+            (119, "119s"),
+            (120, "2m"),
+            (125, "2m5s"),
+            (599, "9m59s"),
+            (600, "10m"),
+            (10_799, "179m"),
+            (10_800, "3h"),
+            (10_860, "3h1m"),
+            (28_800, "8h"),
+            (172_799, "47h"),
+            (172_800, "2d"),
+            (176_400, "2d1h"),
+            (691_200, "8d"),
+            (63_071_999, "729d"),
+            (63_072_000, "2y"),
+            (63_158_400, "2y1d"),
+            (252_288_000, "8y"),
+        ];
+        for (seconds, expected) in cases {
+            assert_eq!(human(seconds), expected, "{seconds}");
+        }
+    }
+
+    #[test]
+    fn an_absent_time_is_unknown() {
+        let now = "2026-01-02T03:04:05Z".parse().unwrap();
+        assert_eq!(since("", now), "<unknown>");
+        assert_eq!(since("2026-01-02T03:04:05Z", now), "0s");
+    }
+}
