@@ -10,7 +10,7 @@ use oci::image::{Credentials, Puller, Record, Reference, RegistryOptions, Store,
 
 /// What to do with the node's images.
 #[derive(Debug, clap::Subcommand)]
-pub enum ImageCommand {
+pub(crate) enum ImageCommand {
     /// Fetch an image from a registry.
     #[command(after_help = "Example:\n  coracle image pull registry.k8s.io/pause:3.10")]
     Pull {
@@ -73,7 +73,7 @@ pub enum ImageCommand {
 ///
 /// # Errors
 /// When it could not be done; the chain says why.
-pub async fn run(command: ImageCommand, root: &Path) -> anyhow::Result<()> {
+pub(crate) async fn run(command: ImageCommand, root: &Path) -> anyhow::Result<()> {
     let store = Store::open(root)?;
     match command {
         ImageCommand::Pull { image, username, insecure_registry } => {
