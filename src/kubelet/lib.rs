@@ -5,7 +5,21 @@
 //! function [`pod::plan`] alone; one worker per pod UID acts on them; everything can be rebuilt from the runtime, the
 //! disk and the API object, so that the agent may die at any moment.
 
+mod agent;
 mod config;
-
-pub use config::{KubeletConfig, Seams};
+pub mod container;
+mod directory;
+mod logs;
+mod node;
 pub mod pod;
+mod pods;
+pub mod probe;
+mod references;
+mod serve;
+mod shared;
+mod sources;
+mod volumes;
+
+pub use agent::{Kubelet, StartError};
+pub use config::{KubeletConfig, Seams};
+pub use node::FactError;

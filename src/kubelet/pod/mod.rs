@@ -1,15 +1,25 @@
 //! One pod: the plan, what a worker remembers, and the worker that acts.
 //!
-//! `plan` decides, `worker` and `operations` act, `container` translates. Invariant: nothing outside `plan` decides
+//! `plan` decides, `worker` and `operation` act, `status` and `report` tell. Invariant: nothing outside `plan` decides
 //! about the life of a container.
 
+mod assignment;
+mod files;
 mod labels;
 pub mod memory;
+mod observe;
+mod operation;
 pub mod plan;
+mod report;
 mod run;
 mod status;
 mod stop;
 mod view;
+mod worker;
 
+pub(crate) use assignment::{Assignment, Target};
+pub(crate) use files::PodDirs;
 pub use memory::Memory;
 pub use plan::{Action, Desired, Observed, Plan, Wish, plan};
+pub(crate) use view::whole_seconds;
+pub(crate) use worker::{Handle, work};

@@ -456,6 +456,6 @@ fn parse_id(text: &str) -> ContainerId {
 }
 
 /// Kubernetes times have whole seconds.
-pub(super) fn whole_seconds(time: Timestamp) -> Timestamp {
+pub(crate) fn whole_seconds(time: Timestamp) -> Timestamp {
     Timestamp::from_second(time.as_second()).unwrap_or(time)
 }

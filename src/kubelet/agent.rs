@@ -1,0 +1,113 @@
+//! The kubelet as a whole: start-up in order, and its API.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use client::events::{Recorder, Source};
+use client::{Body, Client, Informer, ListOptions, Scope};
+use http::{Request, Response};
+use tokio::sync::watch;
+
+use crate::config::{KubeletConfig, Seams};
+use crate::node::{self, Capacity};
+use crate::pods::{self, Sources};
+use crate::serve;
+use crate::shared::Shared;
+use crate::sources::{self, Manifests};
+
+/// The node agent.
+pub struct Kubelet {
+    shared: Arc<Shared>,
+    registered: watch::Receiver<bool>,
+}
+
+/// Why the kubelet cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A directory cannot be made or read.
+    #[error("cannot prepare {path}")]
+    Directory {
+        path: String,
+        #[source]
+        source: io::Error,
+    },
+    /// The host cannot be measured.
+    #[error("cannot measure the host")]
+    Facts(#[from] node::FactError),
+    /// The runtime does not say what exists.
+    #[error("cannot list sandboxes")]
+    Runtime(#[from] runtime::RuntimeError),
+    /// The network does not take over what exists.
+    #[error("cannot take over the pod network")]
+    Network(#[from] net::NetworkError),
+}
+
+impl Kubelet {
+    /// Starts the kubelet: takes over what runs, registers the node, and goes on until the task group ends.
+    ///
+    /// # Errors
+    /// When the host cannot be measured, or what exists cannot be listed.
+    pub async fn spawn(config: KubeletConfig, seams: Seams) -> Result<Arc<Self>, StartError> {
+        let capacity = prepare(&config).await?;
+        let client = seams
+            .transport
+            .clone()
+            .map(|transport| Client::new(transport, &format!("coracle-kubelet/{}", config.node_name)));
+        let source = Source { component: "kubelet".to_owned(), host: config.node_name.clone() };
+        let recorder =
+            client.as_ref().map(|client| Recorder::spawn(client, &seams.tasks, Arc::clone(&seams.clock), source));
+        let (registering, registered) = watch::channel(false);
+        let shared = Arc::new(Shared::new(config, seams, client.clone(), recorder, capacity));
+        let tasks = shared.seams.tasks.clone();
+        let sources = take_over(&shared).await?;
+        if let Some(client) = client {
+            tasks.spawn("node", node::keep(Arc::clone(&shared), client, registering));
+        }
+        tasks.spawn("pods", pods::run(Arc::clone(&shared), sources));
+        Ok(Arc::new(Self { shared, registered }))
+    }
+
+    /// Waits until the node is registered and ready; for ever without an API server.
+    pub async fn registered(&self) {
+        if self.registered.clone().wait_for(|registered| *registered).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Answers a request to the kubelet's API. Whoever calls has checked that the client may ask.
+    pub async fn handle(&self, request: Request<Bytes>) -> Response<Body> {
+        serve::handle(&self.shared, &request).await
+    }
+}
+
+/// Makes the directories and measures the host.
+async fn prepare(config: &KubeletConfig) -> Result<Capacity, StartError> {
+    let config = config.clone();
+    let prepare = move || {
+        for directory in [&config.root.join("pods"), &config.run_dir.join("pods"), &config.log_root] {
+            let refuse = |source| StartError::Directory { path: directory.display().to_string(), source };
+            std::fs::create_dir_all(directory).map_err(refuse)?;
+        }
+        Ok(Capacity::read(&config)?)
+    };
+    task::blocking(prepare).await
+}
+
+/// Finds what an earlier run left, tells the network what lives, and opens the sources.
+async fn take_over(shared: &Arc<Shared>) -> Result<Sources, StartError> {
+    let sandboxes = shared.seams.runtime.list().await?;
+    let live: Vec<String> = sandboxes.iter().map(|sandbox| sandbox.spec.id.0.clone()).collect();
+    shared.seams.network.retain(&live).await?;
+    let pods = shared.config.root.join("pods");
+    let path = pods.display().to_string();
+    let found = task::blocking(move || sources::find(&pods, &sandboxes)).await;
+    let found = found.map_err(|source| StartError::Directory { path, source })?;
+    let node = &shared.config.node_name;
+    let api = shared.client.as_ref().map(|client| {
+        let mine = ListOptions::fields(&format!("spec.nodeName={node}"));
+        Informer::spawn(client, &shared.seams.tasks, Scope::Cluster, mine)
+    });
+    let manifests = shared.config.manifest_dir.clone().map(|directory| Manifests::new(directory, node.clone()));
+    Ok(Sources { api, manifests, found })
+}

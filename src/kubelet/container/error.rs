@@ -1,0 +1,45 @@
+//! Why a container cannot be translated.
+
+/// What a container asks for does not exist or makes no sense; users see it as `CreateContainerConfigError`. Wording
+/// follows upstream's kubelet.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// A ConfigMap or Secret is absent; `kind` in lower case.
+    #[error("{kind} {name:?} not found")]
+    NotFound { kind: &'static str, name: String },
+    /// A ConfigMap or Secret lacks a key.
+    #[error("couldn't find key {key} in {kind} {namespace}/{name}")]
+    NoKey { kind: &'static str, namespace: String, name: String, key: String },
+    /// A `fieldRef` names a field that cannot be referred to.
+    #[error("unsupported fieldPath: {path}")]
+    FieldPath { path: String },
+    /// A `resourceFieldRef` names something else than a resource of a container.
+    #[error("unsupported container resource: {resource}")]
+    Resource { resource: String },
+    /// A `resourceFieldRef` names a container that is not in the pod.
+    #[error("container {name} not found")]
+    NoContainer { name: String },
+    /// Root, though `runAsNonRoot` forbids it.
+    #[error("container has runAsNonRoot and image will run as root (container: {container})")]
+    ImageRunsAsRoot { container: String },
+    /// Root by `runAsUser`, though `runAsNonRoot` forbids it.
+    #[error("container's runAsUser breaks non-root policy (container: {container})")]
+    UserIsRoot { container: String },
+    /// The image's user is a name, so that nobody can tell.
+    #[error(
+        "container has runAsNonRoot and image has non-numeric user ({user}), cannot verify user is non-root (container: {container})"
+    )]
+    UserIsName { user: String, container: String },
+    /// Neither the pod nor the image says what to run.
+    #[error("no command specified")]
+    NoCommand,
+    /// A value is out of range, or a word is unknown.
+    #[error("{field} has the unsupported value {value:?}")]
+    Value { field: &'static str, value: String },
+    /// A mount refers to a volume that the pod does not have.
+    #[error("volume {name:?} of a mount does not exist")]
+    NoVolume { name: String },
+    /// A sub-path leaves its volume or cannot be made.
+    #[error("subPath {path:?} of volume {volume:?} cannot be used: {message}")]
+    SubPath { path: String, volume: String, message: String },
+}

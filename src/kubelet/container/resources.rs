@@ -1,0 +1,136 @@
+//! Requests and limits as cgroup settings, after `pkg/kubelet/cm/helpers_linux.go` and `pkg/kubelet/qos` upstream.
+
+use std::collections::BTreeMap;
+
+use api::quantity::Quantity;
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
+use runtime::Resources;
+
+use super::{Context, Qos, qos};
+
+const MIN_SHARES: u64 = 2;
+const MAX_SHARES: u64 = 262_144;
+const SHARES_PER_CPU: u64 = 1024;
+const PERIOD: u64 = 100_000;
+const MIN_QUOTA: i64 = 1_000;
+/// Pods of this priority and above are vital to the node (`system-node-critical`).
+const NODE_CRITICAL: i32 = 2_000_001_000;
+/// `oom_score_adj` of a guaranteed or vital pod.
+const GUARANTEED_OOM: i32 = -997;
+/// `oom_score_adj` of a best-effort pod.
+const BEST_EFFORT_OOM: i32 = 1000;
+
+type Amounts = BTreeMap<String, Text>;
+
+/// A quantity of the API; none when it is malformed, which validation excludes.
+pub(super) fn quantity(text: &Text) -> Option<Quantity> {
+    Quantity::parse(&text.0).ok()
+}
+
+/// One amount of a list of requests or limits.
+pub fn amount(list: Option<&Amounts>, name: &str) -> Option<Quantity> {
+    list?.get(name).and_then(quantity)
+}
+
+fn request(container: &Container, name: &str) -> Option<Quantity> {
+    amount(container.resources.as_ref()?.requests.as_ref(), name)
+}
+
+fn limit(container: &Container, name: &str) -> Option<Quantity> {
+    amount(container.resources.as_ref()?.limits.as_ref(), name)
+}
+
+fn shares(milli_cpu: i64) -> u64 {
+    let milli = u64::try_from(milli_cpu).unwrap_or(0);
+    (milli.saturating_mul(SHARES_PER_CPU) / 1000).clamp(MIN_SHARES, MAX_SHARES)
+}
+
+fn quota(milli_cpu: i64) -> i64 {
+    milli_cpu.saturating_mul(100).max(MIN_QUOTA)
+}
+
+/// Settings of a container's own cgroup.
+pub(super) fn of_container(pod: &Pod, container: &Container, context: &Context) -> Resources {
+    let limits = (limit(container, "cpu"), limit(container, "memory"));
+    let cpu = request(container, "cpu").filter(|request| !request.is_zero()).or(limits.0);
+    let cpu_limit = limits.0.filter(|limit| !limit.is_zero());
+    Resources {
+        cpu_shares: Some(shares(cpu.map_or(0, Quantity::milli_value))),
+        cpu_quota: cpu_limit.map(|limit| quota(limit.milli_value())),
+        cpu_period: cpu_limit.map(|_| PERIOD),
+        memory_limit: limits.1.filter(|limit| !limit.is_zero()).map(Quantity::value),
+        pids_limit: None,
+        oom_score_adj: Some(oom_score_adj(pod, container, context)),
+    }
+}
+
+/// Settings of the pod's cgroup: shares of all requests, and limits if every container has one.
+pub fn pod_resources(pod: &Pod) -> Resources {
+    let Some(spec) = &pod.spec else { return Resources::default() };
+    let requested = sum(spec, &|container| {
+        request(container, "cpu").or_else(|| limit(container, "cpu")).map(Quantity::milli_value)
+    });
+    let cpu =
+        sum(spec, &|container| limit(container, "cpu").filter(|limit| !limit.is_zero()).map(Quantity::milli_value));
+    let memory =
+        sum(spec, &|container| limit(container, "memory").filter(|limit| !limit.is_zero()).map(Quantity::value));
+    let best_effort = qos(pod) == Qos::BestEffort;
+    let cpu = cpu.all.then_some(cpu.total).filter(|_| !best_effort);
+    Resources {
+        cpu_shares: Some(if best_effort { MIN_SHARES } else { shares(requested.total) }),
+        cpu_quota: cpu.map(quota),
+        cpu_period: cpu.map(|_| PERIOD),
+        memory_limit: memory.all.then_some(memory.total).filter(|_| !best_effort),
+        pids_limit: None,
+        oom_score_adj: None,
+    }
+}
+
+/// The need of a whole pod.
+struct Sum {
+    total: i64,
+    /// Whether every container has an amount.
+    all: bool,
+}
+
+/// What the pod needs at most at one time: all that run together, or the neediest init container together with the
+/// sidecars before it, if that is more (KEP-753).
+fn sum(spec: &PodSpec, amount: &dyn Fn(&Container) -> Option<i64>) -> Sum {
+    let mut all = true;
+    let mut count = |container: &Container| {
+        let value = amount(container);
+        all &= value.is_some();
+        value.unwrap_or(0)
+    };
+    let (mut sidecars, mut peak) = (0_i64, 0_i64);
+    for init in spec.init_containers.iter().flatten() {
+        let value = count(init);
+        if init.restart_policy.as_deref() == Some("Always") {
+            sidecars = sidecars.saturating_add(value);
+            peak = peak.max(sidecars);
+        } else {
+            peak = peak.max(sidecars.saturating_add(value));
+        }
+    }
+    let together = spec.containers.iter().map(&mut count).fold(sidecars, i64::saturating_add);
+    Sum { total: together.max(peak), all }
+}
+
+/// Who is killed first when the node runs out of memory, after `qos.GetContainerOOMScoreAdjust`.
+fn oom_score_adj(pod: &Pod, container: &Container, context: &Context) -> i32 {
+    if pod.spec.as_ref().and_then(|spec| spec.priority).is_some_and(|priority| priority >= NODE_CRITICAL) {
+        return GUARANTEED_OOM;
+    }
+    match qos(pod) {
+        Qos::Guaranteed => GUARANTEED_OOM,
+        Qos::BestEffort => BEST_EFFORT_OOM,
+        Qos::Burstable => {
+            let requested = request(container, "memory").or_else(|| limit(container, "memory"));
+            let requested = requested.map_or(0, Quantity::value);
+            let score = 1000 - requested.saturating_mul(1000) / context.node_memory.max(1);
+            let lowest = 1000 + i64::from(GUARANTEED_OOM);
+            i32::try_from(score.clamp(lowest, 999)).unwrap_or(999)
+        }
+    }
+}

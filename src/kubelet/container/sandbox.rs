@@ -1,0 +1,58 @@
+//! The sandbox of a pod.
+
+use std::path::{Path, PathBuf};
+
+use k8s_openapi::api::core::v1::Pod;
+use runtime::{PidSharing, SandboxId, SandboxSpec, Sharing};
+
+use super::{Qos, pod_resources, qos};
+
+/// Longest host name that the kernel takes.
+const HOST_NAME_LIMIT: usize = 63;
+
+/// What the sandbox of a pod shall be.
+pub fn sandbox_spec(pod: &Pod, attempt: u32, cgroup_prefix: &Path, log_directory: PathBuf) -> SandboxSpec {
+    let text = |field: &Option<String>| field.clone().unwrap_or_default();
+    let uid = text(&pod.metadata.uid);
+    let spec = pod.spec.as_ref();
+    let host = |wish: Option<bool>| if wish == Some(true) { Sharing::Host } else { Sharing::Sandbox };
+    let pid = match spec {
+        Some(spec) if spec.host_pid == Some(true) => PidSharing::Host,
+        Some(spec) if spec.share_process_namespace == Some(true) => PidSharing::Sandbox,
+        _ => PidSharing::Container,
+    };
+    let sysctls = spec.and_then(|spec| spec.security_context.as_ref()).and_then(|all| all.sysctls.as_ref());
+    SandboxSpec {
+        id: SandboxId::new(&uid, attempt),
+        attempt,
+        namespace: text(&pod.metadata.namespace),
+        name: text(&pod.metadata.name),
+        hostname: host_name(pod),
+        network: host(spec.and_then(|spec| spec.host_network)),
+        ipc: host(spec.and_then(|spec| spec.host_ipc)),
+        pid,
+        cgroup: cgroup(pod, cgroup_prefix),
+        resources: pod_resources(pod),
+        log_directory,
+        sysctls: sysctls.into_iter().flatten().map(|one| (one.name.clone(), one.value.clone())).collect(),
+        pod_uid: uid,
+    }
+}
+
+/// The pod's cgroup: `<prefix>[/burstable|/besteffort]/pod<uid>`, as kubelet's cgroupfs driver names it.
+pub fn cgroup(pod: &Pod, prefix: &Path) -> PathBuf {
+    let leaf = format!("pod{}", pod.metadata.uid.as_deref().unwrap_or_default());
+    match qos(pod) {
+        Qos::Guaranteed => prefix.join(leaf),
+        Qos::Burstable => prefix.join("burstable").join(leaf),
+        Qos::BestEffort => prefix.join("besteffort").join(leaf),
+    }
+}
+
+/// The host name that the pod sees: `spec.hostname`, else its name, shortened to what the kernel takes.
+pub fn host_name(pod: &Pod) -> String {
+    let asked = pod.spec.as_ref().and_then(|spec| spec.hostname.clone()).filter(|name| !name.is_empty());
+    let name = asked.or_else(|| pod.metadata.name.clone()).unwrap_or_default();
+    let short: String = name.chars().take(HOST_NAME_LIMIT).collect();
+    short.trim_end_matches(['-', '.']).to_owned()
+}

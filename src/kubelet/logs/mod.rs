@@ -1,0 +1,14 @@
+//! Container logs in the CRI format, as the shim writes them: `<time> <stream> <P|F> <text>`.
+//!
+//! `query` parses what a client asks, `record` one line (both pure), `files` finds the files of an attempt through
+//! rotation, `stream` reads and follows. Nothing here writes. Invariant: following waits for inotify(7) and never polls.
+
+mod files;
+mod query;
+mod record;
+mod stream;
+mod tail;
+
+pub(crate) use query::Query;
+pub(crate) use stream::{Ending, stream};
+pub(crate) use tail::{last_lines, read_head};

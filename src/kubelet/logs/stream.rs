@@ -1,0 +1,245 @@
+//! Reading a log from its first wanted line, and following it.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use runtime::{ContainerId, ContainerState, Runtime, SandboxId};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::mpsc;
+
+use super::files;
+use super::query::Query;
+use super::record::Record;
+use crate::directory::DirectoryWatch;
+
+/// How much is read at once.
+const CHUNK: usize = 64 * 1024;
+/// The longest line that is waited for; a longer one is cut.
+const LONGEST_LINE: usize = 1024 * 1024;
+
+/// When to end following.
+pub(crate) struct Ending {
+    pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) sandbox: SandboxId,
+    pub(crate) container: ContainerId,
+}
+
+impl Ending {
+    /// Waits until the container does not run any more.
+    async fn reached(&self) {
+        let mut changes = self.runtime.changes();
+        while self.runs().await {
+            loop {
+                match changes.recv().await {
+                    Ok(changed) if changed.0 != self.sandbox => {}
+                    Ok(_) | Err(RecvError::Lagged(_)) => break,
+                    Err(RecvError::Closed) => return,
+                }
+            }
+        }
+    }
+
+    async fn runs(&self) -> bool {
+        let Ok(Some(status)) = self.runtime.status(&self.sandbox).await else { return false };
+        let own = status.containers.iter().find(|container| container.id == self.container);
+        own.is_some_and(|own| matches!(own.state, ContainerState::Running { .. }))
+    }
+}
+
+/// Sends what is wanted of the log at `log` until its end, or until the container's end if it is to be followed, or
+/// until nobody listens.
+pub(crate) async fn stream(log: PathBuf, query: Query, ending: Option<Ending>, out: mpsc::Sender<io::Result<Bytes>>) {
+    let closed = out.clone();
+    tokio::select! {
+        result = send_all(&log, query, ending, &out) => {
+            if let Err(error) = result {
+                tracing::warn!(log = %log.display(), %error, "log broke off");
+                // Nobody listens any more if this fails.
+                let _ = out.send(Err(error)).await;
+            }
+        }
+        () = closed.closed() => {}
+    }
+}
+
+async fn send_all(
+    log: &Path,
+    query: Query,
+    ending: Option<Ending>,
+    out: &mpsc::Sender<io::Result<Bytes>>,
+) -> io::Result<()> {
+    let ending = ending.filter(|_| query.follow);
+    // Watched before the first read, so that nothing written in between is missed.
+    let watch = match (&ending, log.parent()) {
+        (Some(_), Some(parent)) => Some(DirectoryWatch::new(parent)?),
+        _ => None,
+    };
+    let log = log.to_owned();
+    let mut reader = task::blocking(move || Reader::open(log, query)).await?;
+    if !drain(&mut reader, out).await? {
+        return Ok(());
+    }
+    let (Some(mut watch), Some(ending)) = (watch, ending) else { return Ok(()) };
+    let mut ended = std::pin::pin!(ending.reached());
+    loop {
+        let last = tokio::select! {
+            biased;
+            changed = watch.changed() => { changed?; false }
+            () = &mut ended => true,
+        };
+        if !drain(&mut reader, out).await? || last {
+            return Ok(());
+        }
+    }
+}
+
+/// Sends all that is there; false when no more is wanted.
+async fn drain(reader: &mut Reader, out: &mpsc::Sender<io::Result<Bytes>>) -> io::Result<bool> {
+    loop {
+        let mut own = std::mem::take(reader);
+        let (read, own) = task::blocking(move || (own.next(), own)).await;
+        *reader = own;
+        let Some(bytes) = read? else { return Ok(!reader.is_full()) };
+        if !bytes.is_empty() && out.send(Ok(bytes.into())).await.is_err() {
+            return Ok(false);
+        }
+        if reader.is_full() {
+            return Ok(false);
+        }
+    }
+}
+
+/// Reads through the files of a log.
+#[derive(Default)]
+struct Reader {
+    log: PathBuf,
+    query: Query,
+    /// Files that come after the open one, rotated ones first.
+    later: VecDeque<PathBuf>,
+    open: Option<File>,
+    /// A line whose end has not been read.
+    rest: Vec<u8>,
+    /// Lines to be left out at the beginning.
+    skip: usize,
+    sent: usize,
+}
+
+impl Reader {
+    fn open(log: PathBuf, query: Query) -> io::Result<Self> {
+        let later = files::of(&log)?.into();
+        let mut reader = Self { log, query, later, ..Self::default() };
+        if let Some(tail) = reader.query.tail {
+            reader.skip = reader.count_lines()?.saturating_sub(tail);
+        }
+        Ok(reader)
+    }
+
+    fn count_lines(&self) -> io::Result<usize> {
+        let mut count = 0;
+        let mut buffer = vec![0; CHUNK];
+        for path in &self.later {
+            let Some(mut file) = open_if_there(path)? else { continue };
+            loop {
+                let length = file.read(&mut buffer)?;
+                if length == 0 {
+                    break;
+                }
+                count += buffer.iter().take(length).filter(|byte| **byte == b'\n').count();
+            }
+        }
+        Ok(count)
+    }
+
+    fn is_full(&self) -> bool {
+        self.query.limit.is_some_and(|limit| self.sent >= limit)
+    }
+
+    /// The next piece of what is wanted; none at the end of what is there.
+    fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
+        let mut buffer = vec![0; CHUNK];
+        loop {
+            if let Some(file) = &mut self.open {
+                let length = file.read(&mut buffer)?;
+                if length > 0 {
+                    return Ok(Some(self.take(buffer.get(..length).unwrap_or_default())));
+                }
+            }
+            if !self.advance()? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Opens the file after the one that has been read; false if there is none yet.
+    fn advance(&mut self) -> io::Result<bool> {
+        while let Some(path) = self.later.pop_front() {
+            if let Some(file) = open_if_there(&path)? {
+                self.open = Some(file);
+                return Ok(true);
+            }
+        }
+        let Some(present) = open_if_there(&self.log)? else { return Ok(false) };
+        let Some(open) = &mut self.open else {
+            self.open = Some(present);
+            return Ok(true);
+        };
+        if identity(open)? == identity(&present)? {
+            return Ok(false);
+        }
+        // The open file was rotated away. What was written to it last has been read, or is read now.
+        let mut last = Vec::new();
+        open.read_to_end(&mut last)?;
+        self.rest.extend_from_slice(&last);
+        self.open = Some(present);
+        Ok(true)
+    }
+
+    /// Takes in what was read and renders the lines that are complete and wanted.
+    fn take(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let mut pending = std::mem::take(&mut self.rest);
+        pending.extend_from_slice(bytes);
+        let mut out = Vec::new();
+        let mut start = 0;
+        while let Some(end) = pending.get(start..).and_then(|rest| rest.iter().position(|byte| *byte == b'\n')) {
+            let line = pending.get(start..start + end).unwrap_or_default();
+            start += end + 1;
+            if self.skip > 0 {
+                self.skip -= 1;
+                continue;
+            }
+            if let Some(record) = Record::parse(line).filter(|record| self.query.admits(record)) {
+                record.render(self.query.timestamps, &mut out);
+            }
+        }
+        self.rest = pending.split_off(start);
+        if self.rest.len() > LONGEST_LINE {
+            self.rest.clear();
+        }
+        if let Some(limit) = self.query.limit {
+            out.truncate(limit.saturating_sub(self.sent));
+        }
+        self.sent = self.sent.saturating_add(out.len());
+        out
+    }
+}
+
+fn open_if_there(path: &Path) -> io::Result<Option<File>> {
+    match File::open(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn identity(file: &File) -> io::Result<(u64, u64)> {
+    let metadata = file.metadata()?;
+    Ok((metadata.dev(), metadata.ino()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,123 @@
+//! What the host is: read from `/proc`, `/sys` and `/etc`, wherever the settings say that these are.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use crate::config::KubeletConfig;
+
+/// What the node has to give.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Capacity {
+    /// Processors, in thousandths.
+    pub(crate) milli_cpu: i64,
+    /// Bytes of memory.
+    pub(crate) memory_bytes: i64,
+    /// Bytes of the file system that holds the state.
+    pub(crate) storage_bytes: i64,
+    /// Pods.
+    pub(crate) pods: u32,
+}
+
+/// What the host says about itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Facts {
+    /// `uname -r`
+    pub(crate) kernel: String,
+    /// `PRETTY_NAME` of os-release(5).
+    pub(crate) os_image: String,
+    /// machine-id(5)
+    pub(crate) machine_id: String,
+    /// DMI product UUID, else the machine id.
+    pub(crate) system_uuid: String,
+    /// Identity of this boot.
+    pub(crate) boot_id: String,
+    /// Architecture as Go names it.
+    pub(crate) architecture: &'static str,
+}
+
+/// A fact that cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read {what} from {path}")]
+pub struct FactError {
+    what: &'static str,
+    path: String,
+    #[source]
+    source: io::Error,
+}
+
+impl Capacity {
+    /// Reads the capacity of this host.
+    ///
+    /// # Errors
+    /// When `/proc/meminfo` or the file system of the state cannot be read.
+    pub(crate) fn read(config: &KubeletConfig) -> Result<Self, FactError> {
+        let meminfo = config.proc.join("meminfo");
+        let refuse = |what, path: &Path, source| FactError { what, path: path.display().to_string(), source };
+        let text = fs::read_to_string(&meminfo).map_err(|source| refuse("memory", &meminfo, source))?;
+        let malformed = || refuse("memory", &meminfo, io::Error::from(io::ErrorKind::InvalidData));
+        let memory_bytes = total_memory(&text).ok_or_else(malformed)?;
+        let root = &config.root;
+        let storage =
+            rustix::fs::statvfs(root).map_err(|errno| refuse("size of the file system", root, errno.into()))?;
+        let storage = storage.f_blocks.saturating_mul(storage.f_frsize);
+        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Ok(Self {
+            milli_cpu: i64::try_from(processors).unwrap_or(1).saturating_mul(1000),
+            memory_bytes,
+            storage_bytes: i64::try_from(storage).unwrap_or(i64::MAX),
+            pods: config.max_pods,
+        })
+    }
+}
+
+/// `MemTotal` of proc_meminfo(5) in bytes.
+fn total_memory(meminfo: &str) -> Option<i64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<i64>().ok()?.checked_mul(1024)
+}
+
+impl Facts {
+    /// Reads the host's facts; what cannot be read stays empty, as upstream.
+    pub(crate) fn read(config: &KubeletConfig) -> Self {
+        let read = |path: &Path| fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default();
+        let os_release = read(&config.etc.join("os-release"));
+        let machine_id = read(&config.etc.join("machine-id"));
+        let product = read(&config.sys.join("class/dmi/id/product_uuid"));
+        Self {
+            kernel: read(&config.proc.join("sys/kernel/osrelease")),
+            os_image: pretty_name(&os_release).unwrap_or_else(|| "Linux".to_owned()),
+            system_uuid: if product.is_empty() { machine_id.clone() } else { product },
+            machine_id,
+            boot_id: read(&config.proc.join("sys/kernel/random/boot_id")),
+            architecture: match std::env::consts::ARCH {
+                "x86_64" => "amd64",
+                "aarch64" => "arm64",
+                other => other,
+            },
+        }
+    }
+}
+
+fn pretty_name(os_release: &str) -> Option<String> {
+    let value = os_release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="))?;
+    Some(value.trim_matches(['"', '\'']).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn total_memory_is_read_in_bytes() {
+        assert_eq!(total_memory("MemTotal:       16318264 kB\nMemFree: 1 kB\n"), Some(16_709_902_336));
+        assert_eq!(total_memory("MemFree: 1 kB\n"), None);
+    }
+
+    #[test]
+    fn the_name_of_the_system_is_unquoted() {
+        let text = "NAME=\"Debian GNU/Linux\"\nPRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\n";
+        assert_eq!(pretty_name(text).as_deref(), Some("Debian GNU/Linux 12 (bookworm)"));
+        assert_eq!(pretty_name("NAME=x"), None);
+    }
+}

@@ -1,0 +1,132 @@
+//! Where the files of a pod are, and those that every container of it gets.
+//!
+//! Layout as upstream's kubelet has it, so that tools find their way:
+//!
+//! ```text
+//! <root>/pods/<uid>/pod.json                                  the checkpoint
+//!                  /etc-hosts, resolv.conf
+//!                  /containers/<name>/<id>                    last words
+//!                  /volumes/kubernetes.io~<kind>/<volume>/    volumes on disk
+//! <run>/pods/<uid>/volumes/kubernetes.io~<kind>/<volume>/     secrets, in memory
+//! <logs>/<namespace>_<name>_<uid>/<container>/<attempt>.log
+//! ```
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use k8s_openapi::api::core::v1::{Container, Pod};
+use runtime::{ContainerId, Mount, MountSource, Propagation};
+
+use crate::config::KubeletConfig;
+
+/// The directories of one pod.
+#[derive(Debug, Clone)]
+pub(crate) struct PodDirs {
+    pub(crate) root: PathBuf,
+    pub(crate) run: PathBuf,
+    pub(crate) logs: PathBuf,
+}
+
+impl PodDirs {
+    pub(crate) fn of(pod: &Pod, config: &KubeletConfig) -> Self {
+        let text = |field: &Option<String>| field.clone().unwrap_or_default();
+        let metadata = &pod.metadata;
+        let uid = text(&metadata.uid);
+        let logs = format!("{}_{}_{uid}", text(&metadata.namespace), text(&metadata.name));
+        Self {
+            root: config.root.join("pods").join(&uid),
+            run: config.run_dir.join("pods").join(&uid),
+            logs: config.log_root.join(logs),
+        }
+    }
+
+    pub(crate) fn checkpoint(&self) -> PathBuf {
+        self.root.join("pod.json")
+    }
+
+    pub(crate) fn hosts(&self) -> PathBuf {
+        self.root.join("etc-hosts")
+    }
+
+    pub(crate) fn resolv_conf(&self) -> PathBuf {
+        self.root.join("resolv.conf")
+    }
+
+    /// Where a container's last words are written.
+    pub(crate) fn last_words(&self, container: &str, id: &ContainerId) -> PathBuf {
+        self.root.join("containers").join(container).join(id.0.get(..8).unwrap_or(&id.0))
+    }
+
+    /// The mounts that every container gets: hosts, resolver, last words. A mount of the pod's own at the same place
+    /// takes precedence.
+    pub(crate) fn standard_mounts(&self, container: &Container, id: &ContainerId) -> Vec<Mount> {
+        let words = container.termination_message_path.as_deref().filter(|path| !path.is_empty());
+        let sources = [
+            (PathBuf::from("/etc/hosts"), self.hosts()),
+            (PathBuf::from("/etc/resolv.conf"), self.resolv_conf()),
+            (PathBuf::from(words.unwrap_or("/dev/termination-log")), self.last_words(&container.name, id)),
+        ];
+        let own: Vec<&str> = container.volume_mounts.iter().flatten().map(|mount| mount.mount_path.as_str()).collect();
+        let free =
+            sources.into_iter().filter(|(destination, _)| !own.iter().any(|path| Path::new(path) == destination));
+        free.map(|(destination, source)| bind(destination, source)).collect()
+    }
+}
+
+/// A writable bind mount.
+fn bind(destination: PathBuf, source: PathBuf) -> Mount {
+    Mount {
+        destination,
+        source: MountSource::HostPath(source),
+        read_only: false,
+        recursive_read_only: false,
+        propagation: Propagation::None,
+    }
+}
+
+/// Writes a file beside its place and moves it there, so that nobody sees half of it.
+pub(crate) fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
+    if fs::read(path).is_ok_and(|old| old == content) {
+        return Ok(());
+    }
+    let temporary = path.with_extension("new");
+    fs::write(&temporary, content)?;
+    fs::rename(&temporary, path)
+}
+
+/// Removes a directory tree without ever crossing a mount; absence is fine.
+///
+/// # Errors
+/// When something cannot be removed; what can be is.
+pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    let Some(parent) = path.parent() else { return Err(io::Error::from(io::ErrorKind::InvalidInput)) };
+    match (fs::symlink_metadata(path), fs::symlink_metadata(parent)) {
+        (Ok(own), Ok(parent)) if own.dev() == parent.dev() => remove_on(path, own.dev()),
+        (Err(error), _) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        (Ok(_), Ok(_)) => Err(io::Error::from(io::ErrorKind::CrossesDevices)),
+        (Err(error), _) | (_, Err(error)) => Err(error),
+    }
+}
+
+fn remove_on(path: &Path, device: u64) -> io::Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    let metadata = fs::symlink_metadata(path)?;
+    if !metadata.is_dir() {
+        return fs::remove_file(path);
+    }
+    if metadata.dev() != device {
+        return Err(io::Error::from(io::ErrorKind::CrossesDevices));
+    }
+    let mut failed = None;
+    for entry in fs::read_dir(path)? {
+        if let Err(error) = remove_on(&entry?.path(), device) {
+            failed = Some(error);
+        }
+    }
+    match failed {
+        Some(error) => Err(error),
+        None => fs::remove_dir(path),
+    }
+}

@@ -1,0 +1,215 @@
+//! What a worker can have done: one function per [`Action`], each an owned task that answers with an [`Outcome`].
+//!
+//! Spawned by the worker only. An operation decides nothing about the pod; it carries out, reports events and tells how
+//! it went. All are idempotent, because an agent that died half-way asks again. One that failed and would be asked for
+//! again at once waits for [`PAUSE`] first, so that nothing spins.
+
+mod sandbox;
+mod start;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use client::events::EventType;
+use client::{ClientError, DeleteOptions, Patch};
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use runtime::{ContainerId, Credentials, ImageError, SandboxId};
+use serde_json::json;
+
+use super::assignment::Target;
+use super::files::{PodDirs, remove_tree};
+use super::memory::StartError;
+use super::plan::{Action, Start, StopReason, WaitingReason};
+use super::report;
+use crate::container::pull_credentials;
+use crate::references;
+use crate::shared::{Shared, chain};
+
+/// Pause after a failure that has no wait of its own.
+pub(super) const PAUSE: Duration = Duration::from_secs(1);
+
+/// What an operation works on.
+pub(super) struct Job {
+    pub(super) shared: Arc<Shared>,
+    pub(super) pod: Arc<Pod>,
+    pub(super) target: Option<Target>,
+    /// The image was pulled for this start.
+    pub(super) fresh_image: bool,
+}
+
+/// How an operation went.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    FilesReady,
+    FilesFailed(String),
+    FilesRemoved,
+    SandboxReady,
+    SandboxFailed(String),
+    SandboxRemoved(SandboxId),
+    Pulled {
+        container: String,
+        attempt: u32,
+    },
+    PullFailed {
+        container: String,
+        reason: WaitingReason,
+        message: String,
+    },
+    Started {
+        container: String,
+    },
+    StartFailed {
+        start: Start,
+        kind: StartError,
+        message: String,
+    },
+    StopFailed {
+        container: ContainerId,
+    },
+    ContainerRemoved,
+    StatusWritten(Box<PodStatus>),
+    StatusNotWritten,
+    ObjectGone,
+    /// It did not work; the next plan asks again.
+    Retry,
+}
+
+/// Carries out an action.
+pub(super) async fn run(job: Job, action: Action) -> Outcome {
+    tracing::debug!(uid = ?job.pod.metadata.uid, ?action, "begins");
+    match action {
+        Action::PrepareFiles => start::prepare_files(&job).await,
+        Action::RemoveFiles => remove_files(&job).await,
+        Action::CreateSandbox { attempt } => sandbox::create(&job, attempt).await,
+        Action::AttachNetwork { sandbox } => sandbox::attach(&job, sandbox).await,
+        Action::RemoveSandbox { sandbox } => sandbox::remove(&job, sandbox).await,
+        Action::PullImage { container, reference, attempt } => pull(&job, container, &reference, attempt).await,
+        Action::StartContainer(start) => Box::pin(start::start(&job, start)).await,
+        Action::StopContainer { sandbox, container, name, deadline, reason } => {
+            let grace = Duration::try_from(deadline.duration_since(job.shared.now())).unwrap_or_default();
+            stop(&job, (sandbox, container), &name, grace, reason).await
+        }
+        Action::RemoveContainer { sandbox, container, .. } => {
+            match job.shared.seams.runtime.remove_container(&sandbox, &container).await {
+                Ok(()) => Outcome::ContainerRemoved,
+                Err(error) => retry(&job, "remove container", &error).await,
+            }
+        }
+        Action::DeleteObject => delete_object(&job).await,
+    }
+}
+
+async fn retry(job: &Job, operation: &'static str, error: &(dyn std::error::Error + Send + Sync)) -> Outcome {
+    tracing::warn!(uid = ?job.pod.metadata.uid, operation, error = chain(error), "operation failed and is tried again");
+    tokio::time::sleep(PAUSE).await;
+    Outcome::Retry
+}
+
+/// Removes the pod's directories. The logs go last, so that they can be read as long as possible.
+async fn remove_files(job: &Job) -> Outcome {
+    let dirs = PodDirs::of(&job.pod, &job.shared.config);
+    let removed = task::blocking(move || {
+        let results = [remove_tree(&dirs.run), remove_tree(&dirs.root), remove_tree(&dirs.logs)];
+        results.into_iter().collect::<Result<Vec<()>, _>>()
+    });
+    match removed.await {
+        Ok(_) => Outcome::FilesRemoved,
+        Err(error) => retry(job, "remove files", &error).await,
+    }
+}
+
+async fn pull(job: &Job, container: String, reference: &str, attempt: u32) -> Outcome {
+    let shared = &job.shared;
+    let tell =
+        |kind, reason: &str, message: &str| report::of_container(shared, &job.pod, &container, kind, reason, message);
+    tell(EventType::Normal, "Pulling", &format!("Pulling image {reference:?}"));
+    let credentials: Vec<Credentials> = match references::pull_secrets(shared, &job.pod).await {
+        Ok(secrets) => pull_credentials(&secrets, reference),
+        Err(error) => {
+            tell(EventType::Warning, "FailedToRetrieveImagePullSecret", &chain(&error));
+            Vec::new()
+        }
+    };
+    let began = shared.now();
+    match shared.seams.images.pull(reference, &credentials).await {
+        Ok(image) => {
+            let took = Duration::try_from(shared.now().duration_since(began)).unwrap_or_default();
+            let took = format!("{:.3}s", took.as_secs_f64());
+            let size = image.size;
+            let message = format!(
+                "Successfully pulled image {reference:?} in {took} ({took} including waiting). Image size: {size} bytes."
+            );
+            tell(EventType::Normal, "Pulled", &message);
+            Outcome::Pulled { container, attempt }
+        }
+        Err(ImageError::InvalidName { message, .. }) => {
+            let message = format!(
+                "Failed to apply default image tag {reference:?}: couldn't parse image name {reference:?}: {message}"
+            );
+            tell(EventType::Warning, "InspectFailed", &message);
+            tell(EventType::Warning, "Failed", "Error: InvalidImageName");
+            Outcome::PullFailed { container, reason: WaitingReason::InvalidImageName, message }
+        }
+        Err(error) => {
+            let message = chain(&error);
+            tell(EventType::Warning, "Failed", &format!("Failed to pull image {reference:?}: {message}"));
+            tell(EventType::Warning, "Failed", "Error: ErrImagePull");
+            Outcome::PullFailed { container, reason: WaitingReason::ErrImagePull, message }
+        }
+    }
+}
+
+async fn stop(
+    job: &Job,
+    (sandbox, container): (SandboxId, ContainerId),
+    name: &str,
+    grace: Duration,
+    reason: StopReason,
+) -> Outcome {
+    use super::plan::FailedProbe;
+    let message = match reason {
+        StopReason::PodEnds => format!("Stopping container {name}"),
+        StopReason::Changed => format!("Container {name} definition changed, will be restarted"),
+        StopReason::Probe(FailedProbe::Liveness) => {
+            format!("Container {name} failed liveness probe, will be restarted")
+        }
+        StopReason::Probe(FailedProbe::Startup) => format!("Container {name} failed startup probe, will be restarted"),
+    };
+    report::of_container(&job.shared, &job.pod, name, EventType::Normal, "Killing", &message);
+    let signal = start::stop_signal(job, name).await;
+    match job.shared.seams.runtime.stop_container(&sandbox, &container, runtime::Stop { signal, grace }).await {
+        Ok(()) => Outcome::Retry,
+        Err(error) => {
+            retry(job, "stop container", &error).await;
+            Outcome::StopFailed { container }
+        }
+    }
+}
+
+/// Writes a status to the API server.
+pub(super) async fn write_status(shared: Arc<Shared>, target: Target, status: PodStatus) -> Outcome {
+    let Some(client) = &shared.client else { return Outcome::StatusWritten(Box::new(status)) };
+    let patch = Patch::Merge(json!({ "metadata": { "uid": target.uid }, "status": status }));
+    match client.patch_status::<Pod>(&target.key, &patch).await {
+        Ok(_) => Outcome::StatusWritten(Box::new(status)),
+        Err(error) if is_gone(&error) => Outcome::ObjectGone,
+        Err(error) => {
+            tracing::warn!(pod = %target.key, error = chain(&error), "status not written, trying again");
+            Outcome::StatusNotWritten
+        }
+    }
+}
+
+async fn delete_object(job: &Job) -> Outcome {
+    let (Some(client), Some(target)) = (&job.shared.client, &job.target) else { return Outcome::ObjectGone };
+    match client.delete::<Pod>(&target.key, &DeleteOptions::now(&target.uid)).await {
+        Ok(()) => Outcome::ObjectGone,
+        Err(error) if is_gone(&error) => Outcome::ObjectGone,
+        Err(error) => retry(job, "delete object", &error).await,
+    }
+}
+
+/// Whether the object with our uid does not exist any more: a conflict says that another has taken its name.
+fn is_gone(error: &ClientError) -> bool {
+    error.is_not_found() || error.is_conflict()
+}

@@ -1,0 +1,65 @@
+//! Making, connecting and removing sandboxes.
+
+use client::events::EventType;
+use net::Attach;
+use runtime::{RuntimeError, SandboxId};
+
+use super::super::files::PodDirs;
+use super::super::report;
+use super::{Job, Outcome, retry};
+use crate::container::sandbox_spec;
+use crate::shared::chain;
+
+/// Why a sandbox is not connected.
+#[derive(Debug, thiserror::Error)]
+enum ConnectError {
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+    #[error("failed to set up pod network")]
+    Network(#[from] net::NetworkError),
+}
+
+pub(super) async fn create(job: &Job, attempt: u32) -> Outcome {
+    let shared = &job.shared;
+    let logs = PodDirs::of(&job.pod, &shared.config).logs;
+    let spec = sandbox_spec(&job.pod, attempt, &shared.config.cgroup_prefix, logs);
+    let (sandbox, shared_network) = (spec.id.clone(), spec.network == runtime::Sharing::Host);
+    if attempt > 0 {
+        let message = "Pod sandbox changed, it will be killed and re-created.";
+        report::of_pod(shared, &job.pod, EventType::Normal, "SandboxChanged", message);
+    }
+    match shared.seams.runtime.create_sandbox(spec).await {
+        Ok(()) if shared_network => Outcome::SandboxReady,
+        Ok(()) => attach(job, sandbox).await,
+        Err(error) => failed(job, &error),
+    }
+}
+
+pub(super) async fn attach(job: &Job, sandbox: SandboxId) -> Outcome {
+    match connect(job, sandbox).await {
+        Ok(()) => Outcome::SandboxReady,
+        Err(error) => failed(job, &error),
+    }
+}
+
+async fn connect(job: &Job, sandbox: SandboxId) -> Result<(), ConnectError> {
+    let namespace = job.shared.seams.runtime.network_namespace(&sandbox).await?;
+    job.shared.seams.network.attach(Attach { sandbox: sandbox.0, namespace }).await?;
+    Ok(())
+}
+
+fn failed(job: &Job, error: &dyn std::error::Error) -> Outcome {
+    let message = format!("Failed to create pod sandbox: {}", chain(error));
+    report::of_pod(&job.shared, &job.pod, EventType::Warning, "FailedCreatePodSandBox", &message);
+    Outcome::SandboxFailed(message)
+}
+
+pub(super) async fn remove(job: &Job, sandbox: SandboxId) -> Outcome {
+    if let Err(error) = job.shared.seams.runtime.remove_sandbox(&sandbox).await {
+        return retry(job, "remove sandbox", &error).await;
+    }
+    if let Err(error) = job.shared.seams.network.detach(&sandbox.0).await {
+        return retry(job, "detach network", &error).await;
+    }
+    Outcome::SandboxRemoved(sandbox)
+}

@@ -1,0 +1,220 @@
+//! Making a pod's files and starting its containers.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use client::events::EventType;
+use k8s_openapi::api::core::v1::Container;
+use runtime::{ContainerId, ContainerSpec, Image, RuntimeError};
+
+use super::super::files::{PodDirs, write_whole};
+use super::super::memory::StartError;
+use super::super::plan::Start;
+use super::super::{labels, observe, report};
+use super::{Job, Outcome};
+use crate::container::{self, Request, ResolvConf};
+use crate::references;
+use crate::shared::{PrepareError, chain};
+use crate::volumes;
+
+/// SIGTERM
+const TERM: i32 = 15;
+
+/// Makes the pod's directory, checkpoint and volumes.
+pub(super) async fn prepare_files(job: &Job) -> Outcome {
+    let shared = &job.shared;
+    let dirs = PodDirs::of(&job.pod, &shared.config);
+    if let Err(error) = write_checkpoint(job, dirs.clone()).await {
+        return Outcome::FilesFailed(chain(&error));
+    }
+    let problems = volumes::prepare(shared, &job.pod, &dirs).await;
+    if problems.is_empty() {
+        return Outcome::FilesReady;
+    }
+    for problem in &problems {
+        report::of_pod(shared, &job.pod, EventType::Warning, "FailedMount", &chain(problem));
+    }
+    Outcome::FilesFailed(problems.first().map(|problem| chain(problem)).unwrap_or_default())
+}
+
+async fn write_checkpoint(job: &Job, dirs: PodDirs) -> Result<(), PrepareError> {
+    let pod = (*job.pod).clone();
+    let write = move || -> io::Result<()> {
+        for dir in [&dirs.root, &dirs.run, &dirs.logs] {
+            fs::create_dir_all(dir)?;
+        }
+        fs::set_permissions(&dirs.root, fs::Permissions::from_mode(0o750))?;
+        fs::set_permissions(&dirs.run, fs::Permissions::from_mode(0o750))?;
+        write_whole(&dirs.checkpoint(), &serde_json::to_vec(&pod)?)
+    };
+    task::blocking(write).await.map_err(|source| PrepareError::Write { what: "checkpoint of the pod", source })
+}
+
+/// Translates and starts a container.
+pub(super) async fn start(job: &Job, start: Start) -> Outcome {
+    let shared = &job.shared;
+    let name = start.name.clone();
+    let tell = |kind, reason: &str, message: &str| report::of_container(shared, &job.pod, &name, kind, reason, message);
+    if !job.fresh_image {
+        let reference = find(job, &name).and_then(|own| own.image.clone()).unwrap_or_default();
+        tell(EventType::Normal, "Pulled", &format!("Container image {reference:?} already present on machine"));
+    }
+    let spec = match compile(job, &start).await {
+        Ok(spec) => spec,
+        Err(error) => {
+            let message = chain(&error);
+            tell(EventType::Warning, "Failed", &format!("Error: {message}"));
+            return Outcome::StartFailed { start, kind: StartError::Config, message };
+        }
+    };
+    match shared.seams.runtime.start_container(&start.sandbox, spec).await {
+        Ok(()) => {
+            tell(EventType::Normal, "Created", &format!("Created container: {name}"));
+            tell(EventType::Normal, "Started", &format!("Started container {name}"));
+            Outcome::Started { container: name }
+        }
+        Err(error) => {
+            let message = chain(&error);
+            let kind = start_error(&error);
+            if kind == StartError::Execute {
+                tell(EventType::Normal, "Created", &format!("Created container: {name}"));
+            }
+            tell(EventType::Warning, "Failed", &format!("Error: {message}"));
+            Outcome::StartFailed { start, kind, message }
+        }
+    }
+}
+
+fn start_error(error: &RuntimeError) -> StartError {
+    match error {
+        RuntimeError::UnknownUser { .. } | RuntimeError::Invalid { .. } => StartError::Config,
+        RuntimeError::Execute { .. } => StartError::Execute,
+        _ => StartError::Create,
+    }
+}
+
+fn find<'a>(job: &'a Job, name: &str) -> Option<&'a Container> {
+    let spec = job.pod.spec.as_ref()?;
+    spec.init_containers.iter().flatten().chain(&spec.containers).find(|one| one.name == name)
+}
+
+/// All that can fail before the runtime is asked.
+#[derive(Debug, thiserror::Error)]
+enum CompileError {
+    #[error(transparent)]
+    Prepare(#[from] PrepareError),
+    #[error(transparent)]
+    Config(#[from] container::ConfigError),
+    #[error(transparent)]
+    Image(#[from] runtime::ImageError),
+    #[error("image {reference:?} has gone")]
+    NoImage { reference: String },
+}
+
+async fn compile(job: &Job, start: &Start) -> Result<ContainerSpec, CompileError> {
+    let shared = &job.shared;
+    let own = find(job, &start.name).ok_or_else(|| container::ConfigError::NoContainer { name: start.name.clone() })?;
+    let image = image_of(job, own).await?;
+    let mut context = observe::context(shared, &job.pod, Some(&start.sandbox));
+    context.references = references::for_container(shared, &job.pod, own).await?;
+    let dirs = PodDirs::of(&job.pod, &shared.config);
+    let id = ContainerId(new_id());
+    write_files(job, own, &dirs, &id, &context).await?;
+    let mut mounts = dirs.standard_mounts(own, &id);
+    mounts.extend(volumes::mounts(&job.pod, own, &dirs, &context)?);
+    let labels =
+        [(labels::BACKOFF, start.backoff.as_secs().to_string()), (labels::IMAGE_ID, start.image.status_id.clone())];
+    let request = Request {
+        pod: &job.pod,
+        container: own,
+        id,
+        attempt: start.attempt,
+        image: start.image.id.clone(),
+        defaults: &image.defaults,
+        mounts,
+        labels: labels.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+    };
+    Ok(container::compile(request, &context)?)
+}
+
+async fn image_of(job: &Job, own: &Container) -> Result<Image, CompileError> {
+    let reference = own.image.clone().unwrap_or_default();
+    let found = job.shared.seams.images.find(&reference).await?;
+    found.ok_or(CompileError::NoImage { reference })
+}
+
+/// The signal that ends a container: its own wish, else the image's, else SIGTERM.
+pub(super) async fn stop_signal(job: &Job, name: &str) -> i32 {
+    let Some(own) = find(job, name) else { return TERM };
+    let wish = own.lifecycle.as_ref().and_then(|lifecycle| lifecycle.stop_signal.clone());
+    let text = match wish {
+        Some(wish) => wish,
+        None => image_of(job, own).await.map(|image| image.defaults.stop_signal).unwrap_or_default(),
+    };
+    parse_signal(&text).unwrap_or(TERM)
+}
+
+/// A signal by number or name, with or without `SIG`; `RTMIN+n` counts from 34 as the C library does.
+fn parse_signal(text: &str) -> Option<i32> {
+    if let Ok(number) = text.parse() {
+        return (1..=64).contains(&number).then_some(number);
+    }
+    let name = text.strip_prefix("SIG").unwrap_or(text);
+    if let Some(offset) = name.strip_prefix("RTMIN") {
+        let offset: i32 = if offset.is_empty() { 0 } else { offset.strip_prefix('+')?.parse().ok()? };
+        return (0..=30).contains(&offset).then_some(34 + offset);
+    }
+    const NAMES: [&str; 31] = [
+        "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM",
+        "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF",
+        "WINCH", "IO", "PWR", "SYS",
+    ];
+    let position = NAMES.iter().position(|known| *known == name)?;
+    i32::try_from(position + 1).ok()
+}
+
+/// 64 hexadecimal digits that nobody has had before: the standard library seeds each of these hashers from the kernel's
+/// random numbers.
+fn new_id() -> String {
+    use std::hash::{BuildHasher, Hasher};
+    let word = || std::collections::hash_map::RandomState::new().build_hasher().finish();
+    (0..4).map(|_| format!("{:016x}", word())).collect()
+}
+
+/// Writes the files that every container finds, as of now.
+async fn write_files(
+    job: &Job,
+    own: &Container,
+    dirs: &PodDirs,
+    id: &ContainerId,
+    context: &container::Context,
+) -> Result<(), PrepareError> {
+    let config = &job.shared.config;
+    let (pod, dns, ips) = (job.pod.clone(), job.shared.dns(), context.pod_ips.clone());
+    let (host_conf, host_hosts) = (config.resolv_conf.clone(), config.hosts_file.clone());
+    let (dirs, words) = (dirs.clone(), dirs.last_words(&own.name, id));
+    let write = move || -> io::Result<()> {
+        let host_network = pod.spec.as_ref().is_some_and(|spec| spec.host_network == Some(true));
+        let host = if host_network { Some(read_optional(&host_hosts)?) } else { None };
+        let conf = ResolvConf::parse(&read_optional(&host_conf)?);
+        let hosts = container::hosts_file(&pod, &ips, host.as_deref(), &dns.domain);
+        write_whole(&dirs.hosts(), hosts.as_bytes())?;
+        write_whole(&dirs.resolv_conf(), container::resolv_conf(&pod, &conf, &dns).render().as_bytes())?;
+        if let Some(parent) = words.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        fs::write(&words, b"")?;
+        // The container's user, whoever that is, writes its last words there; upstream gives the same mode.
+        fs::set_permissions(&words, fs::Permissions::from_mode(0o666))
+    };
+    task::blocking(write).await.map_err(|source| PrepareError::Write { what: "files of the container", source })
+}
+
+fn read_optional(path: &Path) -> io::Result<String> {
+    match fs::read_to_string(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        result => result,
+    }
+}

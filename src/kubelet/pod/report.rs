@@ -1,0 +1,78 @@
+//! What users are told beside the status: events, worded as upstream's kubelet words them.
+
+use client::events::{EventType, reference, reference_part};
+use k8s_openapi::api::core::v1::{ContainerStatus, ObjectReference, Pod, PodStatus};
+
+use super::plan::WaitingReason;
+use crate::shared::Shared;
+
+/// Reports an event about a pod.
+pub(super) fn of_pod(shared: &Shared, pod: &Pod, kind: EventType, reason: &str, message: &str) {
+    shared.event(&reference(pod), kind, reason, message);
+}
+
+/// Reports an event about a container.
+pub(super) fn of_container(shared: &Shared, pod: &Pod, container: &str, kind: EventType, reason: &str, message: &str) {
+    shared.event(&container_reference(pod, container), kind, reason, message);
+}
+
+fn container_reference(pod: &Pod, container: &str) -> ObjectReference {
+    let init = pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten());
+    let list = if init.into_iter().any(|init| init.name == container) { "initContainers" } else { "containers" };
+    reference_part(pod, &format!("spec.{list}{{{container}}}"))
+}
+
+/// Names fields that have no effect.
+pub(super) fn unsupported(shared: &Shared, pod: &Pod, fields: &[String]) {
+    let message = format!("Fields without effect on this node: {}", fields.join(", "));
+    of_pod(shared, pod, EventType::Warning, "UnsupportedField", &message);
+}
+
+/// Reports what follows from a change of status: containers that begin to wait for a reason worth knowing.
+pub(super) fn transitions(shared: &Shared, pod: &Pod, old: &PodStatus, new: &PodStatus) {
+    let before = statuses(old);
+    for status in statuses(new) {
+        let was = before.iter().find(|was| was.name == status.name).and_then(|was| waiting_reason(was));
+        let Some(reason) = waiting_reason(status).filter(|reason| Some(*reason) != was) else { continue };
+        let message = status.state.as_ref().and_then(|state| state.waiting.as_ref()?.message.clone());
+        for (kind, reason, message) in worth_telling(pod, status, reason, &message.unwrap_or_default()) {
+            of_container(shared, pod, &status.name, kind, reason, &message);
+        }
+    }
+}
+
+fn worth_telling(
+    pod: &Pod,
+    status: &ContainerStatus,
+    reason: &str,
+    message: &str,
+) -> Vec<(EventType, &'static str, String)> {
+    let text = |field: &Option<String>| field.clone().unwrap_or_default();
+    let is = |known: WaitingReason| reason == known.as_str();
+    if is(WaitingReason::CrashLoopBackOff) {
+        let metadata = &pod.metadata;
+        let (pod, namespace, uid) = (text(&metadata.name), text(&metadata.namespace), text(&metadata.uid));
+        let message = format!("Back-off restarting failed container {} in pod {pod}_{namespace}({uid})", status.name);
+        vec![(EventType::Warning, "BackOff", message)]
+    } else if is(WaitingReason::ImagePullBackOff) {
+        vec![
+            (EventType::Normal, "BackOff", format!("Back-off pulling image {:?}", status.image)),
+            (EventType::Warning, "Failed", "Error: ImagePullBackOff".to_owned()),
+        ]
+    } else if is(WaitingReason::ErrImageNeverPull) {
+        vec![
+            (EventType::Warning, "ErrImageNeverPull", message.to_owned()),
+            (EventType::Warning, "Failed", "Error: ErrImageNeverPull".to_owned()),
+        ]
+    } else {
+        Vec::new()
+    }
+}
+
+fn statuses(status: &PodStatus) -> Vec<&ContainerStatus> {
+    status.init_container_statuses.iter().chain(&status.container_statuses).flatten().collect()
+}
+
+fn waiting_reason(status: &ContainerStatus) -> Option<&str> {
+    status.state.as_ref()?.waiting.as_ref()?.reason.as_deref()
+}

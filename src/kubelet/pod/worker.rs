@@ -1,0 +1,268 @@
+//! The worker of one pod: observe, plan, act, and again whenever anything may have changed.
+//!
+//! Spawned by the pods' loop, one per UID. It decides nothing. Everything that takes time is an operation: an owned task
+//! whose subject is busy until it has come back. Events, timers and results only mean "look again". Invariant: a worker
+//! that panics is started anew from what can be observed; its operations end with it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use runtime::SandboxId;
+use tokio::sync::{Notify, watch};
+use tokio::task::{Id, JoinSet};
+
+use super::assignment::Assignment;
+use super::memory::Memory;
+use super::operation::{self, Job, Outcome};
+use super::plan::{Action, Desired, Plan, Subject, Wish, plan};
+use super::{observe, report};
+use crate::container::unsupported_fields;
+use crate::probe::Prober;
+use crate::shared::Shared;
+
+/// Pause before a worker that panicked is started again.
+const AFTER_PANIC: Duration = Duration::from_secs(1);
+
+/// A handle on a worker.
+pub(crate) struct Handle {
+    pub(crate) assignment: watch::Sender<Assignment>,
+    pub(crate) look: Arc<Notify>,
+}
+
+/// Takes care of a pod until nothing is left of it. `sandboxes` are those that exist already.
+pub(crate) async fn work(
+    shared: Arc<Shared>,
+    assignment: watch::Receiver<Assignment>,
+    look: Arc<Notify>,
+    sandboxes: Vec<SandboxId>,
+) {
+    let mut known: BTreeSet<SandboxId> = sandboxes.into_iter().collect();
+    loop {
+        let worker = Worker::new(Arc::clone(&shared), assignment.clone(), Arc::clone(&look), known.clone());
+        let uid = worker.uid.clone();
+        match AssertUnwindSafe(worker.run()).catch_unwind().await {
+            Ok(()) => return,
+            Err(_) => tracing::error!(uid, "worker of a pod panicked and is started again"),
+        }
+        tokio::time::sleep(AFTER_PANIC).await;
+        known.extend(observe::all_sandboxes(&shared, &uid).await);
+    }
+}
+
+pub(super) struct Worker {
+    pub(super) shared: Arc<Shared>,
+    pub(super) uid: String,
+    assignment: watch::Receiver<Assignment>,
+    look: Arc<Notify>,
+    pub(super) memory: Memory,
+    pub(super) known: BTreeSet<SandboxId>,
+    pub(super) messages: BTreeMap<runtime::ContainerId, String>,
+    pub(super) prober: Prober,
+    jobs: JoinSet<Outcome>,
+    busy: HashMap<Id, Subject>,
+    warned: Vec<String>,
+    retry_status_at: Option<Timestamp>,
+}
+
+impl Worker {
+    fn new(
+        shared: Arc<Shared>,
+        assignment: watch::Receiver<Assignment>,
+        look: Arc<Notify>,
+        known: BTreeSet<SandboxId>,
+    ) -> Self {
+        let pod = Arc::clone(&assignment.borrow().pod);
+        let uid = pod.metadata.uid.clone().unwrap_or_default();
+        let mut memory = Memory::of(&pod);
+        memory.next_sandbox = known.iter().filter_map(attempt_of).max().unwrap_or(0);
+        let prober = Prober::new(Arc::clone(&shared), Arc::clone(&look));
+        Self {
+            shared,
+            uid,
+            assignment,
+            look,
+            memory,
+            known,
+            messages: BTreeMap::new(),
+            prober,
+            jobs: JoinSet::new(),
+            busy: HashMap::new(),
+            warned: Vec::new(),
+            retry_status_at: None,
+        }
+    }
+
+    async fn run(mut self) {
+        loop {
+            let assignment = self.assignment.borrow_and_update().clone();
+            let Some(plan) = self.step(&assignment).await else {
+                self.shared.unpost(&self.uid);
+                return;
+            };
+            self.wait(plan.wake_at).await;
+        }
+    }
+
+    /// Looks, plans and begins what is planned; none once nothing is left.
+    async fn step(&mut self, assignment: &Assignment) -> Option<Plan> {
+        let pod = &assignment.pod;
+        self.warn_of_unsupported_fields(pod);
+        let mut observed = observe::observe(self, pod).await;
+        observed.in_flight = self.busy.values().cloned().collect();
+        if assignment.report_to.is_none() {
+            self.memory.acknowledged = true;
+        }
+        let wish = assignment.wish;
+        let mut plan = plan(Desired { pod, wish }, &observed, &self.memory, self.shared.now());
+        self.prober.follow(pod, &observed);
+        if plan.finished {
+            return None;
+        }
+        tracing::debug!(uid = self.uid, actions = ?plan.actions, wake_at = ?plan.wake_at, "planned");
+        self.memory.adopt(&plan);
+        self.report(assignment, &mut plan);
+        self.begin(assignment, &plan);
+        self.shared.post(&self.uid, Arc::clone(pod), self.memory.status.clone());
+        Some(plan)
+    }
+
+    fn warn_of_unsupported_fields(&mut self, pod: &Pod) {
+        let fields = unsupported_fields(pod);
+        if !fields.is_empty() && fields != self.warned {
+            report::unsupported(&self.shared, pod, &fields);
+        }
+        self.warned = fields;
+    }
+
+    /// Takes over the status and begins to write it if it is new.
+    fn report(&mut self, assignment: &Assignment, plan: &mut Plan) {
+        if plan.status != self.memory.status {
+            report::transitions(&self.shared, &assignment.pod, &self.memory.status, &plan.status);
+            self.memory.status = plan.status.clone();
+            self.memory.acknowledged = false;
+        }
+        let Some(target) = assignment.report_to.clone().filter(|_| assignment.wish == Wish::Keep) else { return };
+        if self.memory.acknowledged || self.busy.values().any(|subject| *subject == Subject::Object) {
+            return;
+        }
+        if let Some(at) = self.retry_status_at.filter(|at| *at > self.shared.now()) {
+            plan.wake_at = Some(plan.wake_at.map_or(at, |known| known.min(at)));
+            return;
+        }
+        plan.actions.retain(|action| !matches!(action, Action::DeleteObject));
+        let job = operation::write_status(Arc::clone(&self.shared), target, self.memory.status.clone());
+        self.spawn(Subject::Object, job);
+    }
+
+    fn begin(&mut self, assignment: &Assignment, plan: &Plan) {
+        for action in &plan.actions {
+            if matches!(action, Action::DeleteObject) && !assignment.delete_object {
+                self.memory.object_gone = true;
+                self.look.notify_one();
+                continue;
+            }
+            if let Action::CreateSandbox { attempt } = action {
+                self.known.insert(SandboxId::new(&self.uid, *attempt));
+            }
+            let job = Job {
+                shared: Arc::clone(&self.shared),
+                pod: Arc::clone(&assignment.pod),
+                target: assignment.report_to.clone(),
+                fresh_image: self.has_fresh_image(action),
+            };
+            self.spawn(action.subject(), operation::run(job, action.clone()));
+        }
+    }
+
+    /// Whether the image of a container to be started has just been pulled, which has been told already.
+    fn has_fresh_image(&self, action: &Action) -> bool {
+        matches!(action, Action::StartContainer(start) if self.memory.pulls.contains_key(&start.name))
+    }
+
+    fn spawn(&mut self, subject: Subject, job: impl Future<Output = Outcome> + Send + 'static) {
+        let handle = self.jobs.spawn(job);
+        self.busy.insert(handle.id(), subject);
+    }
+
+    /// Waits until there is a reason to look again, and takes in what has come back.
+    async fn wait(&mut self, wake_at: Option<Timestamp>) {
+        let now = self.shared.now();
+        let until = wake_at.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
+        tokio::select! {
+            changed = self.assignment.changed() => {
+                if changed.is_err() {
+                    // Whoever assigns has gone: the program ends, and this task with it.
+                    std::future::pending::<()>().await;
+                }
+            }
+            () = self.look.notified() => {}
+            () = sleep(until) => {}
+            Some(done) = self.jobs.join_next_with_id() => self.take(done),
+        }
+        while let Some(done) = self.jobs.try_join_next_with_id() {
+            self.take(done);
+        }
+    }
+
+    fn take(&mut self, done: Result<(Id, Outcome), tokio::task::JoinError>) {
+        let now = self.shared.now();
+        match done {
+            Ok((id, outcome)) => {
+                self.busy.remove(&id);
+                self.apply(outcome, now);
+            }
+            Err(error) => {
+                let subject = self.busy.remove(&error.id());
+                tracing::error!(uid = self.uid, ?subject, "operation of a pod panicked");
+            }
+        }
+    }
+
+    fn apply(&mut self, outcome: Outcome, now: Timestamp) {
+        let memory = &mut self.memory;
+        match outcome {
+            Outcome::FilesReady => memory.files = super::memory::Files::Ready,
+            Outcome::FilesFailed(message) => memory.files_failed(message, now),
+            Outcome::FilesRemoved => memory.files = super::memory::Files::Removed,
+            Outcome::SandboxReady => memory.sandbox = None,
+            Outcome::SandboxFailed(message) => memory.sandbox_failed(message, now),
+            Outcome::SandboxRemoved(sandbox) => {
+                memory.sandbox_removed(attempt_of(&sandbox).unwrap_or(0));
+                self.known.remove(&sandbox);
+            }
+            Outcome::Pulled { container, attempt } => memory.pulled(&container, attempt),
+            Outcome::PullFailed { container, reason, message } => memory.pull_failed(&container, reason, message, now),
+            Outcome::Started { container } => memory.started(&container),
+            Outcome::StartFailed { start, kind, message } => memory.start_failed(&start, kind, message, now),
+            Outcome::StopFailed { container } => {
+                memory.stops.remove(&container);
+            }
+            Outcome::ContainerRemoved | Outcome::Retry => {}
+            Outcome::StatusWritten(status) => {
+                memory.acknowledged = *status == memory.status;
+                self.retry_status_at = None;
+            }
+            Outcome::StatusNotWritten => self.retry_status_at = Some(now + operation::PAUSE),
+            Outcome::ObjectGone => {
+                memory.object_gone = true;
+                memory.acknowledged = true;
+            }
+        }
+    }
+}
+
+fn attempt_of(sandbox: &SandboxId) -> Option<u32> {
+    sandbox.0.rsplit_once('-').and_then(|(_, attempt)| attempt.parse().ok())
+}
+
+async fn sleep(until: Option<Duration>) {
+    match until {
+        Some(duration) => tokio::time::sleep(duration).await,
+        None => std::future::pending().await,
+    }
+}

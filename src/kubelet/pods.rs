@@ -1,0 +1,255 @@
+//! Which pods this node has: sources in, workers out.
+//!
+//! One task owns the table of workers. It is told by the API server's informer, by the static manifests and by what the
+//! runtime and the checkpoints held when the agent started, and gives every pod UID one worker. Invariant: nothing is
+//! removed because a source is merely silent; a pod goes when its source says so or, for what was found at start, once
+//! the API server's list is complete and does not have it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use client::{Dirty, Informer, Key};
+use k8s_openapi::api::core::v1::Pod;
+use runtime::{Changed, SandboxId};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{Notify, mpsc, watch};
+
+use crate::pod::{Assignment, Handle, Target, Wish, work};
+use crate::shared::Shared;
+use crate::sources::{Found, MIRROR, Manifests, StaticPod, mirror};
+
+/// What the table reacts to.
+enum Event {
+    ApiPod(Key),
+    ApiSynced,
+    Manifests(Vec<StaticPod>),
+    Runtime(Changed),
+    RuntimeLagged,
+    WorkerEnded(String),
+}
+
+/// Where pods come from.
+pub(crate) struct Sources {
+    pub(crate) api: Option<Informer<Pod>>,
+    pub(crate) manifests: Option<Manifests>,
+    pub(crate) found: Vec<Found>,
+}
+
+struct Table {
+    shared: Arc<Shared>,
+    workers: BTreeMap<String, Handle>,
+    /// Which pod had a name last.
+    names: BTreeMap<Key, String>,
+    /// Pods of the manifests, by UID.
+    own: BTreeMap<String, StaticPod>,
+    /// Pods found at start that no source has named yet.
+    unclaimed: BTreeSet<String>,
+    /// Pods of which nothing but sandboxes was found.
+    strangers: Vec<Pod>,
+    /// Sandboxes that were there at start, by pod.
+    sandboxes: BTreeMap<String, Vec<SandboxId>>,
+    ended: mpsc::Sender<String>,
+    api: Option<Informer<Pod>>,
+}
+
+/// Keeps the workers in step with the sources for ever.
+pub(crate) async fn run(shared: Arc<Shared>, sources: Sources) {
+    let (ended, mut ended_workers) = mpsc::channel(64);
+    let mut changes = shared.seams.runtime.changes();
+    let mut dirty = sources.api.as_ref().map(Informer::subscribe);
+    let mut manifests = sources.manifests;
+    let mut table = Table::new(shared, sources.api.clone(), ended);
+    table.adopt(sources.found);
+    let mut synced = sources.api.is_none();
+    loop {
+        let event = tokio::select! {
+            key = next_key(&mut dirty) => Event::ApiPod(key),
+            () = all_synced(sources.api.as_ref()), if !synced => Event::ApiSynced,
+            pods = next_manifests(&mut manifests) => Event::Manifests(pods),
+            Some(uid) = ended_workers.recv() => Event::WorkerEnded(uid),
+            changed = changes.recv() => match changed {
+                Ok(changed) => Event::Runtime(changed),
+                Err(RecvError::Lagged(_)) => Event::RuntimeLagged,
+                Err(RecvError::Closed) => return,
+            },
+        };
+        synced |= matches!(event, Event::ApiSynced);
+        table.handle(event);
+    }
+}
+
+async fn next_key(dirty: &mut Option<Dirty>) -> Key {
+    match dirty {
+        Some(dirty) => dirty.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn all_synced(informer: Option<&Informer<Pod>>) {
+    match informer {
+        Some(informer) => informer.synced().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn next_manifests(manifests: &mut Option<Manifests>) -> Vec<StaticPod> {
+    match manifests {
+        Some(manifests) => manifests.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Table {
+    fn new(shared: Arc<Shared>, api: Option<Informer<Pod>>, ended: mpsc::Sender<String>) -> Self {
+        Self {
+            shared,
+            workers: BTreeMap::new(),
+            names: BTreeMap::new(),
+            own: BTreeMap::new(),
+            unclaimed: BTreeSet::new(),
+            strangers: Vec::new(),
+            sandboxes: BTreeMap::new(),
+            ended,
+            api,
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::ApiPod(key) => self.look_at(&key),
+            Event::ApiSynced => self.drop_unclaimed(),
+            Event::Manifests(pods) => self.take_manifests(pods),
+            Event::Runtime(Changed(sandbox)) => {
+                if let Some(handle) = sandbox.0.rsplit_once('-').and_then(|(uid, _)| self.workers.get(uid)) {
+                    handle.look.notify_one();
+                }
+            }
+            Event::RuntimeLagged => self.workers.values().for_each(|handle| handle.look.notify_one()),
+            Event::WorkerEnded(uid) => self.worker_ended(&uid),
+        }
+    }
+
+    /// Takes over what was found at start: checkpointed pods go on as they were, sandboxes keep their pods.
+    fn adopt(&mut self, found: Vec<Found>) {
+        for Found { pod, sandboxes, known } in found {
+            let uid = pod.metadata.uid.clone().unwrap_or_default();
+            self.sandboxes.insert(uid.clone(), sandboxes);
+            self.unclaimed.insert(uid);
+            if known {
+                self.assign(Assignment::of_api(Arc::new(pod)));
+            } else if self.api.is_none() {
+                self.assign(Assignment::gone(Arc::new(pod)));
+            } else {
+                // A sandbox whose pod nobody has described waits until the API server's list is complete.
+                self.strangers.push(pod);
+            }
+        }
+    }
+
+    fn drop_unclaimed(&mut self) {
+        let unclaimed = std::mem::take(&mut self.unclaimed);
+        for uid in unclaimed.iter().filter(|uid| !self.own.contains_key(*uid)).cloned().collect::<Vec<_>>() {
+            if let Some(handle) = self.workers.get(&uid) {
+                let pod = Arc::clone(&handle.assignment.borrow().pod);
+                self.assign(Assignment::gone(pod));
+            }
+        }
+        for pod in std::mem::take(&mut self.strangers) {
+            if pod.metadata.uid.as_ref().is_some_and(|uid| unclaimed.contains(uid)) {
+                self.assign(Assignment::gone(Arc::new(pod)));
+            }
+        }
+    }
+
+    /// Looks at a pod of the API server again.
+    fn look_at(&mut self, key: &Key) {
+        let pod = self.api.as_ref().and_then(|api| api.get(key));
+        if let Some(pod) = &pod
+            && let Some(hash) = pod.metadata.annotations.as_ref().and_then(|notes| notes.get(MIRROR))
+        {
+            self.look_at_mirror(&hash.clone(), pod);
+            return;
+        }
+        let uid = pod.as_ref().and_then(|pod| pod.metadata.uid.clone());
+        let before = self.names.get(key).cloned();
+        if before.is_some() && before != uid {
+            self.names.remove(key);
+            self.end_api_pod(before.as_deref().unwrap_or_default());
+        }
+        let (Some(pod), Some(uid)) = (pod, uid) else { return };
+        self.unclaimed.remove(&uid);
+        self.names.insert(key.clone(), uid);
+        self.assign(Assignment::of_api(pod));
+    }
+
+    fn end_api_pod(&mut self, uid: &str) {
+        if let Some(handle) = self.workers.get(uid).filter(|_| !self.own.contains_key(uid)) {
+            let pod = Arc::clone(&handle.assignment.borrow().pod);
+            self.assign(Assignment::gone(pod));
+        }
+    }
+
+    /// A mirror pod shows the status of a pod of the manifests; one without such a pod is removed.
+    fn look_at_mirror(&mut self, hash: &str, object: &Arc<Pod>) {
+        let Some(own) = self.own.get(hash).cloned() else {
+            mirror::remove(&self.shared, object);
+            return;
+        };
+        let target = Target { key: Key::of(&object.metadata), uid: object.metadata.uid.clone().unwrap_or_default() };
+        self.assign(Assignment { pod: own.pod, wish: Wish::Keep, report_to: Some(target), delete_object: false });
+    }
+
+    fn take_manifests(&mut self, pods: Vec<StaticPod>) {
+        let new: BTreeMap<String, StaticPod> = pods.into_iter().map(|own| (own.uid.clone(), own)).collect();
+        for (uid, own) in std::mem::replace(&mut self.own, new) {
+            if !self.own.contains_key(&uid) {
+                self.assign(Assignment::gone(Arc::clone(&own.pod)));
+                let key = Key::of(&own.pod.metadata);
+                if let Some(object) = self.api.as_ref().and_then(|api| api.get(&key)) {
+                    mirror::remove(&self.shared, &object);
+                }
+            }
+        }
+        for (uid, own) in self.own.clone() {
+            self.unclaimed.remove(&uid);
+            let key = Key::of(&own.pod.metadata);
+            let object = self.api.as_ref().and_then(|api| api.get(&key));
+            let target = object.filter(|object| mirror::is_of(object, &uid));
+            let report_to = target.map(|object| Target { key, uid: object.metadata.uid.clone().unwrap_or_default() });
+            if report_to.is_none() {
+                mirror::create(&self.shared, &own);
+            }
+            self.assign(Assignment { pod: own.pod, wish: Wish::Keep, report_to, delete_object: false });
+        }
+    }
+
+    /// Tells a pod's worker what it shall do; makes the worker if there is none.
+    fn assign(&mut self, assignment: Assignment) {
+        let uid = assignment.pod.metadata.uid.clone().unwrap_or_default();
+        if let Some(handle) = self.workers.get(&uid) {
+            handle.assignment.send_replace(assignment);
+            return;
+        }
+        let sandboxes = self.sandboxes.remove(&uid).unwrap_or_default();
+        let look = Arc::new(Notify::new());
+        let (sender, receiver) = watch::channel(assignment);
+        let job = work(Arc::clone(&self.shared), receiver, Arc::clone(&look), sandboxes);
+        let ended = self.ended.clone();
+        let name = uid.clone();
+        self.shared.seams.tasks.spawn("pod worker", async move {
+            job.await;
+            // The table lives as long as the workers; if it does not, nobody needs to know.
+            let _ = ended.send(name).await;
+        });
+        self.workers.insert(uid, Handle { assignment: sender, look });
+    }
+
+    /// A worker has found nothing left of its pod. If its source still has the pod, by another state, it starts anew.
+    fn worker_ended(&mut self, uid: &str) {
+        self.workers.remove(uid);
+        if let Some(own) = self.own.get(uid).cloned() {
+            tracing::info!(uid, "static pod starts anew");
+            self.assign(Assignment { pod: own.pod, wish: Wish::Keep, report_to: None, delete_object: false });
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Probes: asking containers how they are.
+//!
+//! Owned by the pod's worker, which tells what runs ([`Prober::follow`]) and reads the verdicts for its observation. What
+//! results mean is decided in `verdict.rs` without input or output; `runner.rs` asks. Invariants: liveness and readiness
+//! wait for the startup probe; a container without probes has no task here; tasks end with their container or worker.
+
+mod runner;
+pub mod verdict;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use k8s_openapi::api::core::v1::{Container, Pod, Probe};
+use runtime::{ContainerId, ContainerState, SandboxId, SandboxState};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+
+use crate::pod::Observed;
+use crate::pod::plan::Probed;
+use crate::shared::Shared;
+use runner::Target;
+
+/// Runs the probes of one pod.
+pub(crate) struct Prober {
+    shared: Arc<Shared>,
+    look: Arc<Notify>,
+    verdicts: Arc<Verdicts>,
+    running: BTreeMap<ContainerId, JoinSet<()>>,
+}
+
+/// What the probes of a pod say at the moment.
+#[derive(Default)]
+pub(crate) struct Verdicts(Mutex<BTreeMap<ContainerId, Probed>>);
+
+impl Verdicts {
+    fn all(&self) -> MutexGuard<'_, BTreeMap<ContainerId, Probed>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes what is said of a container; tells whether that is news.
+    fn change(&self, id: &ContainerId, change: impl FnOnce(&mut Probed)) -> bool {
+        let mut all = self.all();
+        let Some(own) = all.get_mut(id) else { return false };
+        let before = *own;
+        change(own);
+        *own != before
+    }
+}
+
+impl Prober {
+    pub(crate) fn new(shared: Arc<Shared>, look: Arc<Notify>) -> Self {
+        Self { shared, look, verdicts: Arc::default(), running: BTreeMap::new() }
+    }
+
+    /// What the probes say.
+    pub(crate) fn verdicts(&self) -> BTreeMap<ContainerId, Probed> {
+        self.verdicts.all().clone()
+    }
+
+    /// Probes what runs, and nothing else.
+    pub(crate) fn follow(&mut self, pod: &Arc<Pod>, observed: &Observed) {
+        let mut alive: BTreeMap<ContainerId, (SandboxId, String, jiff::Timestamp)> = BTreeMap::new();
+        for sandbox in observed.sandboxes.iter().filter(|sandbox| sandbox.state == SandboxState::Ready) {
+            for record in &sandbox.containers {
+                if let ContainerState::Running { started_at, .. } = record.state {
+                    alive.insert(record.id.clone(), (sandbox.spec.id.clone(), record.name.clone(), started_at));
+                }
+            }
+        }
+        self.running.retain(|id, _| alive.contains_key(id));
+        self.verdicts.all().retain(|id, _| alive.contains_key(id));
+        for (id, (sandbox, name, started_at)) in alive {
+            let Some(container) = find(pod, &name).filter(|_| !self.running.contains_key(&id)) else { continue };
+            // Probes of a kind that is not supported have been named in a Warning and count as passing.
+            let declared = [&container.startup_probe, &container.readiness_probe, &container.liveness_probe];
+            if declared.into_iter().all(Option::is_none) {
+                continue;
+            }
+            let addresses = if observed.addresses.is_empty() { &observed.host_addresses } else { &observed.addresses };
+            let target = Target {
+                pod: Arc::clone(pod),
+                container: container.clone(),
+                id: id.clone(),
+                sandbox,
+                started_at,
+                address: addresses.first().copied(),
+            };
+            self.start(id, target);
+        }
+    }
+
+    fn start(&mut self, id: ContainerId, target: Target) {
+        let [startup, readiness, _] = probes(&target.container);
+        let first = Probed { started: startup.is_none(), ready: readiness.is_none(), failed: None };
+        self.verdicts.all().insert(id.clone(), first);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(runner::probe_container(
+            Arc::clone(&self.shared),
+            Arc::clone(&self.verdicts),
+            Arc::clone(&self.look),
+            target,
+        ));
+        self.running.insert(id, tasks);
+    }
+}
+
+/// Startup, readiness and liveness probe, as far as they are supported.
+fn probes(container: &Container) -> [Option<&Probe>; 3] {
+    [&container.startup_probe, &container.readiness_probe, &container.liveness_probe]
+        .map(|probe| probe.as_ref().filter(|probe| runner::is_supported(probe)))
+}
+
+fn find<'a>(pod: &'a Pod, name: &str) -> Option<&'a Container> {
+    let spec = pod.spec.as_ref()?;
+    spec.init_containers.iter().flatten().chain(&spec.containers).find(|one| one.name == name)
+}

@@ -1,0 +1,183 @@
+//! The kubelet's API, as called in process by the API server: logs, pods, health.
+//!
+//! Paths and wording follow `pkg/kubelet/server` upstream. Authentication and authorization are the caller's.
+
+use std::convert::Infallible;
+use std::io;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll};
+
+use bytes::Bytes;
+use client::{Body, BoxError};
+use http::{Method, Request, Response, StatusCode, header};
+use http_body::Frame;
+use http_body_util::{BodyExt, Full};
+use k8s_openapi::List;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use runtime::ContainerId;
+use tokio::sync::mpsc;
+
+use crate::logs::{self, Ending, Query};
+use crate::pod::PodDirs;
+use crate::shared::{Entry, Shared, chain};
+
+/// Pieces of a log that wait for a slow client.
+const BACKLOG: usize = 4;
+
+/// A refusal, in plain text as upstream.
+#[derive(Debug)]
+struct Refusal(StatusCode, String);
+
+/// Answers a request.
+pub(crate) async fn handle(shared: &Arc<Shared>, request: &Request<Bytes>) -> Response<Body> {
+    let path = request.uri().path();
+    if request.method() != Method::GET {
+        return plain(StatusCode::METHOD_NOT_ALLOWED, "405: Method Not Allowed\n".to_owned());
+    }
+    let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+    match parts.as_slice() {
+        ["healthz"] => plain(StatusCode::OK, "ok".to_owned()),
+        ["pods"] => pods(shared),
+        ["containerLogs", namespace, pod, container] => {
+            let query = request.uri().query().unwrap_or_default();
+            let answer = container_logs(shared, (namespace, pod, container), query).await;
+            answer.unwrap_or_else(|Refusal(code, message)| plain(code, message))
+        }
+        _ => plain(StatusCode::NOT_FOUND, "404 page not found\n".to_owned()),
+    }
+}
+
+fn plain(code: StatusCode, text: String) -> Response<Body> {
+    respond(code, "text/plain; charset=utf-8", full(text.into()))
+}
+
+fn full(bytes: Bytes) -> Body {
+    Full::new(bytes).map_err(|never: Infallible| match never {}).boxed()
+}
+
+fn respond(code: StatusCode, content_type: &'static str, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = code;
+    response.headers_mut().insert(header::CONTENT_TYPE, http::HeaderValue::from_static(content_type));
+    response
+}
+
+fn pods(shared: &Shared) -> Response<Body> {
+    let items = shared.pods().into_iter().map(|Entry { pod, status }| {
+        let mut pod: Pod = (*pod).clone();
+        pod.status = Some(status);
+        pod
+    });
+    let list = List::<Pod> { items: items.collect(), ..List::default() };
+    match serde_json::to_vec(&list) {
+        Ok(text) => respond(StatusCode::OK, "application/json", full(text.into())),
+        Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, chain(&error)),
+    }
+}
+
+async fn container_logs(
+    shared: &Arc<Shared>,
+    (namespace, name, container): (&str, &str, &str),
+    query: &str,
+) -> Result<Response<Body>, Refusal> {
+    let query = Query::parse(query, shared.now()).map_err(|error| Refusal(StatusCode::BAD_REQUEST, chain(&error)))?;
+    let not_found = |message| Refusal(StatusCode::NOT_FOUND, message);
+    let entry = shared.pod(namespace, name).ok_or_else(|| not_found(format!("pod {name:?} does not exist\n")))?;
+    let spec = entry.pod.spec.iter();
+    let mut names =
+        spec.flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers)).map(|own| &own.name);
+    if !names.any(|known| known == container) {
+        return Err(not_found(format!("container {container:?} not found in pod {name:?}\n")));
+    }
+    let attempt = attempt(&entry, name, container, query.previous)
+        .map_err(|message| Refusal(StatusCode::BAD_REQUEST, message))?;
+    let log = log_path(shared, &entry.pod, container, attempt.number);
+    let ending = match attempt.running {
+        Some(id) if query.follow => ending(shared, &entry.pod, id).await,
+        _ => None,
+    };
+    let (sender, receiver) = mpsc::channel(BACKLOG);
+    shared.seams.tasks.spawn("container log", logs::stream(log, query, ending, sender));
+    Ok(respond(StatusCode::OK, "text/plain; charset=utf-8", stream_body(receiver)))
+}
+
+fn stream_body(receiver: mpsc::Receiver<io::Result<Bytes>>) -> Body {
+    BodyExt::boxed(Pieces(receiver))
+}
+
+/// A body of what a channel yields.
+struct Pieces(mpsc::Receiver<io::Result<Bytes>>);
+
+impl http_body::Body for Pieces {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut TaskContext<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        self.0.poll_recv(context).map(|piece| piece.map(|piece| piece.map(Frame::data).map_err(BoxError::from)))
+    }
+}
+
+fn log_path(shared: &Shared, pod: &Pod, container: &str, attempt: u32) -> PathBuf {
+    PodDirs::of(pod, &shared.config).logs.join(container).join(format!("{attempt}.log"))
+}
+
+/// Which life of a container is asked for.
+struct Attempt {
+    number: u32,
+    /// The container, if that life goes on.
+    running: Option<ContainerId>,
+}
+
+/// After `kubelet.validateContainerLogStatus` upstream. The attempts count up, so that the file follows from the status.
+fn attempt(entry: &Entry, pod: &str, container: &str, previous: bool) -> Result<Attempt, String> {
+    let waits = |reason: &str| format!("container {container:?} in pod {pod:?} is waiting to start: {reason}");
+    let statuses = [&entry.status.container_statuses, &entry.status.init_container_statuses];
+    let mut statuses = statuses.into_iter().flatten().flatten();
+    let status: &ContainerStatus = statuses
+        .find(|status| status.name == container)
+        .ok_or_else(|| format!("container {container:?} in pod {pod:?} is not available"))?;
+    let state = status.state.clone().unwrap_or_default();
+    let last = status.last_state.as_ref().and_then(|last| last.terminated.as_ref());
+    let last = last.filter(|last| last.container_id.is_some());
+    let current = u32::try_from(status.restart_count).unwrap_or(0);
+    let before = if state.waiting.is_some() { current } else { current.saturating_sub(1) };
+    if previous {
+        let none = format!("previous terminated container {container:?} in pod {pod:?} not found");
+        return last.map(|_| Attempt { number: before, running: None }).ok_or(none);
+    }
+    if state.running.is_some() {
+        let id = status.container_id.as_deref().and_then(|id| id.rsplit_once("://"));
+        return Ok(Attempt { number: current, running: id.map(|(_, id)| ContainerId(id.to_owned())) });
+    }
+    if let Some(ended) = &state.terminated {
+        return match (ended.container_id.is_some(), last) {
+            (true, _) => Ok(Attempt { number: current, running: None }),
+            (false, Some(_)) => Ok(Attempt { number: before, running: None }),
+            (false, None) => Err(format!("container {container:?} in pod {pod:?} is terminated")),
+        };
+    }
+    if last.is_some() {
+        return Ok(Attempt { number: before, running: None });
+    }
+    match state.waiting.and_then(|waiting| waiting.reason).as_deref() {
+        Some("ErrImagePull") => Err(waits("image can't be pulled")),
+        Some("ImagePullBackOff") => Err(waits("trying and failing to pull image")),
+        Some(reason) => Err(waits(reason)),
+        None => Err(format!("container {container:?} in pod {pod:?} is waiting to start - no logs yet")),
+    }
+}
+
+/// How to learn of the end of a running container; none if it has ended meanwhile.
+async fn ending(shared: &Shared, pod: &Pod, container: ContainerId) -> Option<Ending> {
+    let runtime = Arc::clone(&shared.seams.runtime);
+    let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+    let sandboxes = runtime.list().await.ok()?;
+    let own = sandboxes.into_iter().filter(|sandbox| sandbox.spec.pod_uid == uid);
+    let sandbox = own.into_iter().find(|sandbox| sandbox.containers.iter().any(|one| one.id == container))?;
+    Some(Ending { runtime, sandbox: sandbox.spec.id, container })
+}

@@ -1,0 +1,136 @@
+//! What all parts of one kubelet share: settings, seams, the API, and the board of pods.
+//!
+//! Handed down by [`crate::Kubelet`]. The board is written by workers and read by the kubelet's API; it decides nothing.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use client::Client;
+use client::events::{EventType, Recorder};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ObjectReference, Pod, PodStatus};
+
+use crate::config::{KubeletConfig, Seams};
+use crate::container::{ConfigError, Context, Dns};
+use crate::node::Capacity;
+
+/// Shared by everything below one [`crate::Kubelet`].
+pub(crate) struct Shared {
+    pub(crate) config: KubeletConfig,
+    pub(crate) seams: Seams,
+    pub(crate) client: Option<Client>,
+    pub(crate) recorder: Option<Recorder>,
+    pub(crate) capacity: Capacity,
+    board: Mutex<BTreeMap<String, Entry>>,
+}
+
+/// A pod on this node and how it fares.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    pub(crate) pod: Arc<Pod>,
+    pub(crate) status: PodStatus,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        config: KubeletConfig,
+        seams: Seams,
+        client: Option<Client>,
+        recorder: Option<Recorder>,
+        capacity: Capacity,
+    ) -> Self {
+        Self { config, seams, client, recorder, capacity, board: Mutex::default() }
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.seams.clock.now()
+    }
+
+    /// Reports an event, if there is anybody to report to.
+    pub(crate) fn event(&self, subject: &ObjectReference, kind: EventType, reason: &str, message: &str) {
+        if let Some(recorder) = &self.recorder {
+            recorder.event(subject, kind, reason, message);
+        }
+    }
+
+    /// What containers must know about this node; addresses and references of a pod are added by its worker.
+    pub(crate) fn context(&self) -> Context {
+        Context {
+            host_ips: self.config.node_ips.clone(),
+            node_memory: self.capacity.memory_bytes,
+            node_milli_cpu: self.capacity.milli_cpu,
+            seccomp_profiles: self.config.root.join("seccomp"),
+            ..Context::default()
+        }
+    }
+
+    pub(crate) fn dns(&self) -> Dns {
+        Dns { servers: self.config.cluster_dns.clone(), domain: self.config.cluster_domain.clone() }
+    }
+
+    fn board(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {
+        self.board.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes how a pod fares on the board.
+    pub(crate) fn post(&self, uid: &str, pod: Arc<Pod>, status: PodStatus) {
+        self.board().insert(uid.to_owned(), Entry { pod, status });
+    }
+
+    /// Takes a pod off the board.
+    pub(crate) fn unpost(&self, uid: &str) {
+        self.board().remove(uid);
+    }
+
+    /// All pods.
+    pub(crate) fn pods(&self) -> Vec<Entry> {
+        self.board().values().cloned().collect()
+    }
+
+    /// A pod by its name.
+    pub(crate) fn pod(&self, namespace: &str, name: &str) -> Option<Entry> {
+        let named = |entry: &&Entry| {
+            let metadata = &entry.pod.metadata;
+            metadata.namespace.as_deref() == Some(namespace) && metadata.name.as_deref() == Some(name)
+        };
+        self.board().values().filter(named).max_by_key(|entry| entry.pod.metadata.creation_timestamp.clone()).cloned()
+    }
+}
+
+/// An error with all its sources, for a user who sees one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// Why a container could not be made ready to start.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PrepareError {
+    /// What it asks for does not exist or makes no sense.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The API server did not tell.
+    #[error("cannot read {kind} {name:?}")]
+    Fetch {
+        kind: &'static str,
+        name: String,
+        #[source]
+        source: Box<client::ClientError>,
+    },
+    /// A file could not be written.
+    #[error("cannot write {what}")]
+    Write {
+        what: &'static str,
+        #[source]
+        source: std::io::Error,
+    },
+}

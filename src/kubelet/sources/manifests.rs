@@ -1,0 +1,193 @@
+//! Static pods: manifests in a directory.
+//!
+//! After `pkg/kubelet/config/{file,common}.go` upstream: the name gets the node's as a suffix, and the UID is a hash of the
+//! content and the node, so that a changed manifest is another pod.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Container, Pod, Toleration};
+use sha2::{Digest, Sha256};
+
+use super::{HASH, SOURCE};
+use crate::directory::DirectoryWatch;
+
+/// A pod of a manifest.
+#[derive(Debug, Clone)]
+pub(crate) struct StaticPod {
+    /// Hash of its content.
+    pub(crate) uid: String,
+    /// The pod.
+    pub(crate) pod: Arc<Pod>,
+}
+
+/// The directory of manifests.
+pub(crate) struct Manifests {
+    directory: PathBuf,
+    node: String,
+    watch: Option<DirectoryWatch>,
+}
+
+/// A manifest that makes no pod.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ManifestError {
+    #[error("cannot read")]
+    Read(#[from] io::Error),
+    #[error("not valid YAML or JSON")]
+    Syntax(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("not a v1 Pod")]
+    NotAPod,
+    #[error("the pod has no {field}")]
+    Missing { field: &'static str },
+}
+
+impl Manifests {
+    pub(crate) fn new(directory: PathBuf, node: String) -> Self {
+        Self { directory, node, watch: None }
+    }
+
+    /// All pods of the directory, at first at once and then after each change. Cancel safe.
+    pub(crate) async fn next(&mut self) -> Vec<StaticPod> {
+        match &mut self.watch {
+            None => {
+                let directory = self.directory.clone();
+                if let Err(error) = task::blocking(move || fs::create_dir_all(directory)).await {
+                    tracing::error!(%error, "directory of static pods cannot be made");
+                }
+                match DirectoryWatch::new(&self.directory) {
+                    Ok(watch) => self.watch = Some(watch),
+                    Err(error) => {
+                        tracing::error!(%error, "directory of static pods cannot be watched");
+                        return std::future::pending().await;
+                    }
+                }
+            }
+            Some(watch) => {
+                if let Err(error) = watch.changed().await {
+                    tracing::error!(%error, "watch of static pods broke");
+                    return std::future::pending().await;
+                }
+            }
+        }
+        let (directory, node) = (self.directory.clone(), self.node.clone());
+        task::blocking(move || read_all(&directory, &node)).await
+    }
+}
+
+fn read_all(directory: &Path, node: &str) -> Vec<StaticPod> {
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) => {
+            tracing::error!(%error, "directory of static pods cannot be read");
+            return Vec::new();
+        }
+    };
+    let mut paths: Vec<PathBuf> =
+        entries.flatten().map(|entry| entry.path()).filter(|path| is_manifest(path)).collect();
+    paths.sort();
+    let mut pods = Vec::new();
+    for path in paths {
+        let parsed = fs::read(&path).map_err(ManifestError::from).and_then(|text| parse(&text, node));
+        match parsed {
+            Ok(own) => pods.push(own),
+            Err(error) => {
+                let error: &dyn std::error::Error = &error;
+                tracing::error!(manifest = %path.display(), error, "static pod left out");
+            }
+        }
+    }
+    pods
+}
+
+/// Hidden files and editors' leavings are no manifests.
+fn is_manifest(path: &Path) -> bool {
+    let hidden = path.file_name().is_none_or(|name| name.to_string_lossy().starts_with('.'));
+    let known = path.extension().is_some_and(|kind| ["yaml", "yml", "json"].iter().any(|known| kind == *known));
+    known && !hidden && path.is_file()
+}
+
+/// Makes a pod of a manifest.
+pub(super) fn parse(text: &[u8], node: &str) -> Result<StaticPod, ManifestError> {
+    let text = std::str::from_utf8(text).map_err(|error| ManifestError::Syntax(error.into()))?;
+    let value: serde_json::Value =
+        serde_saphyr::from_str(text).map_err(|error| ManifestError::Syntax(error.to_string().into()))?;
+    if value["kind"] != "Pod" || value["apiVersion"] != "v1" {
+        return Err(ManifestError::NotAPod);
+    }
+    let mut pod: Pod = serde_json::from_value(value).map_err(|error| ManifestError::Syntax(error.into()))?;
+    let name =
+        pod.metadata.name.clone().filter(|name| !name.is_empty()).ok_or(ManifestError::Missing { field: "name" })?;
+    let spec = pod.spec.as_mut().ok_or(ManifestError::Missing { field: "spec" })?;
+    if spec.containers.is_empty() {
+        return Err(ManifestError::Missing { field: "containers" });
+    }
+    let uid = hash(text, node);
+    spec.node_name = Some(node.to_owned());
+    spec.tolerations.get_or_insert_default().push(Toleration {
+        operator: Some("Exists".to_owned()),
+        effect: Some("NoExecute".to_owned()),
+        ..Toleration::default()
+    });
+    spec.init_containers.iter_mut().flatten().chain(&mut spec.containers).for_each(default_pull_policy);
+    pod.metadata.name = Some(format!("{name}-{node}"));
+    pod.metadata.namespace.get_or_insert_with(|| "default".to_owned());
+    pod.metadata.uid = Some(uid.clone());
+    let notes = pod.metadata.annotations.get_or_insert_default();
+    notes.insert(HASH.to_owned(), uid.clone());
+    notes.insert(SOURCE.to_owned(), "file".to_owned());
+    Ok(StaticPod { uid, pod: Arc::new(pod) })
+}
+
+/// No API server sets defaults here; the others are known where the fields are read.
+fn default_pull_policy(container: &mut Container) {
+    let image = container.image.as_deref().unwrap_or_default();
+    let last = image.rsplit('/').next().unwrap_or_default();
+    let latest = !image.contains('@') && last.split_once(':').is_none_or(|(_, tag)| tag == "latest");
+    let policy = if latest { "Always" } else { "IfNotPresent" };
+    container.image_pull_policy.get_or_insert_with(|| policy.to_owned());
+}
+
+/// 32 hexadecimal digits, as upstream's UIDs of static pods have.
+fn hash(text: &str, node: &str) -> String {
+    let digest = Sha256::new().chain_update(node).chain_update([0]).chain_update(text).finalize();
+    digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WEB: &str =
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec: {containers: [{name: web, image: web}]}\n";
+
+    #[test]
+    fn a_manifest_becomes_a_pod_of_this_node() {
+        let own = parse(WEB.as_bytes(), "edge").expect("a valid manifest");
+        let metadata = &own.pod.metadata;
+        assert_eq!(metadata.name.as_deref(), Some("web-edge"));
+        assert_eq!(metadata.namespace.as_deref(), Some("default"));
+        assert_eq!(metadata.uid.as_ref(), Some(&own.uid));
+        assert_eq!(own.uid.len(), 32);
+        let spec = own.pod.spec.as_ref().expect("a spec");
+        assert_eq!(spec.node_name.as_deref(), Some("edge"));
+        assert_eq!(spec.containers[0].image_pull_policy.as_deref(), Some("Always"));
+    }
+
+    #[test]
+    fn the_uid_follows_content_and_node() {
+        let uid = |text: &str, node| parse(text.as_bytes(), node).expect("a valid manifest").uid;
+        assert_eq!(uid(WEB, "edge"), uid(WEB, "edge"));
+        assert_ne!(uid(WEB, "edge"), uid(WEB, "other"));
+        assert_ne!(uid(WEB, "edge"), uid(&WEB.replace("image: web", "image: web:2"), "edge"));
+    }
+
+    #[test]
+    fn what_is_no_pod_is_refused() {
+        assert!(matches!(parse(b"kind: Service\napiVersion: v1\n", "edge"), Err(ManifestError::NotAPod)));
+        assert!(matches!(parse(b"a: [", "edge"), Err(ManifestError::Syntax(_))));
+        let nameless = "apiVersion: v1\nkind: Pod\nspec: {containers: [{name: web, image: web}]}\n";
+        assert!(matches!(parse(nameless.as_bytes(), "edge"), Err(ManifestError::Missing { field: "name" })));
+    }
+}
