@@ -5,7 +5,6 @@
 //! It deliberately does not mount anything and does not know which containers use an image. Invariant: what the
 //! index of the [`Store`] names is complete, verified and on disk; everything else below its root is removed.
 
-mod archive;
 mod digest;
 mod document;
 mod layer;
@@ -16,9 +15,7 @@ mod reference;
 mod registry;
 mod store;
 mod unpack;
-mod usage;
 
-pub use archive::{ExportError, ImportError, export, import};
 pub use digest::{Digest, DigestError};
 pub use document::DocumentError;
 pub use layer::LayerError;
@@ -29,4 +26,3 @@ pub use reference::{Reference, ReferenceError};
 pub use registry::{Credentials, RegistryError, RegistryOptions, ResolveError};
 pub use store::{Store, StoreError};
 pub use unpack::{TarError, UnpackError};
-pub use usage::Usage;

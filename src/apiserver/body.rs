@@ -123,10 +123,7 @@ pub(crate) fn conform(
         ApiError::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {text}"))
     };
     if let Some(ty) = schema::lookup(kind.group, kind.version, kind.kind) {
-        let unknown = schema::decode(ty, &mut object).map_err(|error| match error.code {
-            400 => cannot(&error.message),
-            _ => error,
-        })?;
+        let unknown = schema::decode(ty, &mut object)?;
         oddities.extend(unknown.iter().map(ToString::to_string));
     }
     if validation == FieldValidation::Strict && !oddities.is_empty() {

@@ -42,3 +42,6 @@ pub use node::{NodeConnector, NodeError};
 pub use serve::{TlsConfigError, tls_config};
 pub use server::{ApiServer, Body, BoxError, Caller, Config};
 pub use version::VersionInfo;
+
+#[cfg(test)]
+mod tests;

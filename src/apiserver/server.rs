@@ -122,7 +122,8 @@ impl ApiServer {
         if allowed {
             return Ok(());
         }
-        let reason = format!("no relationship found between node {:?} and this object", user.username);
+        let node = user.node_name().unwrap_or_default();
+        let reason = format!("no relationship found between node '{node}' and this object");
         Err(authz::forbidden(user, info, &reason))
     }
 

@@ -120,7 +120,7 @@ impl Events {
             biased;
             () = self.closing.cancelled() => Wake::End,
             () = tokio::time::sleep_until(self.end) => Wake::End,
-            () = tokio::time::sleep_until(self.next_bookmark), if self.bookmarks => Wake::Bookmark,
+            () = tokio::time::sleep_until(self.next_bookmark) => Wake::Bookmark,
             watched = source.next() => Wake::Source(watched),
         })
     }
@@ -136,14 +136,14 @@ impl Events {
                 self.fail(&ApiError::expired("the watch was too slow: list again"));
             }
             Wake::Source(None) => self.source = None,
+            // Also without bookmarks: asking the store again tells it that this watch has seen all until now, so that
+            // its history may go without the watch being late.
             Wake::Bookmark => {
                 self.bookmark();
                 self.next_bookmark = Instant::now() + BOOKMARK_EVERY;
             }
             Wake::End => {
-                if self.bookmarks {
-                    self.bookmark();
-                }
+                self.bookmark();
                 self.source = None;
             }
         }
@@ -151,7 +151,7 @@ impl Events {
 
     fn bookmark(&mut self) {
         let Some(progress) = self.source.as_ref().map(|source| source.progress()) else { return };
-        if progress > self.last_bookmark {
+        if self.bookmarks && progress > self.last_bookmark {
             self.last_bookmark = progress;
             let bookmark = self.renderer.bookmark(&progress.to_string(), None);
             self.ready.push_back(frame("BOOKMARK", bookmark.to_string().as_bytes()));

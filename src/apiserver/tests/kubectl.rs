@@ -1,0 +1,213 @@
+//! Unmodified kubectl binaries against a served instance.
+//!
+//! Every `kubectl.1.NN` beside the `kubectl` of the path is driven through the same steps, and plain `kubectl` if there
+//! are none. Each gets a fresh home, because kubectl keeps discovery there.
+
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::Command;
+
+use super::tls::Served;
+
+/// A kubectl with its own home.
+struct Kubectl {
+    program: PathBuf,
+    home: TempDir,
+    namespace: String,
+}
+
+fn programs() -> Vec<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let plain = std::env::split_paths(&path).map(|directory| directory.join("kubectl")).find(|file| file.is_file());
+    let Some(plain) = plain.and_then(|file| std::fs::canonicalize(file).ok()) else { return Vec::new() };
+    let beside = plain.parent().and_then(|directory| std::fs::read_dir(directory).ok());
+    let mut versioned: Vec<PathBuf> = beside
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|file| file.file_name().is_some_and(|name| name.to_string_lossy().starts_with("kubectl.1.")))
+        .collect();
+    versioned.sort();
+    if versioned.is_empty() { vec![plain] } else { versioned }
+}
+
+impl Kubectl {
+    fn new(program: PathBuf, kubeconfig: &str) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        std::fs::write(home.path().join("config"), kubeconfig).unwrap();
+        let name = program.file_name().unwrap().to_string_lossy().replace('.', "-");
+        Self { program, home, namespace: format!("t-{name}") }
+    }
+
+    fn command(&self, line: &str) -> Command {
+        let mut command = Command::new(&self.program);
+        command.args(line.split_whitespace()).env_clear().env("HOME", self.home.path());
+        command.env("KUBECONFIG", self.home.path().join("config")).env("PATH", "/usr/bin:/bin");
+        command.arg(format!("--namespace={}", self.namespace)).stdin(Stdio::null()).kill_on_drop(true);
+        command
+    }
+
+    async fn output(&self, line: &str) -> Output {
+        let run = self.command(line).output();
+        tokio::time::timeout(Duration::from_secs(60), run).await.expect("kubectl hangs").unwrap()
+    }
+
+    /// What a command prints, which must succeed.
+    async fn run(&self, line: &str) -> String {
+        let output = self.output(line).await;
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{} {line}: {error}", self.program.display());
+        assert!(!error.contains("couldn't get"), "{} {line}: {error}", self.program.display());
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// What a command complains about, which must fail.
+    async fn fail(&self, line: &str) -> String {
+        let output = self.output(line).await;
+        assert!(!output.status.success(), "{} {line} succeeded", self.program.display());
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    async fn has(&self, line: &str, words: &[&str]) {
+        let text = self.run(line).await;
+        for word in words {
+            assert!(text.contains(word), "{} {line}: no {word:?} in {text}", self.program.display());
+        }
+    }
+
+    fn file(&self, name: &str, content: &Value) -> String {
+        let path = self.home.path().join(name);
+        std::fs::write(&path, content.to_string()).unwrap();
+        path.display().to_string()
+    }
+}
+
+fn pod(image: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "web", "labels": { "app": "web" } },
+        "spec": { "containers": [{ "name": "web", "image": image, "env": [{ "name": "A", "value": "1" }] }] },
+    })
+}
+
+async fn creates(kubectl: &Kubectl) {
+    let namespace = kubectl.namespace.clone();
+    kubectl.has(&format!("create namespace {namespace}"), &["created"]).await;
+    kubectl.has("create configmap settings --from-literal=a=b", &["configmap/settings created"]).await;
+    kubectl.has("create secret generic token --from-literal=t=s", &["secret/token created"]).await;
+    kubectl.has("get secret token -o jsonpath={.data.t}", &["cw=="]).await;
+    kubectl.has("create serviceaccount robot", &["serviceaccount/robot created"]).await;
+    let file = kubectl.file("pod.json", &pod("busybox:1"));
+    kubectl.has(&format!("create -f {file}"), &["pod/web created"]).await;
+    assert!(kubectl.fail(&format!("create -f {file}")).await.contains("AlreadyExists"));
+    let typo = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "typo" },
+        "spec": { "containers": [{ "name": "c", "imagee": "x", "image": "y" }] },
+    });
+    let file = kubectl.file("typo.json", &typo);
+    assert!(kubectl.fail(&format!("create -f {file}")).await.contains("imagee"));
+    let list = json!({ "apiVersion": "v1", "kind": "List", "items": [
+        { "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "one" } },
+        { "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "two" } },
+    ]});
+    let file = kubectl.file("list.json", &list);
+    kubectl.has(&format!("create -f {file}"), &["configmap/one created", "configmap/two created"]).await;
+    kubectl.has("run runner --image=busybox:1 --restart=Never", &["pod/runner created"]).await;
+}
+
+async fn shows(kubectl: &Kubectl) {
+    kubectl.has("version", &["v1.36"]).await;
+    kubectl.has("api-resources", &["pods", "po", "configmaps", "leases", "coordination.k8s.io/v1"]).await;
+    kubectl.has("get pods", &["NAME", "READY", "STATUS", "web", "0/1", "Pending"]).await;
+    kubectl.has("get po -o wide", &["NODE", "NOMINATED NODE"]).await;
+    kubectl.has("get pods -A --show-labels", &["NAMESPACE", "app=web"]).await;
+    kubectl.has("get pods -l app=web -o name", &["pod/web"]).await;
+    kubectl.has("get pod web -o yaml", &["image: busybox:1", "restartPolicy: Always"]).await;
+    kubectl.has("get pod web -o json", &["\"resourceVersion\""]).await;
+    kubectl.has("get all", &["web"]).await;
+    kubectl.has("get pods --sort-by=.metadata.name", &["web"]).await;
+    kubectl.has("get namespaces", &["kube-system", "Active"]).await;
+    kubectl.has("get configmap,secret", &["configmap/settings", "secret/token"]).await;
+    kubectl.has("describe pod web", &["Image:", "busybox:1", "Status:", "Pending"]).await;
+    kubectl.has("describe configmap settings", &["Data"]).await;
+    assert!(kubectl.fail("get pod none").await.contains("Error from server (NotFound): pods \"none\" not found"));
+    assert!(kubectl.fail("get things").await.contains("the server doesn't have a resource type"));
+}
+
+async fn changes(kubectl: &Kubectl) {
+    kubectl.has("label pod web tier=front", &["labeled"]).await;
+    kubectl.has("annotate pod web note=hello", &["annotated"]).await;
+    kubectl.has("get pod web -o jsonpath={.metadata.labels.tier}{.metadata.annotations.note}", &["fronthello"]).await;
+    let config = |value: &str| json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "applied" }, "data": { "k": value } });
+    let (first, second) = (kubectl.file("a.json", &config("1")), kubectl.file("b.json", &config("2")));
+    kubectl.has(&format!("apply -f {first}"), &["configmap/applied created"]).await;
+    kubectl.has(&format!("apply -f {first}"), &["configmap/applied unchanged"]).await;
+    kubectl.has(&format!("apply -f {second}"), &["configmap/applied configured"]).await;
+    kubectl.has("get configmap applied -o jsonpath={.data.k}", &["2"]).await;
+    let mut applied = pod("busybox:1");
+    applied["metadata"]["name"] = json!("applied");
+    let first = kubectl.file("c.json", &applied);
+    applied["spec"]["containers"][0]["image"] = json!("busybox:2");
+    let second = kubectl.file("d.json", &applied);
+    kubectl.has(&format!("apply -f {first}"), &["pod/applied created"]).await;
+    kubectl.has(&format!("apply -f {first}"), &["pod/applied unchanged"]).await;
+    kubectl.has(&format!("apply -f {second}"), &["pod/applied configured"]).await;
+    kubectl.has("get pod applied -o jsonpath={.spec.containers[0].image}", &["busybox:2"]).await;
+    kubectl.has("patch configmap applied -p {\"data\":{\"k\":\"3\"}}", &["patched"]).await;
+}
+
+/// `get -w` prints what happens while it runs.
+async fn watches(kubectl: &Kubectl) {
+    let mut child = kubectl.command("get configmaps -w -o name").stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut saw = async |wanted: &str| {
+        let reading = async {
+            while let Some(line) = lines.next_line().await.unwrap() {
+                if line.contains(wanted) {
+                    return;
+                }
+            }
+            panic!("get -w ended without {wanted}");
+        };
+        tokio::time::timeout(Duration::from_secs(60), reading).await.expect("get -w does not show it");
+    };
+    saw("configmap/settings").await;
+    kubectl.run("create configmap later").await;
+    saw("configmap/later").await;
+    child.kill().await.unwrap();
+}
+
+async fn deletes(kubectl: &Kubectl) {
+    kubectl.has("delete pod web", &["deleted"]).await;
+    assert!(kubectl.fail("get pod web").await.contains("NotFound"));
+    kubectl.has("delete configmap settings one two", &["\"settings\"", "\"one\"", "\"two\""]).await;
+    kubectl.has("delete pods --all --now", &["\"runner\"", "\"applied\""]).await;
+    kubectl.has("get pods", &[]).await;
+}
+
+async fn drive(program: &Path, kubeconfig: &str) {
+    let kubectl = Kubectl::new(program.to_owned(), kubeconfig);
+    creates(&kubectl).await;
+    shows(&kubectl).await;
+    changes(&kubectl).await;
+    watches(&kubectl).await;
+    deletes(&kubectl).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kubectl_of_every_version_works() {
+    let programs = programs();
+    if programs.is_empty() {
+        eprintln!("SKIP kubectl_of_every_version_works: no kubectl in the path");
+        return;
+    }
+    let served = Served::start().await;
+    for program in programs {
+        drive(&program, &served.kubeconfig()).await;
+    }
+    served.stop().await;
+}

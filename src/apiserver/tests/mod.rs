@@ -1,0 +1,10 @@
+//! The server as its clients see it: every test goes through [`ApiServer::handle`] or a TLS connection.
+
+mod exchanges;
+mod kubectl;
+mod pki;
+mod rows;
+mod tls;
+mod verbs;
+mod watch;
+mod world;
