@@ -7,4 +7,6 @@ pub mod container;
 #[cfg(feature = "image")]
 pub mod image;
 pub mod protocol;
+#[cfg(feature = "compile")]
+pub mod seccomp;
 pub mod sys;

@@ -7,11 +7,13 @@
 //! It deliberately never moves processes by itself, never writes outside the group and the `cgroup.subtree_control`
 //! files above it, and does not talk to systemd. Invariant: every operation may be repeated.
 
+mod devices;
 mod group;
 mod host;
 mod limits;
 mod stats;
 
+pub use devices::{DeviceKind, DeviceRule};
 pub use group::{Group, Joins};
 pub use host::{Controller, Hierarchies, Unified, V1};
 pub use limits::Limits;

@@ -16,6 +16,7 @@ use super::identity;
 use super::mounts;
 use super::program;
 use super::run::{Launch, find, set_namespaces};
+use super::target::locate;
 use super::{Namespaces, Place, Script, Step, channel};
 use crate::sys::clone::end;
 use crate::sys::exec::{Argv, execve};
@@ -135,6 +136,7 @@ impl<'a> Child<'a> {
             | Step::Symlink { .. }
             | Step::Mask { .. }
             | Step::ReadOnly { .. }
+            | Step::Seal { .. }
             | Step::ReadOnlyRoot
             | Step::Pivot => self.mount_step(step),
             Step::Terminal { bind_console, uid } => self.terminal(*bind_console, *uid),
@@ -190,7 +192,8 @@ impl<'a> Child<'a> {
             Step::Symlink { target, path } => mounts::symlink(self.root()?, target, path),
             Step::Mask { path } => mounts::mask(self.root()?, path),
             Step::ReadOnly { path } => mounts::make_read_only(self.root()?, path),
-            Step::ReadOnlyRoot => mounts::make_root_read_only(self.root()?),
+            Step::Seal { path } => mounts::seal(locate(self.root()?, path)?.as_fd()),
+            Step::ReadOnlyRoot => mounts::seal(self.root()?),
             Step::Pivot => mounts::pivot(self.root()?),
             _ => Err(Errno::INVAL),
         }

@@ -170,9 +170,9 @@ pub(super) fn make_read_only(root: BorrowedFd<'_>, path: &CStr) -> Result<(), Er
     attach_at(clone.as_fd(), target.as_fd())
 }
 
-/// Makes the root mount read-only, and none below.
-pub(super) fn make_root_read_only(root: BorrowedFd<'_>) -> Result<(), Errno> {
-    mount_setattr(root, MountChange { set: READ_ONLY, ..MountChange::default() })
+/// Makes a mount read-only, and none below.
+pub(super) fn seal(mount: BorrowedFd<'_>) -> Result<(), Errno> {
+    mount_setattr(mount, MountChange { set: READ_ONLY, ..MountChange::default() })
 }
 
 fn clone_mount(of: BorrowedFd<'_>, recursive: bool) -> Result<OwnedFd, Errno> {

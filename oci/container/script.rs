@@ -254,6 +254,11 @@ pub enum Step {
         /// Which one.
         path: CString,
     },
+    /// Makes the mount at a path read-only, without what is mounted below it.
+    Seal {
+        /// Which one.
+        path: CString,
+    },
     /// Makes the root mount itself read-only.
     ReadOnlyRoot,
     /// Makes the root the root of the namespace and drops everything outside.
@@ -289,7 +294,7 @@ pub enum Step {
         /// The name.
         name: Vec<u8>,
     },
-    /// Changes the working directory, creating it if it is absent, and proves that it is inside the root.
+    /// Changes the working directory, which must exist, and proves that it is inside the root.
     WorkingDirectory {
         /// Which one.
         path: CString,
@@ -352,6 +357,7 @@ impl Step {
             Self::NewCgroupNamespace => "new cgroup namespace",
             Self::Mask { .. } => "mask path",
             Self::ReadOnly { .. } => "make path read-only",
+            Self::Seal { .. } => "make mount read-only",
             Self::ReadOnlyRoot => "make root read-only",
             Self::Pivot => "pivot root",
             Self::Sysctl { .. } => "set kernel parameter",

@@ -2,17 +2,31 @@
 //!
 //! Pure: what it needs to know of the host is in [`HostFacts`], what it needs from the host is in
 //! [`Compiled::descriptors`], to be opened by the caller in that order (see [`open`]). It refuses what the interpreter
-//! cannot do, by the name of the property, and never ignores it silently.
+//! cannot do, by the name of the property, and never ignores it silently. Limits of control groups are not part of a
+//! script: see [`limits`].
 
+mod credentials;
+pub mod defaults;
+mod devices;
 mod facts;
+mod limits;
+mod mounts;
+mod open;
+mod supported;
+#[cfg(test)]
+mod tests;
 
-use std::path::PathBuf;
+use std::ffi::CString;
+use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{Process, Spec};
+use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
 
-pub use facts::HostFacts;
+pub use facts::{FactsError, HostFacts};
+pub use limits::{device_rules, limits};
+pub use open::{OpenError, open};
 
-use super::Script;
+use super::rootfs::Recursive;
+use super::{Fd, Namespaces, Program, Script, Step};
 
 /// Something that the caller opens and hands over with the script.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +38,7 @@ pub enum Descriptor {
         /// Which one.
         path: PathBuf,
         /// Whether with the mounts below it.
-        recursive: super::rootfs::Recursive,
+        recursive: Recursive,
         /// Whether it must pass mounts back to the host: [`super::rootfs::require_shared`].
         shared: bool,
     },
@@ -46,6 +60,9 @@ pub struct Compiled {
     pub script: Script,
     /// What the script's places mean, in order.
     pub descriptors: Vec<Descriptor>,
+    /// What the places after those mean: clones, with everything below, of these paths in the mount namespace of the
+    /// process that calls [`super::start`], which opens them itself by [`super::rootfs::clone_host_path`].
+    pub starter_paths: Vec<PathBuf>,
     /// What the host cannot do, and what follows from it.
     pub warnings: Vec<String>,
 }
@@ -75,20 +92,280 @@ pub enum CompileError {
     },
 }
 
+impl CompileError {
+    fn invalid(property: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self::Invalid { property: property.into(), reason: reason.into() }
+    }
+
+    fn unsupported(property: impl Into<String>) -> Self {
+        Self::Unsupported { property: property.into() }
+    }
+}
+
 /// Compiles a container.
+///
+/// Namespaces that the configuration names without a path are made; those with a path are joined; those that it does
+/// not name are the starting process's. It must have mounts of its own.
 ///
 /// # Errors
 /// When the configuration is wrong or asks for what is not provided.
-pub fn compile(spec: &Spec, _host: &HostFacts) -> Result<Compiled, CompileError> {
-    let _ = spec;
-    Err(CompileError::Unsupported { property: "process".to_owned() })
+pub fn compile(spec: &Spec, host: &HostFacts) -> Result<Compiled, CompileError> {
+    supported::check(spec)?;
+    let process = spec.process().as_ref().ok_or(CompileError::Missing { property: "process" })?;
+    let linux = spec.linux().as_ref().ok_or(CompileError::Missing { property: "linux" })?;
+    let mut writer = Writer::new(host);
+    writer.namespaces(spec)?;
+    writer.steps.extend([Step::NewSession, Step::IsolateMounts]);
+    let mount = writer.need(Descriptor::Rootfs);
+    writer.steps.push(Step::Root { mount });
+    writer.host_names(spec)?;
+    writer.mounts(spec)?;
+    writer.devices(spec)?;
+    writer.terminal(process);
+    writer.directory(process.cwd(), "process.cwd")?;
+    writer.groups();
+    writer.steps.push(Step::AwaitJoins);
+    if let Some(step) = writer.cgroup_namespace.take() {
+        writer.steps.push(step);
+    }
+    writer.cgroup_mounts(spec)?;
+    writer.sysctls(spec)?;
+    writer.oom_score(process);
+    writer.hidden_paths(linux)?;
+    if spec.root().as_ref().is_some_and(|root| root.readonly().unwrap_or(false)) {
+        writer.steps.push(Step::ReadOnlyRoot);
+    }
+    writer.steps.push(Step::Pivot);
+    writer.identity(process, linux.seccomp().as_ref())?;
+    writer.finish(process)
 }
 
-/// Compiles a further process of a container that was made of `spec`.
+/// Compiles a further process of a running container that was made of `spec`: its namespaces, groups and filter are
+/// those of the container, everything else is said by `process`.
 ///
 /// # Errors
 /// When the process is wrong or asks for what is not provided.
-pub fn compile_exec(spec: &Spec, process: &Process, _host: &HostFacts) -> Result<Compiled, CompileError> {
-    let _ = (spec, process);
-    Err(CompileError::Unsupported { property: "process".to_owned() })
+pub fn compile_exec(spec: &Spec, process: &Process, host: &HostFacts) -> Result<Compiled, CompileError> {
+    supported::check_process(process)?;
+    let mut writer = Writer::new(host);
+    let kinds =
+        Namespaces::MOUNT.with(Namespaces::CGROUP).with(Namespaces::UTS).with(Namespaces::IPC).with(Namespaces::NET);
+    writer.steps.extend([Step::JoinTarget { kinds }, Step::NewSession]);
+    if process.terminal().unwrap_or(false) {
+        writer.steps.push(Step::Terminal { bind_console: false, uid: process.user().uid() });
+    }
+    writer.groups();
+    writer.steps.push(Step::AwaitJoins);
+    writer.oom_score(process);
+    let seccomp = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+    writer.identity(process, seccomp)?;
+    writer.finish(process)
+}
+
+const STARTER_BASE: u16 = 0x8000;
+
+/// A script in the making.
+struct Writer<'h> {
+    host: &'h HostFacts,
+    new: Namespaces,
+    pid_namespace: Option<Fd>,
+    /// What takes place once the process is in its groups.
+    cgroup_namespace: Option<Step>,
+    born_in: Option<Fd>,
+    joins: Vec<Fd>,
+    steps: Vec<Step>,
+    descriptors: Vec<Descriptor>,
+    starter_paths: Vec<PathBuf>,
+    warnings: Vec<String>,
+}
+
+impl<'h> Writer<'h> {
+    fn new(host: &'h HostFacts) -> Self {
+        Self {
+            host,
+            new: Namespaces::default(),
+            pid_namespace: None,
+            cgroup_namespace: None,
+            born_in: None,
+            joins: Vec::new(),
+            steps: Vec::new(),
+            descriptors: Vec::new(),
+            starter_paths: Vec::new(),
+            warnings: Vec::new(),
+        }
+    }
+
+    /// The place of a descriptor that the caller will open.
+    fn need(&mut self, descriptor: Descriptor) -> Fd {
+        let index = u16::try_from(self.descriptors.len()).expect("a configuration has fewer mounts than 65536");
+        self.descriptors.push(descriptor);
+        Fd(index)
+    }
+
+    /// The place of a descriptor that the starting process will open: counted from [`STARTER_BASE`] until it is known how
+    /// many descriptors there are.
+    fn need_from_starter(&mut self, path: PathBuf) -> Fd {
+        let index = u16::try_from(self.starter_paths.len()).expect("a configuration has fewer mounts than 32768");
+        self.starter_paths.push(path);
+        Fd(STARTER_BASE + index)
+    }
+
+    /// Moves the places of the starting process's descriptors to behind all others.
+    fn settle_starter_paths(&mut self) {
+        let first = u16::try_from(self.descriptors.len()).expect("a configuration has fewer mounts than 32768");
+        for step in &mut self.steps {
+            if let Step::Attach { mount, .. } = step
+                && mount.0 >= STARTER_BASE
+            {
+                mount.0 = mount.0 - STARTER_BASE + first;
+            }
+        }
+    }
+
+    fn namespaces(&mut self, spec: &Spec) -> Result<(), CompileError> {
+        let listed = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
+        for namespace in listed.into_iter().flatten() {
+            let kind = kind_of(namespace.typ())?;
+            match namespace.path() {
+                None if kind == Namespaces::CGROUP => self.cgroup_namespace = Some(Step::NewCgroupNamespace),
+                None => self.new = self.new.with(kind),
+                Some(_) if kind == Namespaces::MOUNT => {
+                    return Err(CompileError::unsupported("linux.namespaces: path of a mount namespace"));
+                }
+                Some(path) => self.joined_namespace(kind, path),
+            }
+        }
+        if self.new.contains(Namespaces::MOUNT) {
+            Ok(())
+        } else {
+            Err(CompileError::invalid("linux.namespaces", "a container needs a mount namespace of its own"))
+        }
+    }
+
+    fn joined_namespace(&mut self, kind: Namespaces, path: &Path) {
+        let namespace = self.need(Descriptor::Namespace { path: path.to_owned() });
+        match kind {
+            Namespaces::PID => self.pid_namespace = Some(namespace),
+            Namespaces::CGROUP => self.cgroup_namespace = Some(Step::Join { namespace, kind }),
+            _ => self.steps.push(Step::Join { namespace, kind }),
+        }
+    }
+
+    fn host_names(&mut self, spec: &Spec) -> Result<(), CompileError> {
+        let own = self.new.contains(Namespaces::UTS);
+        let names = [("hostname", spec.hostname()), ("domainname", spec.domainname())];
+        for (property, name) in names {
+            let Some(name) = name.as_ref().filter(|name| !name.is_empty()) else { continue };
+            if !own {
+                return Err(CompileError::invalid(property, "cannot be set without a UTS namespace of its own"));
+            }
+            let name = name.as_bytes().to_vec();
+            self.steps.push(if property == "hostname" { Step::HostName { name } } else { Step::DomainName { name } });
+        }
+        Ok(())
+    }
+
+    /// Descriptors of the groups. v1 joins are issued by the parent and overlap with the mounts.
+    fn groups(&mut self) {
+        if self.host.cgroups.v2.is_some() {
+            self.born_in = Some(self.need(Descriptor::GroupV2));
+        }
+        for index in 0..self.host.cgroups.used_v1().count() {
+            let fd = self.need(Descriptor::GroupV1(index));
+            self.joins.push(fd);
+        }
+    }
+
+    fn terminal(&mut self, process: &Process) {
+        if process.terminal().unwrap_or(false) {
+            self.steps.push(Step::Terminal { bind_console: true, uid: process.user().uid() });
+        }
+    }
+
+    fn directory(&mut self, path: &Path, property: &str) -> Result<(), CompileError> {
+        if path != Path::new("/") {
+            let path = absolute(path, property)?;
+            self.steps.push(Step::Directory { path, mode: 0o755 });
+        }
+        Ok(())
+    }
+
+    fn sysctls(&mut self, spec: &Spec) -> Result<(), CompileError> {
+        let Some(sysctls) = spec.linux().as_ref().and_then(|linux| linux.sysctl().as_ref()) else { return Ok(()) };
+        let listed: Vec<LinuxNamespaceType> = spec
+            .linux()
+            .iter()
+            .flat_map(|linux| linux.namespaces().iter().flatten())
+            .map(|namespace| namespace.typ())
+            .collect();
+        let mut sorted: Vec<_> = sysctls.iter().collect();
+        sorted.sort();
+        for (name, value) in sorted {
+            // As sysctl(8): whichever of dot and slash comes first separates.
+            let slashes = name.find(['.', '/']).is_some_and(|at| name.as_bytes()[at] == b'/');
+            let path = if slashes { name.clone() } else { name.replace('.', "/") };
+            supported::check_sysctl(&path, &listed)?;
+            let path = c_string(path, "linux.sysctl")?;
+            self.steps.push(Step::Sysctl { path, value: value.clone().into_bytes() });
+        }
+        Ok(())
+    }
+
+    fn oom_score(&mut self, process: &Process) {
+        if let Some(value) = process.oom_score_adj() {
+            self.steps.push(Step::OomScore { value });
+        }
+    }
+
+    fn finish(mut self, process: &Process) -> Result<Compiled, CompileError> {
+        let args = process.args().as_ref().filter(|args| !args.is_empty());
+        let args = args.ok_or(CompileError::Missing { property: "process.args" })?;
+        let strings = |list: &[String], property| -> Result<Vec<CString>, CompileError> {
+            list.iter().map(|string| c_string(string.as_str(), property)).collect()
+        };
+        let program = Program {
+            args: strings(args, "process.args")?,
+            env: strings(process.env().as_deref().unwrap_or_default(), "process.env")?,
+        };
+        self.settle_starter_paths();
+        let script = Script {
+            version: Script::VERSION,
+            new: self.new,
+            pid_namespace: self.pid_namespace,
+            born_in: self.born_in,
+            joins: self.joins,
+            steps: self.steps,
+            program,
+        };
+        let Self { descriptors, starter_paths, warnings, .. } = self;
+        Ok(Compiled { script, descriptors, starter_paths, warnings })
+    }
+}
+
+fn kind_of(kind: LinuxNamespaceType) -> Result<Namespaces, CompileError> {
+    match kind {
+        LinuxNamespaceType::Mount => Ok(Namespaces::MOUNT),
+        LinuxNamespaceType::Cgroup => Ok(Namespaces::CGROUP),
+        LinuxNamespaceType::Uts => Ok(Namespaces::UTS),
+        LinuxNamespaceType::Ipc => Ok(Namespaces::IPC),
+        LinuxNamespaceType::Pid => Ok(Namespaces::PID),
+        LinuxNamespaceType::Network => Ok(Namespaces::NET),
+        LinuxNamespaceType::User | LinuxNamespaceType::Time => {
+            Err(CompileError::unsupported(format!("linux.namespaces: {kind}")))
+        }
+    }
+}
+
+fn c_string(string: impl Into<Vec<u8>>, property: &str) -> Result<CString, CompileError> {
+    CString::new(string).map_err(|_| CompileError::invalid(property, "contains a zero byte"))
+}
+
+/// A path of the container. It need not be clean: the child resolves it below the root, whatever it says.
+fn absolute(path: &Path, property: &str) -> Result<CString, CompileError> {
+    use std::os::unix::ffi::OsStrExt as _;
+    if path.is_absolute() {
+        c_string(path.as_os_str().as_bytes(), property)
+    } else {
+        Err(CompileError::invalid(property, format!("{} is not an absolute path", path.display())))
+    }
 }

@@ -1,0 +1,63 @@
+//! Limits of a configuration, for the container's group.
+
+use oci_spec::runtime::{LinuxDeviceType, LinuxResources};
+
+use super::CompileError;
+use crate::cgroup::{DeviceKind, DeviceRule, Limits};
+
+/// The limits among a configuration's `linux.resources`.
+///
+/// # Errors
+/// When it asks for limits that are not provided.
+pub fn limits(resources: &LinuxResources) -> Result<Limits, CompileError> {
+    let refused = [
+        ("linux.resources.blockIO", resources.block_io().is_some()),
+        ("linux.resources.hugepageLimits", resources.hugepage_limits().as_ref().is_some_and(|list| !list.is_empty())),
+        ("linux.resources.network", resources.network().is_some()),
+        ("linux.resources.rdma", resources.rdma().as_ref().is_some_and(|map| !map.is_empty())),
+        ("linux.resources.unified", resources.unified().as_ref().is_some_and(|map| !map.is_empty())),
+    ];
+    if let Some((property, _)) = refused.iter().find(|(_, present)| *present) {
+        return Err(CompileError::unsupported(*property));
+    }
+    let mut limits = Limits { pids: resources.pids().as_ref().map(|pids| pids.limit()), ..Limits::default() };
+    if let Some(cpu) = resources.cpu() {
+        if cpu.cpus().as_ref().is_some_and(|list| !list.is_empty()) {
+            return Err(CompileError::unsupported("linux.resources.cpu.cpus"));
+        }
+        limits.cpu_shares = cpu.shares();
+        limits.cpu_quota = cpu.quota();
+        limits.cpu_period = cpu.period();
+    }
+    if let Some(memory) = resources.memory() {
+        limits.memory = memory.limit();
+        limits.memory_and_swap = memory.swap();
+    }
+    Ok(limits)
+}
+
+/// The device rules among a configuration's `linux.resources`, in their order.
+///
+/// # Errors
+/// When a rule has a number that no device has.
+pub fn device_rules(resources: &LinuxResources) -> Result<Vec<DeviceRule>, CompileError> {
+    let number = |number: Option<i64>| match number {
+        None | Some(-1) => Ok(None),
+        Some(number) => u32::try_from(number)
+            .map(Some)
+            .map_err(|_| CompileError::invalid("linux.resources.devices", format!("{number} is no device number"))),
+    };
+    let rules = resources.devices().iter().flatten().map(|rule| {
+        let kind = match rule.typ() {
+            None | Some(LinuxDeviceType::A) => DeviceKind::All,
+            Some(LinuxDeviceType::B) => DeviceKind::Block,
+            Some(LinuxDeviceType::C | LinuxDeviceType::U) => DeviceKind::Character,
+            Some(LinuxDeviceType::P) => {
+                return Err(CompileError::invalid("linux.resources.devices", "a fifo is no device"));
+            }
+        };
+        let access = rule.access().clone().unwrap_or_else(|| "rwm".to_owned());
+        Ok(DeviceRule { allow: rule.allow(), kind, major: number(rule.major())?, minor: number(rule.minor())?, access })
+    });
+    rules.collect()
+}

@@ -1,0 +1,67 @@
+//! Opens what a script needs. The one part of compiling that touches the host, and nothing stays on it.
+
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::PathBuf;
+
+use super::Descriptor;
+use crate::cgroup::Joins;
+use crate::container::rootfs::{self, RootfsError};
+
+/// Why a descriptor could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A path of the host.
+    #[error(transparent)]
+    Rootfs(#[from] RootfsError),
+    /// A namespace.
+    #[error("cannot open namespace {}", path.display())]
+    Namespace {
+        /// Where it should be.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The caller has not given what the script needs.
+    #[error("the script needs {descriptor:?}, which was not given")]
+    NotGiven {
+        /// What is missing.
+        descriptor: Descriptor,
+    },
+    /// The process has too many descriptors open.
+    #[error("cannot duplicate a descriptor")]
+    Duplicate(#[source] io::Error),
+}
+
+/// Opens all descriptors of a script, in its order. Must run in the host's mount namespace.
+///
+/// # Errors
+/// When something does not exist, or was not given.
+pub fn open(descriptors: &[Descriptor], rootfs: Option<OwnedFd>, joins: &Joins) -> Result<Vec<OwnedFd>, OpenError> {
+    let mut rootfs = rootfs;
+    descriptors
+        .iter()
+        .map(|descriptor| {
+            let not_given = || OpenError::NotGiven { descriptor: descriptor.clone() };
+            match descriptor {
+                Descriptor::Rootfs => rootfs.take().ok_or_else(not_given),
+                Descriptor::HostPath { path, recursive, shared } => {
+                    if *shared {
+                        rootfs::require_shared(path)?;
+                    }
+                    Ok(rootfs::clone_host_path(path, *recursive)?)
+                }
+                Descriptor::Namespace { path } => std::fs::File::open(path)
+                    .map(OwnedFd::from)
+                    .map_err(|source| OpenError::Namespace { path: path.clone(), source }),
+                Descriptor::GroupV2 => duplicate(joins.v2.as_ref().ok_or_else(not_given)?),
+                Descriptor::GroupV1(index) => duplicate(joins.v1.get(*index).ok_or_else(not_given)?),
+            }
+        })
+        .collect()
+}
+
+fn duplicate(descriptor: &OwnedFd) -> Result<OwnedFd, OpenError> {
+    descriptor.as_fd().try_clone_to_owned().map_err(OpenError::Duplicate)
+}
