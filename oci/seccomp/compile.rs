@@ -196,12 +196,17 @@ fn alternatives(conditions: &[LinuxSeccompArg]) -> Vec<Vec<LinuxSeccompArg>> {
 
 /// Cuts all numbers into ranges, each given by its first number.
 fn ranges(rules: &BTreeMap<u32, Vec<Rule>>, default: u32) -> Vec<(u32, Treatment)> {
-    let mut found = vec![(0, Treatment::Always(default))];
-    let mut push = |start: u32, treatment: Treatment| match found.last_mut() {
-        Some((_, last)) if *last == treatment => {}
-        Some((first, last)) if *first == start => *last = treatment,
-        _ => found.push((start, treatment)),
+    let mut found: Vec<(u32, Treatment)> = Vec::new();
+    let mut push = |start: u32, treatment: Treatment| {
+        // What ends where the next one begins was empty.
+        if found.last().is_some_and(|(first, _)| *first == start) {
+            found.pop();
+        }
+        if found.last().is_none_or(|(_, last)| *last != treatment) {
+            found.push((start, treatment));
+        }
     };
+    push(0, Treatment::Always(default));
     for (number, rules) in rules {
         let unconditional = rules.iter().find(|rule| rule.conditions.is_empty());
         let treatment = match unconditional {

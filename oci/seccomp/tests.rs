@@ -225,14 +225,14 @@ fn profile() -> impl Strategy<Value = LinuxSeccomp> {
         (LinuxSeccompAction::ScmpActLog, 0),
         (LinuxSeccompAction::ScmpActKillProcess, 0),
     ];
-    let names = prop::collection::vec(0..numbers::TABLE.len(), 1..60);
+    let names = prop::collection::vec(0..numbers::TABLE.len(), 1..20);
     let rule =
         (names, prop::sample::select(actions.clone()), conditions()).prop_map(|(names, (action, errno), args)| {
             let names: Vec<String> = names.into_iter().map(|row| numbers::TABLE[row].0.to_owned()).collect();
             LinuxSyscallBuilder::default().names(names).action(action).errno_ret(errno).args(args).build().unwrap()
         });
     let architectures = prop::sample::subsequence(vec![Arch::ScmpArchX86, Arch::ScmpArchX32], 0..=2);
-    (prop::collection::vec(rule, 0..12), prop::sample::select(actions), architectures).prop_map(
+    (prop::collection::vec(rule, 0..6), prop::sample::select(actions), architectures).prop_map(
         |(rules, (action, errno), architectures)| {
             LinuxSeccompBuilder::default()
                 .default_action(action)
@@ -256,8 +256,10 @@ fn call() -> impl Strategy<Value = Call> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     #[test]
-    fn a_program_decides_as_its_profile_says(profile in profile(), calls in prop::collection::vec(call(), 200)) {
+    fn a_program_decides_as_its_profile_says(profile in profile(), calls in prop::collection::vec(call(), 100)) {
         let filter = compile(&profile, Architecture::X86_64).unwrap();
         for call in calls {
             prop_assert_eq!(interpret(&filter.program, &call), expected(&profile, &call), "{:?}", call);
