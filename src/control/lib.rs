@@ -4,7 +4,10 @@
 //! consists of a pure decision over a snapshot and a thin shell that feeds it from informers and carries out what it
 //! decides. Invariant: none keeps state that it could not rebuild from the API after a crash.
 
+pub mod expiry;
 pub mod namespace;
+pub mod node;
+pub mod podgc;
 pub mod scheduler;
 pub mod serviceaccount;
 
@@ -31,6 +34,9 @@ impl Controllers {
         let nodes: Informer<Node> = Informer::spawn(client, tasks, Scope::Cluster, ListOptions::default());
         serviceaccount::spawn(client, tasks, &namespaces, config.root_ca);
         namespace::spawn(client, clock, tasks, &namespaces, &pods);
+        node::spawn(client, clock, tasks, &nodes);
+        podgc::spawn(client, clock, tasks, &nodes, &pods);
+        expiry::spawn(client, clock, tasks);
         scheduler::spawn(client, clock, tasks, pods, nodes);
         Self
     }
