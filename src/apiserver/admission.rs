@@ -14,6 +14,7 @@ use crate::storage;
 
 /// Namespaces without which a cluster does not work.
 const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
+const RESTRICTED: &str = "node-restriction.kubernetes.io";
 const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// A new object, its namespace set; changes it and may refuse it.
@@ -34,11 +35,24 @@ pub(crate) async fn create(call: &Call, object: &mut Value) -> Result<(), ApiErr
 /// The next state of an object.
 pub(crate) fn update(call: &Call, new: &Value, old: &Value) -> Result<(), ApiError> {
     let Some(node) = restricted_node(call) else { return Ok(()) };
-    if is_core(call, "nodes") && call.request.subresource.is_empty() && new["spec"]["taints"] != old["spec"]["taints"] {
-        let text = format!("node {node:?} is not allowed to modify taints");
-        return Err(ApiError::forbidden("", "nodes", meta(new, "name"), &text));
+    let refuse = |text: String| Err(ApiError::forbidden("", call.row.plural, meta(new, "name"), &text));
+    let is_status = call.request.subresource == "status";
+    if is_core(call, "nodes") && !is_status && new["spec"]["taints"] != old["spec"]["taints"] {
+        return refuse(format!("node {node:?} is not allowed to modify taints"));
+    }
+    if is_core(call, "nodes") && restricted_labels(new) != restricted_labels(old) {
+        return refuse(format!("node {node:?} is not allowed to modify labels with the prefix {RESTRICTED:?}"));
+    }
+    if is_core(call, "pods") && new["metadata"]["labels"] != old["metadata"]["labels"] {
+        return refuse(format!("node {node:?} cannot update labels through pod status"));
     }
     Ok(())
+}
+
+/// Labels by which an administrator keeps pods away from nodes that may have been taken over.
+fn restricted_labels(node: &Value) -> Vec<(&String, &Value)> {
+    let labels = node["metadata"]["labels"].as_object().into_iter().flatten();
+    labels.filter(|(name, _)| name.split('/').next().is_some_and(|prefix| prefix.ends_with(RESTRICTED))).collect()
 }
 
 /// The end of an object.
@@ -84,6 +98,9 @@ fn restrict_create(call: &Call, node: &str, object: &Value) -> Result<(), ApiErr
     match (call.row.group, call.row.plural) {
         ("", "nodes") | ("coordination.k8s.io", "leases") if meta(object, "name") != node => {
             refuse(format!("node {node:?} is not allowed to modify {} {:?}", call.row.singular, meta(object, "name")))
+        }
+        ("", "nodes") if !restricted_labels(object).is_empty() => {
+            refuse(format!("node {node:?} is not allowed to set labels with the prefix {RESTRICTED:?}"))
         }
         ("", "pods") if object["metadata"]["annotations"][MIRROR].as_str().is_none_or(str::is_empty) => {
             refuse(format!("pod does not have {MIRROR:?} annotation, node {node:?} can only create mirror pods"))

@@ -1,5 +1,7 @@
 //! Request bodies: reading them within bounds and decoding them into objects.
 
+use std::time::Duration;
+
 use api::resources::Resource;
 use api::status::{ApiError, FieldError};
 use api::{json, proto, schema};
@@ -15,6 +17,8 @@ use crate::query::Query;
 
 /// Upstream's limit of a body.
 const LIMIT: usize = 3 * 1024 * 1024;
+/// A body that takes longer, even over a bad line, will not come.
+const PATIENCE: Duration = Duration::from_secs(60);
 const ACCEPTED: [&str; 3] = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
 
 /// The whole body.
@@ -23,7 +27,8 @@ where
     B: http_body::Body<Data = Bytes>,
     B::Error: Into<BoxError>,
 {
-    match Limited::new(body, LIMIT).collect().await {
+    let reading = tokio::time::timeout(PATIENCE, Limited::new(body, LIMIT).collect());
+    match reading.await.map_err(|_| ApiError::timeout("the body of the request did not arrive in time", 0))? {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => {
             Err(ApiError::too_large(format!("Request entity too large: limit is {LIMIT}")))

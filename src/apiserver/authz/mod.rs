@@ -15,9 +15,9 @@ use api::user::{AUTHENTICATED, MASTERS, UserInfo};
 use crate::query::Query;
 use crate::request::{RequestInfo, ResourceRequest};
 
-/// User name of the scheduler.
+/// User name of the scheduler; also the group of a process that schedules among other things.
 pub const SCHEDULER: &str = "system:kube-scheduler";
-/// User name of the controllers.
+/// User name of the controllers; also the group of a process that runs them among other things.
 pub const CONTROLLER_MANAGER: &str = "system:kube-controller-manager";
 
 /// What a decision depends on.
@@ -40,14 +40,20 @@ pub(crate) fn decide<'a>(user: &'a UserInfo, info: &RequestInfo, query: &Query) 
     }
     let allowed = match info {
         RequestInfo::Path { verb, path } => may_read_path(user, verb, path),
-        RequestInfo::Resource(request) => match (user.username.as_str(), user.node_name()) {
-            (_, Some(node)) => return node::decide(node, request, query),
-            (SCHEDULER, None) => may_schedule(request),
-            (CONTROLLER_MANAGER, None) => may_control(request),
-            _ => false,
+        RequestInfo::Resource(request) => match user.node_name() {
+            Some(node) => return node::decide(node, request, query),
+            None => {
+                (acts_as(user, SCHEDULER) && may_schedule(request))
+                    || (acts_as(user, CONTROLLER_MANAGER) && may_control(request))
+            }
         },
     };
     if allowed { Decision::Allow } else { Decision::Deny }
+}
+
+/// Whether a user is a component, by name or, for one process that is several of them, by a group of that name.
+fn acts_as(user: &UserInfo, component: &str) -> bool {
+    user.username == component || user.is_in(component)
 }
 
 fn may_read_path(user: &UserInfo, verb: &str, path: &str) -> bool {

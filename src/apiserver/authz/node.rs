@@ -23,7 +23,8 @@ pub(super) fn decide<'a>(node: &'a str, request: &ResourceRequest, query: &Query
         ("", "nodes" | "services", "", _) if is_read(r) => true,
         ("discovery.k8s.io", "endpointslices", "", _) if is_read(r) => true,
         ("", "events", "", "create" | "update" | "patch") => true,
-        ("", "secrets" | "configmaps", "", _) if is_read(r) && !r.name.is_empty() => {
+        // The namespace is part of what a pod names: one name in all namespaces would be the secrets of others.
+        ("", "secrets" | "configmaps", "", _) if is_read(r) && !r.name.is_empty() && !r.namespace.is_empty() => {
             return Decision::IfNamedByPodOf(node);
         }
         ("", "serviceaccounts", "", "get") | ("", "serviceaccounts", "token", "create") => {

@@ -80,6 +80,7 @@ fn a_node_may_do_what_concerns_it() {
         "DELETE /api/v1/namespaces/x/pods",
         "GET /api/v1/secrets",
         "GET /api/v1/namespaces/x/secrets",
+        "GET /api/v1/secrets?fieldSelector=metadata.name%3Ds",
         "PUT /api/v1/namespaces/x/secrets/s",
         "GET /api/v1/namespaces",
         "PUT /apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/n2",
@@ -118,6 +119,10 @@ fn components_may_do_what_they_are_for() {
     }
     for request in ["GET /api/v1/secrets", "POST /api/v1/namespaces/x/pods", "PATCH /api/v1/nodes/n"] {
         check(&scheduler, request, Decision::Deny);
+    }
+    let both = UserInfo::authenticated(CONTROLLER_MANAGER, &[SCHEDULER]);
+    for request in ["POST /api/v1/namespaces/x/pods/p/binding", "PUT /api/v1/namespaces/x/finalize"] {
+        check(&both, request, Decision::Allow);
     }
     let control = UserInfo::authenticated(CONTROLLER_MANAGER, &[]);
     for request in [

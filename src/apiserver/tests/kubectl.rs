@@ -140,7 +140,7 @@ async fn shows(kubectl: &Kubectl) {
 
 async fn changes(kubectl: &Kubectl) {
     kubectl.has("label pod web tier=front", &["labeled"]).await;
-    kubectl.has("annotate pod web note=hello", &["annotated"]).await;
+    kubectl.has("annotate pod web note=hello", &["annotate"]).await;
     kubectl.has("get pod web -o jsonpath={.metadata.labels.tier}{.metadata.annotations.note}", &["fronthello"]).await;
     let config = |value: &str| json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "applied" }, "data": { "k": value } });
     let (first, second) = (kubectl.file("a.json", &config("1")), kubectl.file("b.json", &config("2")));
@@ -206,8 +206,7 @@ async fn kubectl_of_every_version_works() {
         return;
     }
     let served = Served::start().await;
-    for program in programs {
-        drive(&program, &served.kubeconfig()).await;
-    }
+    let kubeconfig = served.kubeconfig();
+    futures_util::future::join_all(programs.iter().map(|program| drive(program, &kubeconfig))).await;
     served.stop().await;
 }

@@ -411,6 +411,9 @@ async fn a_node_creates_itself_and_mirrors_only() {
         async move { world.send(node("n1"), &line, &[], &text).await }
     };
     create("/api/v1/nodes", sample("Node", "n2")).await.expect(403);
+    let mut restricted = sample("Node", "n1");
+    restricted["metadata"]["labels"] = json!({ "node-restriction.kubernetes.io/zone": "safe" });
+    create("/api/v1/nodes", restricted).await.expect(403);
     create("/api/v1/nodes", sample("Node", "n1")).await.expect(201);
     create(PODS, sample("Pod", "p")).await.expect(403);
     let mut mirror = sample("Pod", "mirror");

@@ -1,7 +1,7 @@
 //! `POST` of a Binding: the scheduler gives a pod to a node (`pkg/registry/core/pod/storage`, BindingREST).
 
 use api::resources::{self, Resource};
-use api::status::{ApiError, FieldError};
+use api::status::ApiError;
 use bytes::Bytes;
 use serde_json::{Value, json};
 use store::{Expect, StoreError};
@@ -58,15 +58,8 @@ fn pod_name(call: &Call, binding: &Value) -> Result<String, ApiError> {
 }
 
 fn check_target(binding: &Value, name: &str) -> Result<(), ApiError> {
-    let target = &binding["target"];
-    let mut wrong = Vec::new();
-    match target["kind"].as_str().unwrap_or_default() {
-        "" | "Node" => {}
-        other => wrong.push(FieldError::not_supported("target.kind", &json!(other), &["Node", "<empty>"])),
-    }
-    if target["name"].as_str().is_none_or(str::is_empty) {
-        wrong.push(FieldError::required("target.name", ""));
-    }
+    let row = resources::find("", "v1", "bindings").ok_or_else(|| ApiError::internal("no bindings"))?;
+    let wrong = (row.validate)(binding);
     if wrong.is_empty() { Ok(()) } else { Err(ApiError::invalid("", "Binding", name, &wrong)) }
 }
 
