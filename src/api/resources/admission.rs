@@ -63,17 +63,21 @@ pub fn apply_service_account(pod: &mut Value, account: &Value) {
     }
 }
 
+/// The priority of a class, 0 without one; none for a class that does not exist.
+pub fn class_priority(class: &str) -> Option<i64> {
+    if class.is_empty() {
+        return Some(0);
+    }
+    SYSTEM_CLASSES.into_iter().find(|(name, _)| *name == class).map(|(_, value)| value)
+}
+
 /// Computes a pod's priority from its class (`Priority`); only the classes of the system exist.
 pub fn priority(pod: &mut Value) -> Result<(), ApiError> {
     let forbidden =
         |pod: &Value, message: &str| ApiError::forbidden("", "pods", text(&pod["metadata"], "name"), message);
     let class = text(&pod["spec"], "priorityClassName").to_owned();
-    let value = if class.is_empty() {
-        0
-    } else {
-        let known = SYSTEM_CLASSES.into_iter().find(|(name, _)| *name == class);
-        known.ok_or_else(|| forbidden(pod, &format!("no PriorityClass with name {class} was found")))?.1
-    };
+    let unknown = || forbidden(pod, &format!("no PriorityClass with name {class} was found"));
+    let value = class_priority(&class).ok_or_else(unknown)?;
     if let Some(own) = pod["spec"]["priority"].as_i64()
         && own != value
     {

@@ -3,8 +3,9 @@
 use serde_json::{Value, json};
 
 use super::requests;
+use crate::resources::admission;
 use crate::resources::path::{
-    default_number, default_text, default_to, ensure_object, items_mut, object_mut, present, text,
+    default_number, default_text, default_to, ensure_object, items_mut, object_mut, present, put, text,
 };
 
 /// Permissions of files in volumes made from objects: 0644.
@@ -52,10 +53,25 @@ fn default_service_account(spec: &mut Value) {
     }
 }
 
-/// What create forces: the first status.
+/// What create forces: the first status, and the priority of a known class, where admission has set none.
 pub(super) fn prepare(pod: &mut Value) {
+    let spec = ensure_object(pod, "spec");
+    if let Some(priority) = admission::class_priority(text(spec, "priorityClassName")) {
+        default_to(spec, "priority", priority);
+        default_to(spec, "preemptionPolicy", "PreemptLowerPriority");
+    }
     let class = requests::qos_class(pod);
     pod["status"] = json!({"phase": "Pending", "qosClass": class.word()});
+}
+
+/// What update leaves alone without being told: the priority, which clients do not send (`Priority`).
+pub(super) fn prepare_update(pod: &mut Value, old: &Value) {
+    let spec = ensure_object(pod, "spec");
+    for field in ["priority", "preemptionPolicy"] {
+        if !present(spec, field) {
+            put(spec, field, &old["spec"][field]);
+        }
+    }
 }
 
 fn default_container(container: &mut Value) {

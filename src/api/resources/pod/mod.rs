@@ -36,6 +36,7 @@ pub(super) const ROW: Resource = Resource {
     ],
     default: default::default,
     prepare: default::prepare,
+    prepare_update: default::prepare_update,
     validate: spec::validate,
     validate_update: update::validate,
     validate_status: update::validate_status,
