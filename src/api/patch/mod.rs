@@ -1,12 +1,18 @@
 //! Applies patches to objects: JSON patch, JSON merge patch, strategic merge patch.
 //!
-//! Pure functions from object and patch to object. Defaulting, validation and retries on conflict are the caller's.
-//! Server-side apply is not here: it needs managed fields.
+//! Pure functions from object and patch to object. Decoding the result by its type, defaulting, validation and retries
+//! on conflict are the caller's. Server-side apply is not here: it needs managed fields.
 
 use serde_json::Value;
 
 use crate::schema::TypeRef;
 use crate::status::ApiError;
+
+mod order;
+mod strategic;
+
+/// Upstream's limit of operations in a JSON patch.
+const MAX_OPERATIONS: usize = 10_000;
 
 /// How to read a patch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +38,48 @@ impl PatchType {
 }
 
 /// Applies a patch. `ty` is the type of the object; without one (custom resources) a strategic patch is a 415.
-pub fn apply(_kind: PatchType, _ty: Option<TypeRef>, _original: &Value, _patch: &[u8]) -> Result<Value, ApiError> {
-    Err(ApiError::internal("patches are not applied yet"))
+pub fn apply(kind: PatchType, ty: Option<TypeRef>, original: &Value, patch: &[u8]) -> Result<Value, ApiError> {
+    let patch = crate::json::parse(patch)
+        .map_err(|error| ApiError::bad_request(format!("error decoding patch: {}", error.message)))?
+        .value;
+    match kind {
+        PatchType::Json => apply_json(original, patch),
+        PatchType::Merge => {
+            if !patch.is_object() {
+                return Err(ApiError::bad_request("error decoding patch: a merge patch must be an object"));
+            }
+            let mut result = original.clone();
+            json_patch::merge(&mut result, &patch);
+            Ok(result)
+        }
+        PatchType::Strategic => {
+            let Some(ty) = ty else {
+                let accepted = ["application/json-patch+json", "application/merge-patch+json"];
+                return Err(ApiError::unsupported_media_type(&accepted));
+            };
+            strategic::apply(ty, original, patch)
+        }
+    }
 }
+
+fn apply_json(original: &Value, patch: Value) -> Result<Value, ApiError> {
+    let operations: Vec<json_patch::PatchOperation> = serde_json::from_value(patch)
+        .map_err(|error| ApiError::bad_request(format!("error decoding patch: {error}")))?;
+    if operations.len() > MAX_OPERATIONS {
+        let text =
+            format!("The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {}", operations.len());
+        return Err(ApiError::too_large(text));
+    }
+    let mut result = original.clone();
+    json_patch::patch(&mut result, &operations).map_err(|error| unprocessable(&error.to_string()))?;
+    Ok(result)
+}
+
+/// 422: the patch is well-formed but does not fit the object.
+fn unprocessable(text: &str) -> ApiError {
+    let message = format!("the server rejected our request due to an error in our request: {text}");
+    ApiError::new(422, "Invalid", message)
+}
+
+#[cfg(test)]
+mod tests;
