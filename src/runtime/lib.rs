@@ -6,12 +6,14 @@
 
 mod container;
 mod images;
+mod native;
 mod native_images;
 mod sandbox;
 pub mod simulated;
 
 pub use container::*;
 pub use images::*;
+pub use native::{LogLimits, NativeConfig, NativeRuntime};
 pub use native_images::{NativeImages, RegistryOptions};
 pub use sandbox::*;
 

@@ -7,6 +7,7 @@
 //!     control.sock, shim.log                the shim's
 //!     containers/<container>/               written before the container is started
 //!         container.json                    what the container was started as
+//!         config.json                       the same as an OCI runtime configuration, for commands in it
 //!         record                            what became of it (the shim's, while it lives)
 //!         upper, work                       writable layer
 //! ```
@@ -24,7 +25,7 @@ use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::{ContainerId, ContainerSpec, ImageId, SandboxId, SandboxSpec};
+use crate::{ContainerId, ImageId, SandboxId, SandboxSpec};
 
 /// Bytes of the longest record that is read.
 const LONGEST: u64 = 16 << 20;
@@ -48,8 +49,6 @@ pub(super) struct ContainerStarted {
     pub(super) log_path: PathBuf,
     /// Orders containers by age.
     pub(super) created_at: Timestamp,
-    /// What a command in it inherits.
-    pub(super) spec: ContainerSpec,
 }
 
 /// The directories of one instance.
@@ -88,6 +87,8 @@ impl Layout {
 pub(super) const SANDBOX: &str = "sandbox.json";
 /// The name of a container's record.
 pub(super) const CONTAINER: &str = "container.json";
+/// The name of a container's configuration.
+pub(super) const CONFIG: &str = "config.json";
 /// The name of the shim's record of a container.
 pub(super) const RECORD: &str = "record";
 

@@ -168,12 +168,13 @@ pub(super) struct Socket(AsyncFd<OwnedFd>);
 impl Socket {
     /// Takes over a connected socket, inside a tokio runtime.
     pub(super) fn new(socket: OwnedFd) -> io::Result<Self> {
-        AsyncFd::new(socket).map(Self)
+        AsyncFd::register(socket).map(Self)
     }
 
     /// Sends a message as a whole.
     pub(super) async fn say(&self, message: &ToShim, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
-        let frame = encode(message, descriptors.len()).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        let frame =
+            encode(message, descriptors.len()).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         self.write(&frame, descriptors).await
     }
 
@@ -181,7 +182,8 @@ impl Socket {
         let mut written = 0;
         while written < frame.len() {
             let with = if written == 0 { descriptors } else { &[] };
-            written += self.0.async_io(Interest::WRITABLE, |socket| send(socket.as_fd(), &frame[written..], with)).await?;
+            written +=
+                self.0.async_io(Interest::WRITABLE, |socket| send(socket.as_fd(), &frame[written..], with)).await?;
         }
         Ok(())
     }

@@ -6,11 +6,14 @@
 
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::Spec;
+use oci::seccomp::{Architecture, default_profile};
+use oci_spec::runtime::{LinuxSeccomp, Spec};
 use serde_json::{Value, json};
 
 use super::users::Identity;
-use crate::{ContainerSpec, Mount, MountSource, PidSharing, Privileges, Propagation, RuntimeError, SandboxSpec, Sharing};
+use crate::{
+    ContainerSpec, Mount, MountSource, PidSharing, Privileges, Propagation, RuntimeError, SandboxSpec, Sharing,
+};
 
 /// Stands for the sandbox's `/dev/shm`, which only the shim can reach.
 pub(super) const SHARED_MEMORY: &str = "/.coracle/shared-memory";
@@ -51,6 +54,17 @@ const MASKED_PATHS: [&str; 12] = [
 
 const READ_ONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
+/// Which system calls are filtered.
+#[derive(Debug)]
+pub(super) enum Filter {
+    /// None.
+    Nothing,
+    /// Those that the common default profile forbids.
+    Default,
+    /// Those that a profile forbids.
+    Profile(LinuxSeccomp),
+}
+
 /// What the request does not say.
 #[derive(Debug)]
 pub(super) struct Surroundings<'a> {
@@ -60,8 +74,8 @@ pub(super) struct Surroundings<'a> {
     pub(super) cgroup: &'a Path,
     /// Names of all capabilities that this process holds.
     pub(super) all_capabilities: &'a [String],
-    /// The filter, as an OCI configuration; none for no filter.
-    pub(super) seccomp: Option<Value>,
+    /// The filter.
+    pub(super) filter: Filter,
     /// The host's devices, as OCI configurations; for privileged containers only.
     pub(super) devices: Vec<Value>,
 }
@@ -69,9 +83,10 @@ pub(super) struct Surroundings<'a> {
 /// The configuration of a container.
 pub(super) fn runtime_spec(request: &ContainerSpec, around: &Surroundings<'_>) -> Result<Spec, RuntimeError> {
     let privileges = &request.privileges;
+    let capabilities = capabilities(privileges, around.all_capabilities);
     let mut config = json!({
         "ociVersion": "1.2.0",
-        "process": process(request, around)?,
+        "process": process(request, around, &capabilities),
         "root": { "path": "rootfs", "readonly": privileges.read_only_root },
         "mounts": mounts(request, around)?,
         "linux": {
@@ -84,15 +99,31 @@ pub(super) fn runtime_spec(request: &ContainerSpec, around: &Surroundings<'_>) -
         config["linux"]["maskedPaths"] = json!(MASKED_PATHS);
         config["linux"]["readonlyPaths"] = json!(READ_ONLY_PATHS);
     }
-    if let Some(seccomp) = &around.seccomp {
-        config["linux"]["seccomp"] = seccomp.clone();
-    }
-    serde_json::from_value(config).map_err(|error| RuntimeError::Invalid { message: error.to_string() })
+    let spec: Spec = serde_json::from_value(config).map_err(|error| invalid(error.to_string()))?;
+    Ok(filtered(spec, &around.filter, &capabilities))
 }
 
-fn process(request: &ContainerSpec, around: &Surroundings<'_>) -> Result<Value, RuntimeError> {
+fn filtered(mut spec: Spec, filter: &Filter, capabilities: &[String]) -> Spec {
+    let profile = match filter {
+        Filter::Nothing => return spec,
+        Filter::Default => {
+            let names: Vec<&str> = capabilities.iter().map(String::as_str).collect();
+            default_profile(&names, Architecture::native())
+        }
+        Filter::Profile(profile) => profile.clone(),
+    };
+    let mut linux = spec.linux().clone().unwrap_or_default();
+    linux.set_seccomp(Some(profile));
+    spec.set_linux(Some(linux));
+    spec
+}
+
+fn invalid(message: String) -> RuntimeError {
+    RuntimeError::Invalid { message }
+}
+
+fn process(request: &ContainerSpec, around: &Surroundings<'_>, capabilities: &[String]) -> Value {
     let Identity { uid, gid, groups, .. } = around.identity;
-    let capabilities = capabilities(&request.privileges, around.all_capabilities)?;
     let mut process = json!({
         "terminal": request.tty,
         "user": { "uid": uid, "gid": gid, "additionalGids": groups },
@@ -105,7 +136,7 @@ fn process(request: &ContainerSpec, around: &Surroundings<'_>) -> Result<Value, 
     if let Some(adjustment) = request.resources.oom_score_adj {
         process["oomScoreAdj"] = json!(adjustment);
     }
-    Ok(process)
+    process
 }
 
 /// The request's variables, after those that images may rely on.
@@ -124,9 +155,9 @@ fn environment(request: &ContainerSpec, around: &Surroundings<'_>) -> Vec<String
     defaults.chain(given).map(|(name, value)| format!("{name}={value}")).collect()
 }
 
-fn capabilities(privileges: &Privileges, all: &[String]) -> Result<Vec<String>, RuntimeError> {
+fn capabilities(privileges: &Privileges, all: &[String]) -> Vec<String> {
     if privileges.privileged {
-        return Ok(all.to_vec());
+        return all.to_vec();
     }
     let named = |names: &[String]| names.iter().map(|name| capability(name)).collect::<Vec<_>>();
     let (added, dropped) = (named(&privileges.add_capabilities), named(&privileges.drop_capabilities));
@@ -144,7 +175,7 @@ fn capabilities(privileges: &Privileges, all: &[String]) -> Result<Vec<String>, 
             kept.push(name);
         }
     }
-    Ok(kept)
+    kept
 }
 
 fn capability(name: &str) -> String {
@@ -182,9 +213,8 @@ fn mounts(request: &ContainerSpec, around: &Surroundings<'_>) -> Result<Vec<Valu
         mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", access]),
         mount("/dev/shm", "bind", shared_memory, &["bind", "nosuid", "noexec", "nodev"]),
     ];
-    let is_replaced = |standard: &Value| {
-        request.mounts.iter().any(|mount| standard["destination"] == json!(mount.destination))
-    };
+    let is_replaced =
+        |standard: &Value| request.mounts.iter().any(|mount| standard["destination"] == json!(mount.destination));
     let mut mounts: Vec<Value> = standard.into_iter().filter(|mount| !is_replaced(mount)).collect();
     // What lies deeper is mounted later, whatever the order of the request.
     let mut asked: Vec<&Mount> = request.mounts.iter().collect();
@@ -201,8 +231,7 @@ fn mount(destination: &str, kind: &str, source: &str, options: &[&str]) -> Value
 
 fn asked_mount(mount: &Mount) -> Result<Value, RuntimeError> {
     if !mount.destination.is_absolute() {
-        let message = format!("mount destination {} is not absolute", mount.destination.display());
-        return Err(RuntimeError::Invalid { message });
+        return Err(invalid(format!("mount destination {} is not absolute", mount.destination.display())));
     }
     let mut options: Vec<String> = Vec::new();
     options.push(if mount.read_only { "ro" } else { "rw" }.to_owned());

@@ -1,0 +1,186 @@
+//! From a specification to a sandbox that can run containers.
+
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use oci::protocol::{Failure, Frames, FromShim, Namespaces, SetUp, ToShim};
+use rustix::fs::{Mode, OFlags};
+use rustix::process::Signal;
+use tokio::io::unix::AsyncFd;
+
+use super::layout::{SANDBOX, SandboxRecord, make_private, write_json};
+use super::link::{Link, Socket};
+use super::program::Spawned;
+use super::sandbox::{Life, Live, Sandbox};
+use super::{Node, failed, groups, program, remove, watch};
+use crate::{PidSharing, RuntimeError, SandboxId, SandboxSpec, Sharing};
+
+/// Bytes of the `/dev/shm` that the containers of a sandbox share, as upstream.
+const SHM_SIZE: u64 = 64 << 20;
+
+/// How long a shim may take to set itself up.
+const SET_UP: Duration = Duration::from_secs(30);
+
+/// Creates a sandbox, or finds it existing.
+pub(super) async fn create(node: Arc<Node>, spec: SandboxSpec) -> Result<(), RuntimeError> {
+    validate(&spec)?;
+    let record = SandboxRecord { created_at: node.clock.now(), spec };
+    let new = Arc::new(Sandbox::new(record));
+    let sandbox = Arc::clone(node.sandboxes().entry(new.id().clone()).or_insert_with(|| Arc::clone(&new)));
+    let _turn = sandbox.turn().await;
+    if !matches!(sandbox.life(), Life::Creating) {
+        return Ok(());
+    }
+    match set_up(&node, &sandbox).await {
+        Ok(live) => {
+            sandbox.set_life(Life::Ready(live.clone()));
+            watch::watch(&node, &sandbox, live);
+            node.changed(sandbox.id());
+            Ok(())
+        }
+        Err(error) => {
+            // The directory is still there if this fails too: the next agent finds it and removes it.
+            if let Err(leftover) = remove::undo(&node, &sandbox).await {
+                tracing::warn!(sandbox = %sandbox.id(), error = %leftover, "cannot undo the creation of a sandbox");
+            }
+            node.sandboxes().remove(sandbox.id());
+            Err(error)
+        }
+    }
+}
+
+fn validate(spec: &SandboxSpec) -> Result<(), RuntimeError> {
+    let invalid = |message: &str| Err(RuntimeError::Invalid { message: message.to_owned() });
+    if !is_plain_name(&spec.id.0) {
+        return invalid("the sandbox's identity is no file name");
+    }
+    if spec.pid == PidSharing::Sandbox {
+        return invalid("process namespaces shared by the containers of a sandbox are not supported");
+    }
+    if spec.network == Sharing::Host && spec.sysctls.keys().any(|name| name.starts_with("net.")) {
+        return invalid("parameters of the network cannot be set with the host's network");
+    }
+    Ok(())
+}
+
+/// Whether a string names an entry of a directory.
+pub(super) fn is_plain_name(name: &str) -> bool {
+    !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\0'])
+}
+
+async fn set_up(node: &Arc<Node>, sandbox: &Arc<Sandbox>) -> Result<Live, RuntimeError> {
+    let directory = node.layout.sandbox(sandbox.id());
+    let spawned = {
+        let (node, sandbox, directory) = (Arc::clone(node), Arc::clone(sandbox), directory.clone());
+        task::blocking(move || prepare(&node, &sandbox, &directory)).await?
+    };
+    let Spawned { pid, pidfd, socket } = spawned;
+    let pidfd = AsyncFd::register(pidfd).map_err(|source| failed("watch shim", source))?;
+    let socket = Socket::new(socket).map_err(|source| failed("watch shim's socket", source))?;
+    let greeted = tokio::time::timeout(SET_UP, introduce(sandbox, &socket, directory)).await;
+    match greeted {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => return Err(dispose(&pidfd, error).await),
+        Err(_) => {
+            let late = failed("set up shim", std::io::Error::from(std::io::ErrorKind::TimedOut));
+            return Err(dispose(&pidfd, late).await);
+        }
+    }
+    adopt(node, sandbox, pid);
+    Ok(Live { pid, pidfd: Arc::new(pidfd), link: Link::new(socket, &node.tasks) })
+}
+
+/// Everything on disk and in the kernel that comes before the shim, and the shim's process.
+fn prepare(node: &Node, sandbox: &Sandbox, directory: &PathBuf) -> Result<Spawned, RuntimeError> {
+    let spec = &sandbox.record.spec;
+    make_private(&directory.join("containers")).map_err(|source| failed("create sandbox directory", source))?;
+    let record = directory.join(SANDBOX);
+    write_json(&record, &sandbox.record).map_err(|source| failed("record sandbox", source))?;
+    groups::create(node, &groups::pod(&node.host.cgroups, spec)?, &spec.resources)?;
+    groups::create(node, &groups::shim(&node.host.cgroups, spec)?, &crate::Resources::default())?;
+    program::spawn(&node.program, directory).map_err(|source| failed("start shim", source))
+}
+
+/// Tells a new shim what it shall be and waits until it is.
+async fn introduce(sandbox: &Sandbox, socket: &Socket, directory: PathBuf) -> Result<(), RuntimeError> {
+    let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+    let root = rustix::fs::open(&directory, flags, Mode::empty());
+    let root = root.map_err(|errno| failed("open sandbox directory", errno))?;
+    let wanted = ToShim::SetUp(wanted(&sandbox.record.spec));
+    socket.say(&wanted, &[root.as_fd()]).await.map_err(|source| failed("speak to shim", source))?;
+    let answer = socket.read(&mut Frames::new()).await.map_err(|source| failed("hear from shim", source))?;
+    match answer {
+        FromShim::IsSetUp { .. } => Ok(()),
+        FromShim::SetUpFailed(Failure::Step { step, errno }) => {
+            Err(failed(step, std::io::Error::from_raw_os_error(errno)))
+        }
+        other => Err(protocol(sandbox.id(), &other)),
+    }
+}
+
+pub(super) fn protocol(sandbox: &SandboxId, message: &FromShim) -> RuntimeError {
+    RuntimeError::Protocol { sandbox: sandbox.clone(), message: format!("unexpected {message:?}") }
+}
+
+fn wanted(spec: &SandboxSpec) -> SetUp {
+    let own_network = spec.network == Sharing::Sandbox;
+    let own_ipc = spec.ipc == Sharing::Sandbox;
+    SetUp {
+        namespaces: Namespaces { network: own_network, ipc: own_ipc, uts: own_network },
+        hostname: spec.hostname.clone(),
+        sysctls: spec.sysctls.iter().map(|(name, value)| (sysctl_path(name), value.clone())).collect(),
+        shm_size: if own_ipc { SHM_SIZE } else { 0 },
+    }
+}
+
+/// A dotted name as a path; where a slash comes first, it separates and dots belong to names (sysctl.d(5)).
+fn sysctl_path(name: &str) -> String {
+    let first = name.find(['.', '/']).map(|place| &name[place..=place]);
+    match first {
+        Some("/") => name.to_owned(),
+        _ => name
+            .chars()
+            .map(|character| match character {
+                '.' => '/',
+                '/' => '.',
+                other => other,
+            })
+            .collect(),
+    }
+}
+
+/// Kills a shim that could not be set up, and reaps it.
+async fn dispose(pidfd: &AsyncFd<std::os::fd::OwnedFd>, error: RuntimeError) -> RuntimeError {
+    // It may have ended by itself.
+    let _ = rustix::process::pidfd_send_signal(pidfd, Signal::KILL);
+    watch::ended(pidfd).await;
+    error
+}
+
+/// Moves the shim into its group, while the caller goes on.
+fn adopt(node: &Arc<Node>, sandbox: &Arc<Sandbox>, pid: u32) {
+    let (inner, sandbox) = (Arc::clone(node), Arc::clone(sandbox));
+    node.tasks.spawn("adopt-shim", async move {
+        let adopted = task::blocking(move || {
+            let group = groups::shim(&inner.host.cgroups, &sandbox.record.spec)?;
+            groups::adopt(&group, pid)
+        });
+        if let Err(error) = adopted.await {
+            tracing::warn!(pid, error = %error, "shim stays in the agent's control group");
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_kernel_parameters_become_paths() {
+        assert_eq!(sysctl_path("net.ipv4.ip_forward"), "net/ipv4/ip_forward");
+        assert_eq!(sysctl_path("net.ipv4.conf.eth0/1.forwarding"), "net/ipv4/conf/eth0.1/forwarding");
+        assert_eq!(sysctl_path("kernel/shm_rmid_forced"), "kernel/shm_rmid_forced");
+    }
+}

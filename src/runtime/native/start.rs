@@ -1,0 +1,268 @@
+//! From a container's specification to a running command, and the signal that ends it.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use oci::cgroup::{DeviceKind, DeviceRule, Group};
+use oci::container::compile::{CompileError, Compiled, Descriptor, compile, open};
+use oci::container::rootfs::{Overlay, overlay};
+use oci::protocol::{Limits, LogOptions, Reply, Request, Role, Start};
+use oci_spec::runtime::Spec;
+use rustix::fs::{Mode, OFlags};
+
+use super::create::is_plain_name;
+use super::layout::{CONFIG, CONTAINER, ContainerStarted, make_private, write_json};
+use super::sandbox::{Known, Sandbox};
+use super::spec::{Filter, SHARED_MEMORY, Surroundings, runtime_spec};
+use super::users::Databases;
+use super::{Node, failed, groups, remove};
+use crate::{ContainerId, ContainerSpec, Image, RuntimeError, SandboxId, Seccomp, Stop};
+
+/// Everything that the shim needs to start a container.
+struct Prepared {
+    started: ContainerStarted,
+    start: Start,
+    descriptors: Vec<OwnedFd>,
+}
+
+/// Starts a container, or finds it started.
+pub(super) async fn start(node: Arc<Node>, id: SandboxId, spec: ContainerSpec) -> Result<(), RuntimeError> {
+    let sandbox = node.find(&id)?;
+    let _turn = sandbox.turn().await;
+    sandbox.live()?;
+    if sandbox.container(&spec.id).is_some() {
+        return Ok(());
+    }
+    validate(&spec)?;
+    let image = find_image(&node, &spec).await?;
+    let (container, command) = (spec.id.clone(), spec.args.first().cloned().unwrap_or_default());
+    let result = match prepared(&node, &sandbox, spec, image).await {
+        Ok(prepared) => run(&sandbox, prepared, &command).await,
+        Err(error) => Err(error),
+    };
+    match result {
+        Ok(known) => sandbox.learn(known),
+        Err(error) => {
+            undo(&node, &sandbox, container).await;
+            return Err(error);
+        }
+    }
+    node.changed(&id);
+    Ok(())
+}
+
+fn validate(spec: &ContainerSpec) -> Result<(), RuntimeError> {
+    let invalid = |message: &str| Err(RuntimeError::Invalid { message: message.to_owned() });
+    if !is_plain_name(&spec.id.0) || !is_plain_name(&spec.name) {
+        return invalid("the container's identity or name is no file name");
+    }
+    if spec.args.is_empty() {
+        return invalid("no command specified");
+    }
+    Ok(())
+}
+
+async fn find_image(node: &Node, spec: &ContainerSpec) -> Result<Image, RuntimeError> {
+    let found = node.images.find(&spec.image.0).await;
+    let found = found.map_err(|error| failed("find image", io::Error::other(error)))?;
+    found.ok_or_else(|| RuntimeError::NoImage { image: spec.image.clone() })
+}
+
+async fn prepared(
+    node: &Arc<Node>,
+    sandbox: &Arc<Sandbox>,
+    spec: ContainerSpec,
+    image: Image,
+) -> Result<Prepared, RuntimeError> {
+    let (node, sandbox) = (Arc::clone(node), Arc::clone(sandbox));
+    task::blocking(move || prepare(&node, &sandbox, &spec, &image)).await
+}
+
+async fn run(sandbox: &Sandbox, prepared: Prepared, command: &str) -> Result<Known, RuntimeError> {
+    let Prepared { started, start, descriptors } = prepared;
+    match sandbox.ask(Request::Start(Box::new(start)), descriptors).await? {
+        Reply::Started { container: record, warnings } => {
+            for warning in warnings {
+                let error = io::Error::from_raw_os_error(warning.errno);
+                tracing::warn!(container = %started.id, step = warning.step, error = %error, "container goes without");
+            }
+            Ok(Known { started, record })
+        }
+        Reply::Failed(failure) => Err(sandbox.error(failure, &started.id, command)),
+        other => Err(sandbox.protocol_error(&other)),
+    }
+}
+
+/// Removes what was prepared for a container that did not start. What stays is removed with the sandbox.
+async fn undo(node: &Arc<Node>, sandbox: &Arc<Sandbox>, container: ContainerId) {
+    let (inner, sandbox) = (Arc::clone(node), Arc::clone(sandbox));
+    let undone = task::blocking(move || remove::container_leftovers(&inner, &sandbox, &container));
+    if let Err(error) = undone.await {
+        tracing::warn!(error = %error, "cannot undo the start of a container");
+    }
+}
+
+/// Does everything up to the shim: records, group, root file system, script, descriptors.
+fn prepare(node: &Node, sandbox: &Sandbox, request: &ContainerSpec, image: &Image) -> Result<Prepared, RuntimeError> {
+    // A start that an earlier agent did not finish.
+    remove::container_leftovers(node, sandbox, &request.id)?;
+    let directory = node.layout.container(sandbox.id(), &request.id);
+    make_private(&directory).map_err(|source| failed("create container directory", source))?;
+    let started = record(node, sandbox, request);
+    write_json(&directory.join(CONTAINER), &started).map_err(|source| failed("record container", source))?;
+    let group = groups::container(&node.host.cgroups, &sandbox.record.spec, &request.id)?;
+    groups::create(node, &group, &request.resources)?;
+    restrict_devices(&group, request)?;
+    let rootfs = mount(&directory, image)?;
+    let spec = configure(node, sandbox, request, &group, &rootfs)?;
+    write_json(&directory.join(CONFIG), &spec).map_err(|source| failed("record container", source))?;
+    let compiled = compile(&spec, &node.host).map_err(|error| compile_failed(&error))?;
+    for warning in &compiled.warnings {
+        tracing::warn!(container = %request.id, warning, "container goes without");
+    }
+    let log_directory = log_directory(&started.log_path)?;
+    let (script_descriptors, shared_memory) = descriptors(&compiled, rootfs, &group)?;
+    let mut all: Vec<(Role, OwnedFd)> = script_descriptors.into_iter().map(|file| (Role::Script, file)).collect();
+    all.push((Role::LogDirectory, log_directory));
+    all.extend(groups::watched(&node.host.cgroups, &group));
+    let (roles, descriptors) = all.into_iter().unzip();
+    let log = LogOptions {
+        name: format!("{}.log", request.attempt),
+        limits: Limits { max_size: node.logs.max_size, max_files: node.logs.max_files },
+    };
+    let script = compiled.script.to_bytes().map_err(|error| failed("write script", io::Error::other(error)))?;
+    let start = Start { container: request.id.0.clone(), script, roles, shared_memory, log, stdin: request.stdin };
+    Ok(Prepared { started, start, descriptors })
+}
+
+fn record(node: &Node, sandbox: &Sandbox, request: &ContainerSpec) -> ContainerStarted {
+    let directory = sandbox.record.spec.log_directory.join(&request.name);
+    ContainerStarted {
+        id: request.id.clone(),
+        name: request.name.clone(),
+        attempt: request.attempt,
+        image: request.image.clone(),
+        image_reference: request.image_reference.clone(),
+        labels: request.labels.clone(),
+        log_path: directory.join(format!("{}.log", request.attempt)),
+        created_at: node.clock.now(),
+    }
+}
+
+/// Privileged containers may use all devices, others the ones that every container has.
+fn restrict_devices(group: &Group, request: &ContainerSpec) -> Result<(), RuntimeError> {
+    let rules = if request.privileges.privileged {
+        vec![DeviceRule { allow: true, kind: DeviceKind::All, major: None, minor: None, access: "rwm".to_owned() }]
+    } else {
+        DeviceRule::defaults()
+    };
+    for warning in group.restrict_devices(&rules).map_err(groups::cgroup_failed)? {
+        tracing::debug!(container = %request.id, %warning, "devices are not restricted");
+    }
+    Ok(())
+}
+
+/// The root file system, attached nowhere.
+fn mount(directory: &Path, image: &Image) -> Result<OwnedFd, RuntimeError> {
+    if image.layers.is_empty() {
+        return Err(RuntimeError::Invalid { message: format!("image {} has no layers", image.id) });
+    }
+    let (upper, work) = (directory.join("upper"), directory.join("work"));
+    let wanted = Overlay { lower: &image.layers, upper: &upper, work: &work, volatile: true };
+    overlay(&wanted).map_err(|error| failed("mount root file system", io::Error::other(error)))
+}
+
+fn configure(
+    node: &Node,
+    sandbox: &Sandbox,
+    request: &ContainerSpec,
+    group: &Group,
+    rootfs: &OwnedFd,
+) -> Result<Spec, RuntimeError> {
+    let databases = Databases::read(std::os::fd::AsFd::as_fd(rootfs));
+    let databases = databases.map_err(|source| failed("read the image's users", source))?;
+    let around = Surroundings {
+        sandbox: &sandbox.record.spec,
+        identity: &databases.resolve(&request.user)?,
+        cgroup: group.path(),
+        all_capabilities: &all_capabilities(node.host.capabilities),
+        filter: filter(request)?,
+        devices: if request.privileges.privileged { super::devices::of_host() } else { Vec::new() },
+    };
+    runtime_spec(request, &around)
+}
+
+/// Names of the capabilities in a set of bits.
+fn all_capabilities(bits: u64) -> Vec<String> {
+    let held = |capability: &caps::Capability| bits & capability.bitmask() != 0;
+    caps::all().into_iter().filter(held).map(|capability| capability.to_string()).collect()
+}
+
+/// The filter that the request means.
+fn filter(request: &ContainerSpec) -> Result<Filter, RuntimeError> {
+    if request.privileges.privileged {
+        return Ok(Filter::Nothing);
+    }
+    match &request.privileges.seccomp {
+        Seccomp::Unconfined => Ok(Filter::Nothing),
+        Seccomp::RuntimeDefault => Ok(Filter::Default),
+        Seccomp::Localhost(path) => {
+            let bytes = std::fs::read(path).map_err(|source| failed("read seccomp profile", source))?;
+            let profile = serde_json::from_slice(&bytes);
+            let invalid =
+                |error| RuntimeError::Invalid { message: format!("seccomp profile {}: {error}", path.display()) };
+            profile.map(Filter::Profile).map_err(invalid)
+        }
+    }
+}
+
+fn compile_failed(error: &CompileError) -> RuntimeError {
+    RuntimeError::Invalid { message: error.to_string() }
+}
+
+/// Creates and opens the log's directory; readable by others, as upstream.
+fn log_directory(log: &Path) -> Result<OwnedFd, RuntimeError> {
+    let directory = log.parent().unwrap_or(Path::new("/"));
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true).mode(0o755).create(directory).map_err(|source| failed("create log directory", source))?;
+    let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+    rustix::fs::open(directory, flags, Mode::empty()).map_err(|errno| failed("open log directory", errno))
+}
+
+/// Opens what the script needs, and says where the shim puts in what only it can open.
+fn descriptors(
+    compiled: &Compiled,
+    rootfs: OwnedFd,
+    group: &Group,
+) -> Result<(Vec<OwnedFd>, Option<u16>), RuntimeError> {
+    let is_shared = |descriptor: &Descriptor| matches!(descriptor, Descriptor::HostPath { path, .. } if path == Path::new(SHARED_MEMORY));
+    let place = compiled.descriptors.iter().position(is_shared);
+    let ours: Vec<Descriptor> =
+        compiled.descriptors.iter().filter(|descriptor| !is_shared(descriptor)).cloned().collect();
+    let joins = group.open_joins().map_err(groups::cgroup_failed)?;
+    let opened = open(&ours, Some(rootfs), &joins);
+    let opened = opened.map_err(|error| failed("open what the container needs", io::Error::other(error)))?;
+    Ok((opened, place.map(|place| u16::try_from(place).expect("a script's places are 16 bits wide"))))
+}
+
+/// Sends the stop signal and arms the shim's timer.
+pub(super) async fn stop(node: &Node, id: &SandboxId, container: &ContainerId, stop: Stop) -> Result<(), RuntimeError> {
+    let sandbox = node.find(id)?;
+    let known = sandbox.container(container);
+    let known = known.ok_or_else(|| RuntimeError::NoContainer { container: container.clone() })?;
+    if super::recover::has_ended(&known.record) {
+        return Ok(());
+    }
+    let grace_ms = u64::try_from(stop.grace.as_millis()).unwrap_or(u64::MAX);
+    // With no grace at all there is nothing for a handler to do.
+    let signal = if grace_ms == 0 { 0 } else { stop.signal };
+    let request = Request::Stop { container: container.0.clone(), signal, grace_ms };
+    match sandbox.ask(request, Vec::new()).await? {
+        Reply::Done => Ok(()),
+        Reply::Failed(failure) => Err(sandbox.error(failure, container, "")),
+        other => Err(sandbox.protocol_error(&other)),
+    }
+}

@@ -1,0 +1,292 @@
+mod host;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use self::host::{host, shell};
+use crate::*;
+
+/// Text of a log's lines, without their time stamps.
+fn lines(log: &str) -> Vec<&str> {
+    log.lines().map(|line| line.split_once(' ').unwrap().1).collect()
+}
+
+fn stop(seconds: u64) -> Stop {
+    Stop { signal: 15, grace: Duration::from_secs(seconds) }
+}
+
+#[tokio::test]
+async fn output_and_exit_of_a_container_are_kept() {
+    let Some(host) = host("output_and_exit_of_a_container_are_kept").await else { return };
+    let (sandbox, container) = host.run("output", "echo out; echo err >&2; printf unfinished; exit 3").await;
+    let exit = host.exit(&sandbox, &container).await;
+    assert_eq!((exit.code, exit.signal, exit.oom_killed), (3, None, false));
+    assert!(exit.started_at <= exit.finished_at);
+    let log = host.log(&sandbox, &container).await;
+    let mut lines = lines(&log);
+    lines.sort_unstable();
+    assert_eq!(lines, ["stderr F err", "stdout F out", "stdout F unfinished"]);
+    host.runtime.remove_sandbox(&sandbox).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_container_has_the_sandbox_s_host_name_and_its_image_s_user() {
+    let Some(host) = host("a_container_has_the_sandbox_s_host_name_and_its_image_s_user").await else { return };
+    let spec = host.sandbox("identity");
+    let sandbox = spec.id.clone();
+    host.runtime.create_sandbox(spec).await.unwrap();
+    let mut container = shell("main", "hostname; id -u; id -g; id -G; echo $HOME $$; cat /proc/self/status");
+    container.user.user = "web".to_owned();
+    let id = container.id.clone();
+    host.runtime.start_container(&sandbox, container).await.unwrap();
+    assert_eq!(host.exit(&sandbox, &id).await.code, 0);
+    let log = host.log(&sandbox, &id).await;
+    let lines = lines(&log);
+    assert_eq!(lines[..5], ["stdout F pod-host", "stdout F 33", "stdout F 34", "stdout F 34 50", "stdout F /srv 1"]);
+    let ignored = lines.iter().find(|line| line.contains("SigIgn:")).unwrap();
+    assert!(ignored.ends_with("0000000000000000"), "{ignored}");
+    host.runtime.remove_sandbox(&sandbox).await.unwrap();
+}
+
+#[tokio::test]
+async fn containers_of_a_sandbox_share_memory_and_network_but_not_processes() {
+    let test = "containers_of_a_sandbox_share_memory_and_network_but_not_processes";
+    let Some(host) = host(test).await else { return };
+    let (sandbox, first) = host.run("shared", "echo hello > /dev/shm/file; echo ready; sleep 1000").await;
+    host.logged(&sandbox, &first, "ready").await;
+    let second = shell("second", "cat /dev/shm/file; echo $$; ls /proc/self/ns -l");
+    let id = second.id.clone();
+    host.runtime.start_container(&sandbox, second).await.unwrap();
+    assert_eq!(host.exit(&sandbox, &id).await.code, 0);
+    assert_eq!(lines(&host.log(&sandbox, &id).await)[..2], ["stdout F hello", "stdout F 1"]);
+    let pid = host.pid(&sandbox, &first).await;
+    let of = |pid: &str, kind: &str| fs::read_link(format!("/proc/{pid}/ns/{kind}")).unwrap();
+    for kind in ["net", "ipc", "uts", "mnt", "pid", "cgroup"] {
+        assert_ne!(of(&pid.to_string(), kind), of("self", kind), "{kind}");
+    }
+    host.runtime.network_namespace(&sandbox).await.unwrap();
+    host.runtime.remove_sandbox(&sandbox).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_program_that_handles_the_signal_ends_by_itself() {
+    let Some(host) = host("a_program_that_handles_the_signal_ends_by_itself").await else { return };
+    let (sandbox, container) =
+        host.run("handles", "trap 'exit 7' TERM; echo ready; while :; do sleep 0.01; done").await;
+    host.logged(&sandbox, &container, "ready").await;
+    host.runtime.stop_container(&sandbox, &container, stop(1000)).await.unwrap();
+    let exit = host.exit(&sandbox, &container).await;
+    assert_eq!((exit.code, exit.signal), (7, None));
+    host.runtime.stop_container(&sandbox, &container, stop(1)).await.unwrap();
+    host.runtime.remove_container(&sandbox, &container).await.unwrap();
+    assert!(host.runtime.status(&sandbox).await.unwrap().unwrap().containers.is_empty());
+    host.runtime.remove_sandbox(&sandbox).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_deadline_only_moves_earlier_and_ends_in_a_kill() {
+    let Some(host) = host("a_deadline_only_moves_earlier_and_ends_in_a_kill").await else { return };
+    let (sandbox, container) = host.run("ignores", "trap '' TERM; echo ready; while :; do sleep 0.01; done").await;
+    host.logged(&sandbox, &container, "ready").await;
+    host.runtime.stop_container(&sandbox, &container, stop(1000)).await.unwrap();
+    host.runtime.stop_container(&sandbox, &container, stop(0)).await.unwrap();
+    host.runtime.stop_container(&sandbox, &container, stop(1000)).await.unwrap();
+    let exit = host.exit(&sandbox, &container).await;
+    assert_eq!((exit.code, exit.signal, exit.oom_killed), (137, Some(9), false));
+    host.runtime.remove_sandbox(&sandbox).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_kill_for_want_of_memory_is_told_as_such() {
+    let Some(host) = host("a_kill_for_want_of_memory_is_told_as_such").await else { return };
+    let spec = host.sandbox("memory");
+    let sandbox = spec.id.clone();
+    host.runtime.create_sandbox(spec).await.unwrap();
+    let mut container = shell("main", "a=0123456789abcdef; while :; do a=$a$a; done");
+    container.resources.memory_limit = Some(24 << 20);
+    let id = container.id.clone();
+    host.runtime.start_container(&sandbox, container).await.unwrap();
+    let exit = host.exit(&sandbox, &id).await;
+    assert_eq!((exit.code, exit.oom_killed), (137, true));
+    host.runtime.remove_sandbox(&sandbox).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_command_runs_inside_the_container_and_ends_at_its_timeout() {
+    let Some(host) = host("a_command_runs_inside_the_container_and_ends_at_its_timeout").await else { return };
+    let (sandbox, container) = host.run("exec", "echo inside > /tmp/file; echo ready; sleep 1000").await;
+    host.logged(&sandbox, &container, "ready").await;
+    let command = |script: &str, timeout| ExecSpec {
+        args: vec!["/bin/sh".to_owned(), "-c".to_owned(), script.to_owned()],
+        timeout,
+        output_limit: 10,
+    };
+    let exec = |command| host.runtime.exec(&sandbox, &container, command);
+    let done = exec(command("cat /tmp/file; echo 0123456789abcdef >&2; exit 5", None)).await.unwrap();
+    assert_eq!((done.code, &done.stdout[..], &done.stderr[..]), (Some(5), &b"inside\n"[..], &b"0123456789"[..]));
+    let late = exec(command("echo begun; sleep 1000", Some(Duration::from_millis(300)))).await.unwrap();
+    assert_eq!((late.code, &late.stdout[..]), (None, &b"begun\n"[..]));
+    let missing = ExecSpec { args: vec!["/no/such/program".to_owned()], timeout: None, output_limit: 0 };
+    assert!(matches!(exec(missing).await, Err(RuntimeError::Execute { .. })));
+    host.runtime.remove_sandbox(&sandbox).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_program_that_does_not_exist_is_named_and_leaves_nothing() {
+    let Some(host) = host("a_program_that_does_not_exist_is_named_and_leaves_nothing").await else { return };
+    let spec = host.sandbox("missing");
+    let sandbox = spec.id.clone();
+    host.runtime.create_sandbox(spec).await.unwrap();
+    let mut container = shell("main", "");
+    container.args = vec!["/no/such/program".to_owned()];
+    let error = host.runtime.start_container(&sandbox, container.clone()).await.unwrap_err();
+    assert!(matches!(&error, RuntimeError::Execute { command, .. } if command == "/no/such/program"), "{error:?}");
+    assert!(host.runtime.status(&sandbox).await.unwrap().unwrap().containers.is_empty());
+    assert!(!host.path().join("state/sandboxes").join(&sandbox.0).join("containers").join(&container.id.0).exists());
+    container.user.user = "nobody-known".to_owned();
+    let error = host.runtime.start_container(&sandbox, container).await.unwrap_err();
+    assert!(matches!(error, RuntimeError::UnknownUser { .. }), "{error:?}");
+    host.runtime.remove_sandbox(&sandbox).await.unwrap();
+}
+
+#[tokio::test]
+async fn containers_outlive_the_agent_and_their_end_is_seen_by_the_next() {
+    let test = "containers_outlive_the_agent_and_their_end_is_seen_by_the_next";
+    let Some(mut host) = host(test).await else { return };
+    let (sandbox, container) =
+        host.run("outlives", "trap 'exit 4' TERM; echo ready; while :; do sleep 0.01; done").await;
+    host.logged(&sandbox, &container, "ready").await;
+    let before = host.container(&sandbox, &container).await;
+    host.restart().await;
+    assert_eq!(host.container(&sandbox, &container).await, before);
+    host.runtime.stop_container(&sandbox, &container, stop(1000)).await.unwrap();
+    assert_eq!(host.exit(&sandbox, &container).await.code, 4);
+    let ended = host.container(&sandbox, &container).await;
+    host.restart().await;
+    assert_eq!(host.container(&sandbox, &container).await, ended);
+    host.runtime.remove_sandbox(&sandbox).await.unwrap();
+    host.restart().await;
+    assert!(host.runtime.list().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn with_its_shim_a_sandbox_and_its_containers_die() {
+    let Some(mut host) = host("with_its_shim_a_sandbox_and_its_containers_die").await else { return };
+    let (sandbox, container) = host.run("orphan", "sleep 1000 & echo ready; wait").await;
+    host.logged(&sandbox, &container, "ready").await;
+    let pid = host.pid(&sandbox, &container).await;
+    kill(shim_of(pid));
+    let exit = host.exit(&sandbox, &container).await;
+    assert_eq!((exit.code, exit.signal), (137, Some(9)));
+    assert_eq!(host.runtime.status(&sandbox).await.unwrap().unwrap().state, SandboxState::Dead);
+    let refused = host.runtime.start_container(&sandbox, shell("other", "true")).await.unwrap_err();
+    assert!(matches!(refused, RuntimeError::NoSandbox { .. }));
+    host.restart().await;
+    assert_eq!(host.runtime.status(&sandbox).await.unwrap().unwrap().state, SandboxState::Dead);
+    assert_eq!(host.exit(&sandbox, &container).await, exit);
+    host.runtime.remove_sandbox(&sandbox).await.unwrap();
+    assert!(host.runtime.list().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_shim_that_dies_while_there_is_no_agent_is_found_dead() {
+    let Some(mut host) = host("a_shim_that_dies_while_there_is_no_agent_is_found_dead").await else { return };
+    let (sandbox, container) = host.run("unseen", "echo ready; sleep 1000").await;
+    host.logged(&sandbox, &container, "ready").await;
+    let shim = shim_of(host.pid(&sandbox, &container).await);
+    host.restart_with(|| kill(shim)).await;
+    assert_eq!(host.runtime.status(&sandbox).await.unwrap().unwrap().state, SandboxState::Dead);
+    assert_eq!(host.exit(&sandbox, &container).await.code, 137);
+    host.runtime.remove_sandbox(&sandbox).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_removed_sandbox_leaves_nothing_but_its_logs() {
+    let Some(host) = host("a_removed_sandbox_leaves_nothing_but_its_logs").await else { return };
+    let before = Traces::of(host.path(), host.cgroup());
+    let (sandbox, container) = host.run("traces", "mkdir -p /a/b; sleep 1000 & echo ready; wait").await;
+    host.logged(&sandbox, &container, "ready").await;
+    let during = Traces::of(host.path(), host.cgroup());
+    assert_eq!(before.mounts, during.mounts, "nothing is mounted on the host");
+    assert_ne!(before, during);
+    host.runtime.remove_sandbox(&sandbox).await.unwrap();
+    host.runtime.remove_sandbox(&sandbox).await.unwrap();
+    assert_eq!(before, Traces::of(host.path(), host.cgroup()));
+    assert!(host.path().join("logs/traces/main/0.log").exists());
+}
+
+#[tokio::test]
+async fn an_interrupted_creation_is_removed_by_the_next_agent() {
+    let Some(mut host) = host("an_interrupted_creation_is_removed_by_the_next_agent").await else { return };
+    let begun = host.path().join("state/sandboxes/begun-0");
+    fs::create_dir_all(begun.join("containers")).unwrap();
+    fs::write(begun.join("sandbox.json"), b"{\"spec\":").unwrap();
+    host.restart().await;
+    assert!(!begun.exists());
+    assert!(host.runtime.list().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_shim_has_little_memory_of_its_own() {
+    let Some(host) = host("a_shim_has_little_memory_of_its_own").await else { return };
+    let (sandbox, container) = host
+        .run("small", "i=0; while [ $i -lt 2000 ]; do echo line $i; i=$((i+1)); done; echo ready; sleep 1000")
+        .await;
+    host.logged(&sandbox, &container, "ready").await;
+    let shim = shim_of(host.pid(&sandbox, &container).await);
+    let rollup = fs::read_to_string(format!("/proc/{shim}/smaps_rollup")).unwrap();
+    let field = |name: &str| -> u64 {
+        let line = rollup.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    };
+    // Pages of the program itself are shared by all shims of a node, so what counts is what is its own.
+    let own = field("Private_Dirty:") + field("Anonymous:").saturating_sub(field("Private_Dirty:"));
+    assert!(own <= 200, "{own} KiB\n{rollup}");
+    host.runtime.remove_sandbox(&sandbox).await.unwrap();
+}
+
+fn shim_of(pid: u32) -> u32 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim().parse().unwrap()
+}
+
+fn kill(pid: u32) {
+    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+}
+
+/// What a sandbox could leave.
+#[derive(Debug, PartialEq, Eq)]
+struct Traces {
+    mounts: String,
+    cgroups: BTreeSet<PathBuf>,
+    files: BTreeSet<PathBuf>,
+    processes: BTreeSet<PathBuf>,
+}
+
+impl Traces {
+    fn of(directory: &Path, cgroup: &Path) -> Self {
+        let hierarchies = oci::cgroup::Hierarchies::detect().unwrap();
+        let mounts = hierarchies.v1.iter().map(|v1| &v1.mount).chain(hierarchies.v2.iter().map(|v2| &v2.mount));
+        let mut cgroups = BTreeSet::new();
+        mounts.for_each(|mount| collect(&mount.join(cgroup), &mut cgroups));
+        let mut files = BTreeSet::new();
+        collect(&directory.join("state"), &mut files);
+        let is_ours = |path: &PathBuf| fs::read_link(path.join("exe")).is_ok_and(|exe| exe.starts_with(directory));
+        let processes = fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path()).filter(is_ours).collect();
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        Self { mounts, cgroups, files, processes }
+    }
+}
+
+fn collect(path: &Path, found: &mut BTreeSet<PathBuf>) {
+    if !path.exists() {
+        return;
+    }
+    found.insert(path.to_owned());
+    if path.is_dir() && !path.is_symlink() {
+        fs::read_dir(path).unwrap().for_each(|entry| collect(&entry.unwrap().path(), found));
+    }
+}
