@@ -1,7 +1,7 @@
 //! From a specification to a sandbox that can run containers.
 
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -77,7 +77,7 @@ async fn set_up(node: &Arc<Node>, sandbox: &Arc<Sandbox>) -> Result<Live, Runtim
         task::blocking(move || prepare(&node, &sandbox, &directory)).await?
     };
     let Spawned { pid, pidfd, socket } = spawned;
-    let pidfd = AsyncFd::register(pidfd).map_err(|source| failed("watch shim", source))?;
+    let pidfd = watch::register(pidfd).map_err(|source| failed("watch shim", source))?;
     let socket = Socket::new(socket).map_err(|source| failed("watch shim's socket", source))?;
     let greeted = tokio::time::timeout(SET_UP, introduce(sandbox, &socket, directory)).await;
     match greeted {
@@ -93,7 +93,7 @@ async fn set_up(node: &Arc<Node>, sandbox: &Arc<Sandbox>) -> Result<Live, Runtim
 }
 
 /// Everything on disk and in the kernel that comes before the shim, and the shim's process.
-fn prepare(node: &Node, sandbox: &Sandbox, directory: &PathBuf) -> Result<Spawned, RuntimeError> {
+fn prepare(node: &Node, sandbox: &Sandbox, directory: &Path) -> Result<Spawned, RuntimeError> {
     let spec = &sandbox.record.spec;
     make_private(&directory.join("containers")).map_err(|source| failed("create sandbox directory", source))?;
     let record = directory.join(SANDBOX);

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use oci::protocol::{Frames, FromShim, Received, Reply, Request, ToShim, encode, receive, send};
 use task::Tasks;
 use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// Messages that wait to be sent.
@@ -163,12 +163,12 @@ async fn read_all(socket: Arc<Socket>, shared: Arc<Shared>, newest: watch::Sende
 
 /// A connected socket that speaks in messages.
 #[derive(Debug)]
-pub(super) struct Socket(AsyncFd<OwnedFd>);
+pub(super) struct Socket(UnixStream);
 
 impl Socket {
-    /// Takes over a connected socket, inside a tokio runtime.
+    /// Takes over a connected, non-blocking socket, inside a tokio runtime.
     pub(super) fn new(socket: OwnedFd) -> io::Result<Self> {
-        AsyncFd::register(socket).map(Self)
+        UnixStream::from_std(std::os::unix::net::UnixStream::from(socket)).map(Self)
     }
 
     /// Sends a message as a whole.
@@ -182,8 +182,7 @@ impl Socket {
         let mut written = 0;
         while written < frame.len() {
             let with = if written == 0 { descriptors } else { &[] };
-            written +=
-                self.0.async_io(Interest::WRITABLE, |socket| send(socket.as_fd(), &frame[written..], with)).await?;
+            written += self.0.async_io(Interest::WRITABLE, || send(self.0.as_fd(), &frame[written..], with)).await?;
         }
         Ok(())
     }
@@ -195,7 +194,7 @@ impl Socket {
             if let Some((message, _)) = frames.take().map_err(invalid)? {
                 return Ok(message);
             }
-            let received = self.0.async_io(Interest::READABLE, |socket| receive(socket.as_fd(), frames)).await?;
+            let received = self.0.async_io(Interest::READABLE, || receive(self.0.as_fd(), frames)).await?;
             if received == Received::Closed {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }

@@ -42,7 +42,6 @@ pub(super) fn install(libexec: &Path, program: &[u8]) -> io::Result<PathBuf> {
 /// Starts a shim with one end of a socket pair as its standard input. Without `pre_exec` the standard library uses
 /// posix_spawn(3), so that a big agent is not copied.
 #[expect(clippy::disallowed_methods, reason = "the native runtime is where programs are started")]
-#[expect(clippy::zombie_processes, reason = "the process is waited for through its descriptor")]
 pub(super) fn spawn(program: &Path, directory: &Path) -> io::Result<Spawned> {
     let flags = SocketFlags::CLOEXEC;
     let (ours, theirs) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;

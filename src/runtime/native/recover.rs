@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use oci::protocol::{ContainerRecord, Frames, FromShim, RunState, ToShim, VERSION, decode};
 use rustix::process::PidfdFlags;
-use tokio::io::unix::AsyncFd;
 
 use super::layout::{CONTAINER, ContainerStarted, RECORD, SANDBOX, SandboxRecord, names, read, read_json};
 use super::link::{Link, Socket};
@@ -60,7 +59,7 @@ pub(super) async fn connect(node: &Node, sandbox: &Sandbox) -> Result<Live, Runt
     let connected = task::blocking(move || program::connect(&directory)).await;
     let (socket, pid) = connected.map_err(|source| failed("connect to shim", source))?;
     let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK).map_err(|errno| failed("find shim", errno))?;
-    let pidfd = AsyncFd::register(pidfd).map_err(|source| failed("watch shim", source))?;
+    let pidfd = watch::register(pidfd).map_err(|source| failed("watch shim", source))?;
     let socket = Socket::new(socket).map_err(|source| failed("watch shim's socket", source))?;
     let hello = ToShim::Hello { version: VERSION };
     socket.say(&hello, &[]).await.map_err(|source| failed("speak to shim", source))?;

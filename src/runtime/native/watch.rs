@@ -10,7 +10,7 @@ use tokio::io::unix::AsyncFd;
 
 use super::layout::{CONTAINER, RECORD, read_json, replace};
 use super::sandbox::{Known, Life, Live, Sandbox, lost};
-use super::{Node, groups, recover};
+use super::{Node, groups, recover, remove};
 use crate::{ContainerId, RuntimeError};
 
 /// How long to wait before connecting again to a shim that lives but has closed the connection.
@@ -48,6 +48,15 @@ async fn follow(node: Arc<Node>, sandbox: Arc<Sandbox>, live: Live) {
     }
     tracing::debug!(sandbox = %sandbox.id(), "shim has ended");
     bury(&node, &sandbox).await;
+}
+
+/// Makes a process's descriptor one that tasks can wait for.
+#[expect(
+    deprecated,
+    reason = "its replacement is unsafe for types that are not known to own a descriptor; this one is"
+)]
+pub(super) fn register(pidfd: OwnedFd) -> std::io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::new(pidfd)
 }
 
 /// Completes when the process has ended; reaps it if it is our child.
@@ -146,5 +155,3 @@ fn settle(node: &Node, sandbox: &Sandbox) {
 fn keep(directory: &std::path::Path, record: &ContainerRecord) -> std::io::Result<()> {
     replace(&directory.join(RECORD), &postcard::to_stdvec(record).map_err(std::io::Error::other)?)
 }
-
-use super::remove;
