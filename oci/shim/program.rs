@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use oci::container::{Place, Progress, Script, StartError, StartWarning, Started, Starting};
+use oci::container::{Place, Progress, Script, StartError, StartWarning, Started, Starting, Step};
 use oci::protocol::{Failure, Outcome, Warning};
 use rustix::process::{Signal, WaitId, WaitIdOptions};
 
@@ -83,11 +83,10 @@ fn named(warning: &StartWarning, script: &Script) -> Warning {
 
 /// What is reported of a start that failed.
 pub(crate) fn failure(error: &StartError, script: &Script) -> Failure {
-    match error.place {
-        Place::Execute => Failure::Execute { errno: error.errno },
-        place => {
-            let step = error.step(script).map_or_else(|| place.to_string(), |step| step.name().to_owned());
-            Failure::Step { step, errno: error.errno }
-        }
+    let errno = error.errno;
+    match (error.place, error.step(script)) {
+        (Place::Execute, _) | (_, Some(Step::FindProgram)) => Failure::Execute { errno },
+        (_, Some(step)) => Failure::Step { step: step.name().to_owned(), errno },
+        (place, None) => Failure::Step { step: place.to_string(), errno },
     }
 }
