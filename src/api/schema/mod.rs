@@ -8,6 +8,7 @@ mod canonical;
 mod decode;
 mod table;
 
+pub(crate) use canonical::{micro_time, time};
 pub use decode::{FieldProblem, decode};
 pub use table::{Base, Field, ListType, Shape, TypeRef, kinds, lookup};
 
