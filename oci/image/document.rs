@@ -172,7 +172,7 @@ impl Manifest {
             return Err(DocumentError::TooManyLayers { layers: layers.len() });
         }
         let layers = layers.iter().map(|layer| {
-            let compression = Compression::of(&layer.media_type().to_string())?;
+            let compression = Compression::of(layer.media_type().as_ref())?;
             Ok((blob("manifest", layer)?, compression))
         });
         let layers = layers.collect::<Result<_, DocumentError>>()?;

@@ -5,6 +5,7 @@
 //! It deliberately does not mount anything and does not know which containers use an image. Invariant: what the
 //! index of the [`Store`] names is complete, verified and on disk; everything else below its root is removed.
 
+mod archive;
 mod digest;
 mod document;
 mod layer;
@@ -15,7 +16,9 @@ mod reference;
 mod registry;
 mod store;
 mod unpack;
+mod usage;
 
+pub use archive::{ExportError, ImportError, export, import};
 pub use digest::{Digest, DigestError};
 pub use document::DocumentError;
 pub use layer::LayerError;
@@ -26,3 +29,4 @@ pub use reference::{Reference, ReferenceError};
 pub use registry::{Credentials, RegistryError, RegistryOptions, ResolveError};
 pub use store::{Store, StoreError};
 pub use unpack::{TarError, UnpackError};
+pub use usage::Usage;

@@ -170,13 +170,13 @@ impl Puller {
         });
         let store = self.0.store.clone();
         match complete(join_all(layers).await) {
-            Ok(layers) => {
+            (layers, None) => {
                 let image = new_image(name, resolved, layers);
                 let record = blocking(move || store.commit(image)).await?;
                 drop(lease);
                 Ok(record)
             }
-            Err((error, complete)) => {
+            (complete, Some(error)) => {
                 drop(lease);
                 let kept = if error.is_passing() { complete } else { Vec::new() };
                 blocking(move || store.keep(kept)).await?;
@@ -240,8 +240,8 @@ async fn fetch(
     stored.map_err(|source| PullError::Layer { digest, source })
 }
 
-/// All layers, or the first failure and those that are complete all the same.
-fn complete(results: Vec<Result<LayerRecord, PullError>>) -> Result<Vec<LayerRecord>, (PullError, Vec<LayerRecord>)> {
+/// The complete layers, and the first failure if there is one.
+fn complete(results: Vec<Result<LayerRecord, PullError>>) -> (Vec<LayerRecord>, Option<PullError>) {
     let mut failure = None;
     let mut layers = Vec::new();
     for result in results {
@@ -250,10 +250,7 @@ fn complete(results: Vec<Result<LayerRecord, PullError>>) -> Result<Vec<LayerRec
             Err(error) => failure = failure.or(Some(error)),
         }
     }
-    match failure {
-        None => Ok(layers),
-        Some(error) => Err((error, layers)),
-    }
+    (layers, failure)
 }
 
 async fn resolve(repository: &Repository, name: &Reference) -> Result<Resolved, PullError> {

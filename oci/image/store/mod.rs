@@ -94,7 +94,11 @@ impl Store {
 
     /// The directory of an unpacked layer.
     pub fn layer_path(&self, diff_id: &Digest) -> PathBuf {
-        self.0.directory.join("layers").join(diff_id.hex())
+        self.layers_directory().join(diff_id.hex())
+    }
+
+    pub(crate) fn layers_directory(&self) -> PathBuf {
+        self.0.directory.join("layers")
     }
 
     /// A manifest or configuration of an image in the store.
@@ -213,7 +217,7 @@ impl Store {
 
     /// One flush of the file system for all layers of an image.
     fn sync(&self) -> Result<(), StoreError> {
-        let path = self.0.directory.join("layers");
+        let path = self.layers_directory();
         let directory = File::open(&path).map_err(|source| StoreError::io("open", &path, source))?;
         rustix::fs::syncfs(&directory).map_err(|errno| StoreError::io("sync", &path, errno.into()))
     }

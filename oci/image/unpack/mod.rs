@@ -14,7 +14,7 @@ use std::io::{self, BufRead};
 use std::path::Path;
 
 pub use tar::TarError;
-pub(crate) use tar::TarReader;
+pub(crate) use tar::{Kind, TarReader};
 
 /// Why a layer cannot be unpacked.
 #[derive(Debug, thiserror::Error)]

@@ -4,7 +4,7 @@
 //! binary attributes contain; its reader serves as the oracle of the tests. Formats: POSIX.1-2017 `pax`, and the
 //! "Basic Tar Format" chapter of the GNU tar manual.
 
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead, Read, Seek, SeekFrom};
 
 const BLOCK: usize = 512;
 /// As in Go's `archive/tar` (`maxSpecialFileSize`), which other tools of the field use.
@@ -146,6 +146,33 @@ impl<R: BufRead> TarReader<R> {
             self.content -= taken as u64;
         }
         Ok(())
+    }
+
+    /// Leaves the present entry's content out without reading it.
+    pub(crate) fn seek_past_content(&mut self) -> Result<(), TarError>
+    where
+        R: Seek,
+    {
+        let distance = i64::try_from(self.content + self.padding).map_err(|_| TarError::Truncated)?;
+        self.source.seek(SeekFrom::Current(distance)).map_err(TarError::Read)?;
+        (self.content, self.padding) = (0, 0);
+        Ok(())
+    }
+
+    /// Begins at the front of the source.
+    pub(crate) fn rewind(&mut self) -> Result<(), TarError>
+    where
+        R: Seek,
+    {
+        self.source.rewind().map_err(TarError::Read)
+    }
+
+    /// Where the source stands: at the present entry's content, if none of it has been read.
+    pub(crate) fn position(&mut self) -> Result<u64, TarError>
+    where
+        R: Seek,
+    {
+        self.source.stream_position().map_err(TarError::Read)
     }
 
     fn open_content(&mut self, size: u64) {
