@@ -29,8 +29,8 @@ pub(super) fn default(pod: &mut Value) {
     }
 }
 
-/// Fills in a pod's spec, as it also stands in the templates of other kinds.
-pub fn default_spec(spec: &mut Value) {
+/// Fills in what a spec has in a pod and would have in a template.
+fn default_spec(spec: &mut Value) {
     default_text(spec, "restartPolicy", "Always");
     default_text(spec, "dnsPolicy", "ClusterFirst");
     default_text(spec, "schedulerName", "default-scheduler");

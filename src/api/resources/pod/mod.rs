@@ -19,8 +19,6 @@ use super::cell::{self, column};
 use super::path::text;
 use super::{BLANK, Field, Generation, Resource, STATUS_VERBS, Subresource, Verb};
 
-pub use default::default_spec;
-
 /// `pods`.
 pub(super) const ROW: Resource = Resource {
     kind: "Pod",
