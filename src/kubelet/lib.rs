@@ -17,6 +17,8 @@ pub mod probe;
 mod references;
 mod serve;
 mod shared;
+#[cfg(test)]
+mod simulation;
 mod sources;
 mod volumes;
 

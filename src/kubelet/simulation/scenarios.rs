@@ -1,0 +1,397 @@
+//! Lives of pods, from binding to removal.
+
+use std::time::Duration;
+
+use runtime::SandboxId;
+use runtime::simulated::{Call, Ending, ExecOutcome, Program, PullOutcome, StartFailure};
+use serde_json::{Value, json};
+
+use super::World;
+
+fn one_container() -> Value {
+    json!({"containers": [{"name": "web", "image": "web:1", "imagePullPolicy": "IfNotPresent"}]})
+}
+
+fn state<'a>(pod: &'a Value, kind: &str) -> &'a Value {
+    &pod["status"]["containerStatuses"][0]["state"][kind]
+}
+
+fn phase(pod: &Value) -> &str {
+    pod["status"]["phase"].as_str().unwrap_or_default()
+}
+
+fn is_ready(pod: &Value) -> bool {
+    condition(pod, "Ready") == "True"
+}
+
+fn condition<'a>(pod: &'a Value, name: &str) -> &'a str {
+    let all = pod["status"]["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
+    all.iter().find(|one| one["type"] == name).and_then(|one| one["status"].as_str()).unwrap_or("absent")
+}
+
+async fn started() -> World {
+    let mut world = World::new();
+    world.start_agent().await;
+    world
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bound_pod_runs_and_a_deleted_one_leaves_nothing() {
+    let world = started().await;
+    world.create("web", one_container());
+    world.until_pod("web", "it is ready", is_ready).await;
+    let pod = world.pod("web").expect("the pod");
+    assert_eq!(phase(&pod), "Running");
+    assert_eq!(pod["status"]["podIP"], "10.42.0.2");
+    assert_eq!(pod["status"]["hostIP"], "192.0.2.10");
+    let status = &pod["status"]["containerStatuses"][0];
+    assert_eq!(
+        (&status["ready"], &status["started"], &status["restartCount"]),
+        (&json!(true), &json!(true), &json!(0))
+    );
+    assert!(
+        status["containerID"].as_str().is_some_and(|id| id.starts_with("coracle://") && id.len() == 74),
+        "{status}"
+    );
+    assert!(status["imageID"].as_str().is_some_and(|id| id.starts_with("web:1@sha256:")), "{status}");
+    for name in ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"] {
+        assert_eq!(condition(&pod, name), "True", "{name}");
+    }
+    world.delete("web", 30);
+    world.until_gone("web").await;
+    assert_eq!(world.runtime.running(), 0);
+    assert!(world.network.attached().is_empty());
+    for place in ["lib/pods", "run/pods", "log"] {
+        let left: Vec<_> = std::fs::read_dir(world.directory.path().join(place)).expect("a directory").collect();
+        assert!(left.is_empty(), "{place}: {left:?}");
+    }
+    assert_eq!(world.events("Pod"), ["Pulling", "Pulled", "Created", "Started", "Killing"]);
+    assert!(world.elapsed() < 5, "it took {} simulated seconds", world.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crashing_container_waits_longer_each_time() {
+    let world = started().await;
+    world.program("web", &[Program::exits(Duration::from_secs(1), 3)]);
+    world.create("web", one_container());
+    let mut starts = Vec::new();
+    for restarts in 0..5 {
+        let runs = |pod: &Value| {
+            pod["status"]["containerStatuses"][0]["restartCount"] == restarts && !state(pod, "running").is_null()
+        };
+        world.until_pod("web", "it restarts", runs).await;
+        starts.push(world.elapsed());
+    }
+    let waits: Vec<i64> = starts.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert_eq!(waits, [1, 11, 21, 41]);
+    world.until_pod("web", "it backs off", |pod| state(pod, "waiting")["reason"] == "CrashLoopBackOff").await;
+    let pod = world.pod("web").expect("the pod");
+    let message = state(&pod, "waiting")["message"].as_str().expect("a message");
+    assert!(message.starts_with("back-off 1m20s restarting failed container=web pod=web_default(uid-"), "{message}");
+    let last = &pod["status"]["containerStatuses"][0]["lastState"]["terminated"];
+    assert_eq!((&last["exitCode"], &last["reason"]), (&json!(3), &json!("Error")));
+    assert_eq!(phase(&pod), "Running");
+    assert!(world.events("Pod").contains(&"BackOff".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_image_that_cannot_be_pulled_is_tried_again() {
+    let world = started().await;
+    let refused = PullOutcome::Refused { latency: Duration::from_secs(1), message: "manifest unknown".to_owned() };
+    world.images.on_pull("web:1", refused);
+    world.create("web", one_container());
+    world.until_pod("web", "the error shows", |pod| state(pod, "waiting")["reason"] == "ErrImagePull").await;
+    world.until_pod("web", "it backs off", |pod| state(pod, "waiting")["reason"] == "ImagePullBackOff").await;
+    let pod = world.pod("web").expect("the pod");
+    let message = state(&pod, "waiting")["message"].as_str().expect("a message");
+    assert!(
+        message.starts_with("Back-off pulling image \"web:1\": ErrImagePull:") && message.ends_with("manifest unknown"),
+        "{message}"
+    );
+    assert_eq!(phase(&pod), "Pending");
+    let image = Box::new(runtime::simulated::SimulatedImages::image_of("web:1"));
+    world.images.on_pull("web:1", PullOutcome::Arrives { latency: Duration::ZERO, image });
+    world.until_pod("web", "it is ready", is_ready).await;
+    assert!(world.elapsed() < 30, "it took {} simulated seconds", world.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn init_containers_run_one_after_the_other_before_the_app() {
+    let world = started().await;
+    world.program("first", &[Program::exits(Duration::from_secs(2), 0)]);
+    world.program("second", &[Program::exits(Duration::from_secs(1), 1), Program::exits(Duration::from_secs(1), 0)]);
+    let mut spec = one_container();
+    spec["initContainers"] = json!([{"name": "first", "image": "init:1"}, {"name": "second", "image": "init:1"}]);
+    world.create("web", spec);
+    world.until_pod("web", "it is ready", is_ready).await;
+    let starts: Vec<(String, u32)> = world
+        .runtime
+        .calls()
+        .into_iter()
+        .filter_map(|call| match call {
+            Call::StartContainer(_, name, attempt) => Some((name, attempt)),
+            _ => None,
+        })
+        .collect();
+    let expected = [("first", 0), ("second", 0), ("second", 1), ("web", 0)];
+    assert_eq!(starts, expected.map(|(name, attempt)| (name.to_owned(), attempt)));
+    assert_eq!(condition(&world.pod("web").expect("the pod"), "Initialized"), "True");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_completes_gives_everything_back_but_its_status_and_log() {
+    let world = started().await;
+    let job = Program { output: vec!["done".to_owned()], ..Program::exits(Duration::from_secs(5), 0) };
+    world.program("web", &[job]);
+    let mut spec = one_container();
+    spec["restartPolicy"] = json!("Never");
+    world.create("web", spec);
+    world.until_pod("web", "it succeeds", |pod| phase(pod) == "Succeeded").await;
+    world.until("its sandbox is gone", |world| world.network.attached().is_empty()).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let pod = world.pod("web").expect("the pod");
+    assert_eq!(state(&pod, "terminated")["reason"], "Completed");
+    assert_eq!(condition(&pod, "Ready"), "False");
+    let (code, log) = world.ask("/containerLogs/default/web/web").await;
+    assert_eq!((code, log.as_str()), (200, "done\n"));
+    world.delete("web", 30);
+    world.until_gone("web").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_sandbox_is_replaced_and_its_container_counted() {
+    let world = started().await;
+    world.create("web", one_container());
+    world.until_pod("web", "it is ready", is_ready).await;
+    let uid = world.pod("web").expect("the pod")["metadata"]["uid"].as_str().expect("a uid").to_owned();
+    world.runtime.kill_shim(&SandboxId::new(&uid, 0));
+    world
+        .until_pod("web", "it runs again", |pod| {
+            is_ready(pod) && pod["status"]["containerStatuses"][0]["restartCount"] == 1
+        })
+        .await;
+    let pod = world.pod("web").expect("the pod");
+    let last = &pod["status"]["containerStatuses"][0]["lastState"]["terminated"];
+    assert_eq!(last["exitCode"], 137, "{last}");
+    assert_eq!(world.network.attached(), [format!("{uid}-1")]);
+    assert!(world.events("Pod").contains(&"SandboxChanged".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_starts_again_leaves_running_containers_alone() {
+    let mut world = started().await;
+    world.create("web", one_container());
+    world.until_pod("web", "it is ready", is_ready).await;
+    let before = world.pod("web").expect("the pod")["status"].clone();
+    world.start_agent().await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(world.pod("web").expect("the pod")["status"], before);
+    let starts = world.runtime.calls().into_iter().filter(|call| matches!(call, Call::StartContainer(..))).count();
+    assert_eq!(starts, 1);
+    world.delete("web", 30);
+    world.until_gone("web").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_deleted_while_the_agent_was_away_is_removed_once_the_list_is_complete() {
+    let mut world = started().await;
+    world.create("web", one_container());
+    world.until_pod("web", "it is ready", is_ready).await;
+    world.start_agent().await;
+    world.delete("web", 0);
+    world.start_agent().await;
+    world.until("nothing is left", |world| world.network.attached().is_empty() && world.runtime.running() == 0).await;
+    world
+        .until("its files are gone", |world| {
+            std::fs::read_dir(world.directory.path().join("lib/pods")).expect("a directory").next().is_none()
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_container_that_ignores_the_signal_is_killed_at_the_deadline() {
+    let world = started().await;
+    world.program("web", &[Program::ignores_stop()]);
+    world.create("web", one_container());
+    world.until_pod("web", "it is ready", is_ready).await;
+    let before = world.elapsed();
+    world.delete("web", 30);
+    world.until_gone("web").await;
+    let took = world.elapsed() - before;
+    assert!((30..33).contains(&took), "it took {took} simulated seconds");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shorter_grace_period_moves_the_deadline_earlier() {
+    let world = started().await;
+    world.program("web", &[Program::ignores_stop()]);
+    world.create("web", one_container());
+    world.until_pod("web", "it is ready", is_ready).await;
+    let before = world.elapsed();
+    world.delete("web", 600);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    world.delete("web", 5);
+    world.until_gone("web").await;
+    let took = world.elapsed() - before;
+    assert!((15..18).contains(&took), "it took {took} simulated seconds");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failing_liveness_probe_restarts_the_container() {
+    let world = started().await;
+    let sick = Program { exec: ExecOutcome { code: 1, ..ExecOutcome::default() }, ..Program::serves() };
+    world.program("web", &[sick, Program::serves()]);
+    let mut spec = one_container();
+    spec["containers"][0]["livenessProbe"] = json!({"exec": {"command": ["check"]}, "periodSeconds": 10});
+    world.create("web", spec);
+    world
+        .until_pod("web", "it restarts", |pod| {
+            is_ready(pod) && pod["status"]["containerStatuses"][0]["restartCount"] == 1
+        })
+        .await;
+    assert!((20..24).contains(&world.elapsed()), "it took {} simulated seconds", world.elapsed());
+    assert!(world.events("Pod").contains(&"Unhealthy".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_readiness_probe_decides_about_readiness_only() {
+    let world = started().await;
+    let sick = Program { exec: ExecOutcome { code: 1, ..ExecOutcome::default() }, ..Program::serves() };
+    world.program("web", &[sick]);
+    let mut spec = one_container();
+    spec["containers"][0]["readinessProbe"] = json!({"exec": {"command": ["check"]}});
+    world.create("web", spec);
+    world.until_pod("web", "it runs", |pod| phase(pod) == "Running").await;
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    let pod = world.pod("web").expect("the pod");
+    assert_eq!(
+        (condition(&pod, "Ready"), &pod["status"]["containerStatuses"][0]["restartCount"]),
+        ("False", &json!(0))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_that_does_not_exist_counts_as_ended_with_128() {
+    let world = started().await;
+    world.program("web", &[Program::fails_to_start(StartFailure::NotFound)]);
+    let mut spec = one_container();
+    spec["restartPolicy"] = json!("Never");
+    world.create("web", spec);
+    world.until_pod("web", "it fails", |pod| phase(pod) == "Failed").await;
+    let pod = world.pod("web").expect("the pod");
+    let ended = state(&pod, "terminated");
+    assert_eq!((&ended["exitCode"], &ended["reason"]), (&json!(128), &json!("StartError")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_missing_config_map_is_waited_for() {
+    let world = started().await;
+    let mut spec = one_container();
+    spec["containers"][0]["envFrom"] = json!([{"configMapRef": {"name": "settings"}}]);
+    world.create("web", spec);
+    world
+        .until_pod("web", "the error shows", |pod| state(pod, "waiting")["reason"] == "CreateContainerConfigError")
+        .await;
+    let pod = world.pod("web").expect("the pod");
+    assert_eq!(state(&pod, "waiting")["message"], "configmap \"settings\" not found");
+    world.api.create(
+        "/api/v1/namespaces/default/configmaps",
+        json!({"metadata": {"name": "settings", "namespace": "default"}, "data": {"A": "1"}}),
+    );
+    world.until_pod("web", "it is ready", is_ready).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unsupported_volume_keeps_the_pod_waiting_and_says_why() {
+    let world = started().await;
+    let mut spec = one_container();
+    spec["volumes"] = json!([{"name": "data", "nfs": {"server": "files", "path": "/"}}]);
+    world.create("web", spec);
+    world.until("the event is there", |world| world.events("Pod").contains(&"FailedMount".to_owned())).await;
+    assert_eq!(state(&world.pod("web").expect("the pod"), "waiting")["reason"], "ContainerCreating");
+    world.delete("web", 30);
+    world.until_gone("web").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_active_deadline_ends_the_pod() {
+    let world = started().await;
+    let mut spec = one_container();
+    spec["activeDeadlineSeconds"] = json!(30);
+    world.create("web", spec);
+    world.until_pod("web", "it fails", |pod| phase(pod) == "Failed").await;
+    let pod = world.pod("web").expect("the pod");
+    assert_eq!(pod["status"]["reason"], "DeadlineExceeded");
+    assert!((30..33).contains(&world.elapsed()), "it took {} simulated seconds", world.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_static_pod_runs_without_an_api_server_and_goes_with_its_manifest() {
+    let mut world = World::without_api();
+    let manifests = world.directory.path().join("manifests");
+    std::fs::create_dir_all(&manifests).expect("a directory");
+    let manifest =
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec: {containers: [{name: web, image: 'web:1'}]}\n";
+    std::fs::write(manifests.join("web.yaml"), manifest).expect("a manifest");
+    world.start_agent().await;
+    world.until("it runs", |world| world.runtime.running() == 1).await;
+    let (code, pods) = world.ask("/pods").await;
+    assert_eq!(code, 200);
+    assert!(pods.contains("\"web-edge\""), "{pods}");
+    std::fs::remove_file(manifests.join("web.yaml")).expect("the manifest");
+    world.until("it is gone", |world| world.network.attached().is_empty()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_static_pod_has_a_mirror_that_shows_its_status() {
+    let world = started().await;
+    let manifests = world.directory.path().join("manifests");
+    let manifest =
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec: {containers: [{name: web, image: 'web:1'}]}\n";
+    world.until("the directory is watched", |_| manifests.is_dir()).await;
+    std::fs::write(manifests.join("web.yaml"), manifest).expect("a manifest");
+    world.until_pod("web-edge", "its mirror is ready", is_ready).await;
+    let pod = world.pod("web-edge").expect("the mirror");
+    assert!(pod["metadata"]["annotations"]["kubernetes.io/config.mirror"].is_string());
+    std::fs::remove_file(manifests.join("web.yaml")).expect("the manifest");
+    world.until_gone("web-edge").await;
+    world.until("it is gone", |world| world.network.attached().is_empty()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_go_on_without_an_api_server_after_a_restart() {
+    let mut world = started().await;
+    world.create("web", one_container());
+    world.until_pod("web", "it is ready", is_ready).await;
+    world.with_api = false;
+    world.start_agent().await;
+    let uid = world.pod("web").expect("the pod")["metadata"]["uid"].as_str().expect("a uid").to_owned();
+    let sandbox = SandboxId::new(&uid, 0);
+    let status = runtime::Runtime::status(&world.runtime, &sandbox).await.expect("a status").expect("a sandbox");
+    world.runtime.end_container(&sandbox, &status.containers[0].id, Ending { code: 1, ..Ending::default() });
+    let attempts =
+        |world: &World| world.runtime.calls().into_iter().any(|call| matches!(call, Call::StartContainer(_, _, 1)));
+    world.until("it is started again", attempts).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_node_is_registered_and_its_lease_renewed() {
+    let world = started().await;
+    world.until("the node is there", |world| world.api.get("/api/v1/nodes/edge").is_some()).await;
+    let node = world.api.get("/api/v1/nodes/edge").expect("the node");
+    assert_eq!(node["status"]["capacity"]["memory"], "8388608Ki");
+    assert_eq!(node["spec"]["podCIDR"], "10.42.0.0/24");
+    let ready = node["status"]["conditions"].as_array().expect("conditions").iter().find(|one| one["type"] == "Ready");
+    assert_eq!(ready.map(|one| &one["reason"]), Some(&json!("KubeletReady")));
+    let lease = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/edge";
+    world.until("the lease is there", |world| world.api.get(lease).is_some()).await;
+    let first = world.api.get(lease).expect("a lease")["spec"]["renewTime"].clone();
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    assert_ne!(world.api.get(lease).expect("a lease")["spec"]["renewTime"], first);
+    tokio::time::sleep(Duration::from_secs(240)).await;
+    assert_eq!(
+        world.api.get("/api/v1/nodes/edge").expect("the node")["metadata"]["resourceVersion"],
+        node["metadata"]["resourceVersion"]
+    );
+    assert_eq!(world.events("Node")[..1], ["Starting"]);
+}
