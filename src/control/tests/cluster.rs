@@ -1,0 +1,215 @@
+//! The controllers with the real API server over the memory store, in process and over TLS.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use apiserver::authn::StaticTokens;
+use apiserver::pki::{Pki, Subject};
+use apiserver::{ApiServer, Caller, Config, Entropy, NodeConnector, NodeError, VersionInfo};
+use async_trait::async_trait;
+use bytes::Bytes;
+use client::{
+    Body, Client, DeleteOptions, HttpsConfig, HttpsTransport, Identity, Informer, Key, ListOptions, Object, Scope,
+    Transport, TransportError,
+};
+use control::{Controllers, ControllersConfig};
+use http::{Request, Response};
+use http_body_util::Full;
+use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Node, Pod, ServiceAccount};
+use serde_json::{Value, json};
+use task::{SharedClock, SystemClock, Tasks};
+
+const MASTERS: &str = "system:masters";
+
+struct InProcess(Arc<ApiServer>);
+
+#[async_trait]
+impl Transport for InProcess {
+    async fn send(&self, request: Request<Bytes>) -> Result<Response<Body>, TransportError> {
+        let user = api::user::UserInfo::authenticated("test", &[MASTERS]);
+        Ok(self.0.handle(Caller { user }, request.map(Full::new)).await)
+    }
+}
+
+/// No test here reads logs.
+struct NoNodes;
+
+#[async_trait]
+impl NodeConnector for NoNodes {
+    async fn send(&self, node: &str, _: Request<Bytes>) -> Result<Response<apiserver::Body>, NodeError> {
+        Err(NodeError { node: node.to_owned(), source: "there is none".into() })
+    }
+}
+
+struct Cluster {
+    client: Client,
+    tasks: Tasks,
+    server: Arc<ApiServer>,
+    clock: SharedClock,
+}
+
+async fn cluster() -> Cluster {
+    let clock: SharedClock = Arc::new(SystemClock);
+    let store = store::MemoryStore::new(Arc::clone(&clock), store::HistoryLimits::default());
+    let server = ApiServer::new(Config {
+        store: Arc::new(store),
+        clock: Arc::clone(&clock),
+        entropy: Entropy::seeded(1),
+        version: VersionInfo::of_release("test"),
+        nodes: Arc::new(NoNodes),
+        tokens: StaticTokens::default(),
+    });
+    let tasks = Tasks::new();
+    server.start(&tasks).await.unwrap();
+    let client = Client::new(Arc::new(InProcess(Arc::clone(&server))), "test");
+    Controllers::spawn(&client, &clock, &tasks, ControllersConfig { root_ca: "the CA".to_owned() });
+    Cluster { client, tasks, server, clock }
+}
+
+fn read<K: Object>(value: Value) -> K {
+    serde_json::from_value(value).unwrap()
+}
+
+fn pod(name: &str, memory: &str) -> Pod {
+    read(json!({
+        "kind": "Pod", "apiVersion": "v1", "metadata": {"name": name, "namespace": "default"},
+        "spec": {"containers": [{"name": "c", "image": "web", "resources": {"requests": {"memory": memory}}}]},
+    }))
+}
+
+async fn add_node(client: &Client, name: &str) {
+    let node: Node = read(json!({
+        "kind": "Node", "apiVersion": "v1", "metadata": {"name": name},
+        "status": {
+            "allocatable": {"cpu": "2", "memory": "1Gi", "pods": "10"},
+            "conditions": [{"type": "Ready", "status": "True"}],
+        },
+    }));
+    client.create(&node).await.unwrap();
+    client.replace_status(&node).await.unwrap();
+}
+
+/// The first state of an object that satisfies `is_it`; `None` stands for its absence.
+async fn until<K: Object>(cluster: &Cluster, key: Key, is_it: impl Fn(Option<&K>) -> bool) -> Option<Arc<K>> {
+    let tasks = cluster.tasks.child();
+    let scope = if key.namespace.is_empty() { Scope::Cluster } else { Scope::namespace(&key.namespace) };
+    let informer: Informer<K> = Informer::spawn(&cluster.client, &tasks, scope, ListOptions::default());
+    informer.synced().await;
+    let mut dirty = informer.subscribe();
+    let found = tokio::time::timeout(Duration::from_secs(20), async {
+        loop {
+            let object = informer.get(&key);
+            if is_it(object.as_deref()) {
+                return object;
+            }
+            dirty.next().await;
+        }
+    });
+    let found = found.await.unwrap_or_else(|_| panic!("{key} did not come to what was expected"));
+    tasks.stop();
+    found
+}
+
+fn node_of(pod: &Pod) -> Option<&str> {
+    pod.spec.as_ref()?.node_name.as_deref()
+}
+
+#[tokio::test]
+async fn a_pod_waits_with_a_reason_until_a_node_comes_and_is_bound_at_once() {
+    let cluster = cluster().await;
+    let key = Key::namespaced("default", "web");
+    until::<ServiceAccount>(&cluster, Key::namespaced("default", "default"), |account| account.is_some()).await;
+    cluster.client.create(&pod("web", "600Mi")).await.unwrap();
+    let reason = |pod: &Pod| {
+        let conditions = pod.status.as_ref()?.conditions.as_ref()?;
+        conditions.iter().find(|condition| condition.type_ == "PodScheduled")?.message.clone()
+    };
+    until::<Pod>(&cluster, key.clone(), |pod| {
+        pod.and_then(reason).as_deref() == Some("no nodes available to schedule pods")
+    })
+    .await;
+    add_node(&cluster.client, "edge-1").await;
+    until::<Pod>(&cluster, key, |pod| pod.and_then(node_of) == Some("edge-1")).await;
+    // A second one finds no room beside the first, until that is gone.
+    cluster.client.create(&pod("second", "600Mi")).await.unwrap();
+    let second = Key::namespaced("default", "second");
+    let full = "0/1 nodes are available: 1 Insufficient memory. no new claims to deallocate, preemption: 0/1 nodes are \
+                available: 1 No preemption victims found for incoming pod.";
+    until::<Pod>(&cluster, second.clone(), |pod| pod.and_then(reason).as_deref() == Some(full)).await;
+    let options = DeleteOptions { grace_period_seconds: Some(0), ..DeleteOptions::default() };
+    cluster.client.delete::<Pod>(&Key::namespaced("default", "web"), &options).await.unwrap();
+    until::<Pod>(&cluster, second, |pod| pod.and_then(node_of) == Some("edge-1")).await;
+    let events = cluster.client.list::<Event>(&Scope::namespace("default"), &ListOptions::default()).await.unwrap();
+    let said = |reason: &str| events.items.iter().any(|event| event.reason.as_deref() == Some(reason));
+    assert!(said("FailedScheduling") && said("Scheduled"));
+    cluster.tasks.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_namespace_gets_its_account_and_authority_and_is_deleted_with_its_contents() {
+    let cluster = cluster().await;
+    let client = &cluster.client;
+    let namespace: Namespace = read(json!({"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": "team"}}));
+    client.create(&namespace).await.unwrap();
+    let account = Key::namespaced("team", "default");
+    until::<ServiceAccount>(&cluster, account.clone(), |account| account.is_some()).await;
+    until::<ConfigMap>(&cluster, Key::namespaced("team", "kube-root-ca.crt"), |map| {
+        map.is_some_and(|map| map.data.as_ref().is_some_and(|data| data.get("ca.crt").is_some_and(|ca| ca == "the CA")))
+    })
+    .await;
+    let first = client.get::<ServiceAccount>(&account).await.unwrap();
+    client.delete::<ServiceAccount>(&account, &DeleteOptions::default()).await.unwrap();
+    until::<ServiceAccount>(&cluster, account, |account| {
+        account.is_some_and(|account| account.metadata.uid != first.metadata.uid)
+    })
+    .await;
+    client.delete::<Namespace>(&Key::cluster("team"), &DeleteOptions::default()).await.unwrap();
+    until::<Namespace>(&cluster, Key::cluster("team"), |namespace| namespace.is_none()).await;
+    let left = client.list::<ConfigMap>(&Scope::namespace("team"), &ListOptions::default()).await.unwrap();
+    assert!(left.items.is_empty());
+    cluster.tasks.shutdown().await;
+}
+
+#[tokio::test]
+async fn the_same_client_works_over_tls_with_a_client_certificate() {
+    let cluster = cluster().await;
+    let folder = tempfile::tempdir().unwrap();
+    let now = cluster.clock.now();
+    let pki = Pki::open(folder.path(), now, &Entropy::system()).unwrap();
+    let credential = pki.mint(&Subject::api_server("edge-1", &[]), now).unwrap();
+    let tls = apiserver::tls_config(pki.certificate(), &credential).unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let serving = Tasks::new();
+    serving.spawn("serve", Arc::clone(&cluster.server).serve(listener, tls, cluster.tasks.clone()));
+    let own = pki.mint(&Subject::client("admin", &[MASTERS]), now).unwrap();
+    let config = |identity| HttpsConfig {
+        server: format!("https://127.0.0.1:{port}"),
+        ca: pki.certificate().as_bytes().to_vec(),
+        server_name: None,
+        identity,
+    };
+    let identity = Identity::Certificate { chain: own.certificate.clone().into(), key: own.key().into() };
+    let transport = Arc::new(HttpsTransport::new(config(identity), &serving).unwrap());
+    let client = Client::new(transport, "test");
+    let pods: Informer<Pod> = Informer::spawn(&client, &serving, Scope::Cluster, ListOptions::default());
+    let mut dirty = pods.subscribe();
+    until::<ServiceAccount>(&cluster, Key::namespaced("default", "default"), |account| account.is_some()).await;
+    let names: Vec<String> = (0..120).map(|number| format!("web-{number}")).collect();
+    let created = names.iter().map(|name| {
+        let client = client.clone();
+        async move { client.create(&pod(name, "1Mi")).await }
+    });
+    for result in futures_util::future::join_all(created).await {
+        result.unwrap();
+    }
+    while pods.snapshot().len() < names.len() {
+        dirty.next().await;
+    }
+    let error = client.get::<Pod>(&Key::namespaced("default", "absent")).await.unwrap_err();
+    assert!(error.is_not_found(), "{error}");
+    let nobody = Client::new(Arc::new(HttpsTransport::new(config(Identity::Anonymous), &serving).unwrap()), "nobody");
+    assert!(nobody.get::<Pod>(&Key::namespaced("default", "web-1")).await.unwrap_err().api().is_some());
+    serving.stop();
+    cluster.tasks.shutdown().await;
+}
