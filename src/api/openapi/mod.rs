@@ -1,13 +1,22 @@
 //! OpenAPI documents as kubectl needs them, derived from the schema table and the served kinds.
 //!
-//! Pure; the API server caches and serves what is returned here.
+//! Pure; the API server serves what is returned here and may cache it by the hash in the index. Documents carry
+//! structure (types, references, list types, patch strategies), no descriptions.
 
-use serde_json::Value;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
+use serde_json::{Map, Value, json};
+
+use crate::schema;
 use crate::status::ApiError;
 
+mod components;
+mod v2;
+
+pub use v2::v2_protobuf;
+
 /// A served kind.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct KindInfo {
     /// API group, empty for core.
     pub group: String,
@@ -23,17 +32,129 @@ pub struct KindInfo {
     pub verbs: Vec<String>,
 }
 
-/// `GET /openapi/v3`: the documents there are, with a hash of their contents in each address.
-pub fn v3_index(_kinds: &[KindInfo]) -> Result<Value, ApiError> {
-    Err(ApiError::internal("OpenAPI v3 is not rendered yet"))
+/// Query parameters of patches; clients look `dryRun` and `fieldValidation` up here before they use them.
+const PATCH_PARAMETERS: [(&str, &str); 5] = [
+    ("dryRun", "string"),
+    ("fieldManager", "string"),
+    ("fieldValidation", "string"),
+    ("force", "boolean"),
+    ("pretty", "string"),
+];
+
+impl KindInfo {
+    /// `api/v1` or `apis/<group>/<version>`.
+    fn document(&self) -> String {
+        if self.group.is_empty() {
+            format!("api/{}", self.version)
+        } else {
+            format!("apis/{}/{}", self.group, self.version)
+        }
+    }
+
+    /// Address of the collection.
+    fn collection(&self) -> String {
+        let namespace = if self.namespaced { "namespaces/{namespace}/" } else { "" };
+        format!("/{}/{namespace}{}", self.document(), self.plural)
+    }
+
+    fn has(&self, verb: &str) -> bool {
+        self.verbs.iter().any(|own| own == verb)
+    }
+
+    fn group_version_kind(&self) -> Value {
+        json!({"group": self.group, "version": self.version, "kind": self.kind})
+    }
+}
+
+/// `GET /openapi/v3`: the documents there are, with a hash of what they are made of in each address.
+pub fn v3_index(kinds: &[KindInfo]) -> Result<Value, ApiError> {
+    let mut paths = Map::new();
+    for path in kinds.iter().map(KindInfo::document) {
+        if paths.contains_key(&path) {
+            continue;
+        }
+        let mut hasher = DefaultHasher::new();
+        (env!("CARGO_PKG_VERSION"), schema::fingerprint()).hash(&mut hasher);
+        kinds.iter().filter(|kind| kind.document() == path).for_each(|kind| kind.hash(&mut hasher));
+        let url = format!("/openapi/v3/{path}?hash={:016X}", hasher.finish());
+        paths.insert(path, json!({"serverRelativeURL": url}));
+    }
+    Ok(json!({"paths": paths}))
 }
 
 /// `GET /openapi/v3/<path>` where path is `api/v1` or `apis/<group>/<version>`; none if no kind is served there.
-pub fn v3_document(_path: &str, _kinds: &[KindInfo]) -> Option<Value> {
-    None
+pub fn v3_document(path: &str, kinds: &[KindInfo]) -> Option<Value> {
+    let kinds: Vec<&KindInfo> = kinds.iter().filter(|kind| kind.document() == path).collect();
+    if kinds.is_empty() {
+        return None;
+    }
+    let mut paths = Map::new();
+    for kind in &kinds {
+        add_paths(kind, &mut paths);
+    }
+    Some(json!({
+        "openapi": "3.0.0",
+        "info": {"title": "Kubernetes", "version": "unversioned"},
+        "paths": paths,
+        "components": {"schemas": components::schemas(&kinds)},
+    }))
 }
 
-/// `GET /openapi/v2`: a gnostic `openapi.v2.Document` in protobuf.
-pub fn v2_protobuf(_kinds: &[KindInfo]) -> Vec<u8> {
-    Vec::new()
+fn add_paths(kind: &KindInfo, paths: &mut Map<String, Value>) {
+    let mut item = Map::new();
+    for (verb, method) in [("get", "get"), ("update", "put"), ("patch", "patch"), ("delete", "delete")] {
+        if kind.has(verb) {
+            item.insert(method.to_owned(), operation(kind, verb));
+        }
+    }
+    let mut collection = Map::new();
+    for (verb, method) in [("list", "get"), ("create", "post"), ("deletecollection", "delete")] {
+        if kind.has(verb) {
+            collection.insert(method.to_owned(), operation(kind, verb));
+        }
+    }
+    let parameter = |name: &str| json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}});
+    let scope = kind.namespaced.then(|| parameter("namespace"));
+    let path = kind.collection();
+    if !item.is_empty() {
+        let parameters: Vec<Value> = [parameter("name")].into_iter().chain(scope.clone()).collect();
+        item.insert("parameters".to_owned(), Value::Array(parameters));
+        paths.insert(format!("{path}/{{name}}"), Value::Object(item));
+    }
+    if !collection.is_empty() {
+        if let Some(scope) = scope {
+            collection.insert("parameters".to_owned(), json!([scope]));
+        }
+        paths.insert(path, Value::Object(collection));
+    }
 }
+
+fn operation(kind: &KindInfo, verb: &str) -> Value {
+    let action = match verb {
+        "create" => "post",
+        "update" => "put",
+        other => other,
+    };
+    let query = |(name, of): &(&str, &str)| json!({"name": name, "in": "query", "schema": {"type": of}});
+    let parameters: Vec<Value> = match verb {
+        "create" | "update" | "patch" => PATCH_PARAMETERS.iter().map(query).collect(),
+        "delete" => PATCH_PARAMETERS[..1].iter().map(query).collect(),
+        _ => Vec::new(),
+    };
+    let ty = schema::lookup(&kind.group, &kind.version, &kind.kind);
+    let content = ty.map_or_else(|| json!({}), |ty| json!({"schema": components::reference(ty)}));
+    let mut operation = json!({
+        "operationId": format!("{action}{}{}", kind.version, kind.kind),
+        "parameters": parameters,
+        "responses": {"200": {"description": "OK", "content": {"application/json": content}}},
+        "x-kubernetes-action": action,
+        "x-kubernetes-group-version-kind": kind.group_version_kind(),
+    });
+    if matches!(verb, "create" | "update") {
+        operation["requestBody"] = json!({"required": true, "content": {"*/*": content}});
+    }
+    operation
+}
+
+#[cfg(test)]
+mod tests;

@@ -10,6 +10,7 @@ mod table;
 
 pub(crate) use canonical::{micro_time, time};
 pub use decode::{FieldProblem, decode};
+pub(crate) use table::fingerprint;
 pub use table::{Base, Field, ListType, Shape, TypeRef, kinds, lookup};
 
 #[cfg(test)]

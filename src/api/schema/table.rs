@@ -136,6 +136,17 @@ pub fn kinds() -> impl Iterator<Item = (&'static str, &'static str, &'static str
     TABLE.kinds.iter().copied()
 }
 
+/// A number that changes when the table changes.
+pub(crate) fn fingerprint() -> u64 {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    static FINGERPRINT: LazyLock<u64> = LazyLock::new(|| {
+        let mut hasher = DefaultHasher::new();
+        TEXT.hash(&mut hasher);
+        hasher.finish()
+    });
+    *FINGERPRINT
+}
+
 impl TypeRef {
     fn info(self) -> &'static Type {
         &TABLE.types[usize::from(self.0)]
