@@ -80,9 +80,9 @@ pub(super) fn hear(channel: BorrowedFd<'_>, flags: RecvFlags) -> Result<Message,
     let length = loop {
         match recvmsg(channel, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags) {
             Ok(received) => break received.bytes,
-            Err(Errno::INTR) => {}
-            // The child died with what it was sent still unread.
-            Err(Errno::CONNRESET) => return Ok(Message::End),
+            // The child has ended without having read what it was sent. The kernel tells this once, before it gives out
+            // what the child has said.
+            Err(Errno::INTR | Errno::CONNRESET) => {}
             Err(errno) => return Err(errno),
         }
     };

@@ -176,7 +176,7 @@ pub enum Recursive {
     Yes,
 }
 
-/// Refuses a path whose mount would not pass mounts back to the host.
+/// Refuses a path whose mount, in the calling thread's namespace, would not pass mounts back to the host.
 ///
 /// # Errors
 /// [`RootfsError::NotShared`], in the words that the kubelet uses.
@@ -184,9 +184,10 @@ pub fn require_shared(path: &Path) -> Result<(), RootfsError> {
     let failed = |source| RootfsError::path("examine the mount of", path, source);
     let opened = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
     let opened = opened.map_err(|errno| RootfsError::path("open", path, errno))?;
-    let about = fs::read_to_string(format!("/proc/self/fdinfo/{}", opened.as_fd().as_raw_fd())).map_err(failed)?;
+    let about =
+        fs::read_to_string(format!("/proc/thread-self/fdinfo/{}", opened.as_fd().as_raw_fd())).map_err(failed)?;
     let id = about.lines().find_map(|line| line.strip_prefix("mnt_id:")).unwrap_or_default().trim();
-    let mounts = fs::read_to_string("/proc/self/mountinfo").map_err(failed)?;
+    let mounts = fs::read_to_string("/proc/thread-self/mountinfo").map_err(failed)?;
     match mounts.lines().map(Mounted::parse).find(|mounted| mounted.id == id) {
         Some(mounted) if !mounted.shared => {
             Err(RootfsError::NotShared { path: path.to_owned(), mount: PathBuf::from(mounted.at) })

@@ -251,7 +251,12 @@ fn spawn(
     let child = child.map_err(|errno| StartError::new(Place::Clone, errno))?;
     for fd in &script.joins {
         let group = find(launch.fds, *fd).map_err(prepare)?;
-        join(group, child.pid).map_err(|errno| StartError::new(Place::Group(*fd), errno))?;
+        match join(group, child.pid) {
+            Ok(()) => {}
+            // It has failed already; what it has said about that is heard later.
+            Err(Errno::SRCH) => break,
+            Err(errno) => return Err(StartError::new(Place::Group(*fd), errno)),
+        }
     }
     let channel = ours.expect("only the child takes it");
     // A child that has failed already does not hear this, and has said why.

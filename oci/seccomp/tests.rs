@@ -36,7 +36,7 @@ impl Call {
             8 | 12 => 0,
             _ => {
                 let argument = self.arguments[(offset as usize - 16) / 8];
-                let half = if offset % 8 == 0 { argument } else { argument >> 32 };
+                let half = if offset.is_multiple_of(8) { argument } else { argument >> 32 };
                 u32::try_from(half & 0xffff_ffff).unwrap()
             }
         }

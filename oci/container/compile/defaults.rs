@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use oci_spec::runtime::{Mount, MountBuilder};
 
 /// Hidden from a container that is not privileged.
-pub const MASKED_PATHS: [&str; 13] = [
+pub const MASKED_PATHS: [&str; 12] = [
     "/proc/acpi",
     "/proc/asound",
     "/proc/interrupts",
@@ -21,7 +21,6 @@ pub const MASKED_PATHS: [&str; 13] = [
     "/proc/scsi",
     "/sys/devices/virtual/powercap",
     "/sys/firmware",
-    "/sys/kernel/debug",
 ];
 
 /// Read-only in a container that is not privileged.

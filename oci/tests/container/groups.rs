@@ -1,0 +1,102 @@
+//! Control groups on the host's own hierarchies, below a group of the test's own.
+
+use std::fs;
+
+use oci::cgroup::{Controller, DeviceRule, Limits, Warning};
+use serde_json::json;
+
+use crate::stage::Stage;
+
+fn lacks(warnings: &[Warning], controller: Controller) -> bool {
+    warnings.contains(&Warning::Missing { controller })
+}
+
+#[test]
+fn limits_hold_inside() {
+    let Some(stage) = Stage::new("limits_hold_inside") else { return };
+    let limits = Limits {
+        cpu_shares: Some(512),
+        cpu_quota: Some(20_000),
+        cpu_period: Some(100_000),
+        memory: Some(64 << 20),
+        pids: Some(5),
+        ..Limits::default()
+    };
+    let warnings = stage.group.apply(&limits).unwrap();
+    if lacks(&warnings, Controller::Pids) {
+        eprintln!("SKIP limits_hold_inside: no pids controller");
+        return;
+    }
+    let report = stage.run(&stage.config(&["fork", "20"]));
+    assert_eq!(report, "threads 4\n", "five tasks with the first one");
+    let stats = stage.group.stats().unwrap();
+    assert!(stats.cpu_nanos.is_none_or(|nanos| nanos > 0), "{stats:?}");
+    assert_eq!(stats.pids, Some(0));
+}
+
+#[test]
+fn a_container_is_born_in_its_group_and_dies_with_it() {
+    let Some(stage) = Stage::new("a_container_is_born_in_its_group_and_dies_with_it") else { return };
+    let mut inside = stage.start(&stage.config(&["wait"])).unwrap();
+    inside.await_ready();
+    assert_eq!(stage.group.pids().unwrap(), [inside.started.pid]);
+    let groups = fs::read_to_string(format!("/proc/{}/cgroup", inside.started.pid)).unwrap();
+    let name = stage.group.path().to_str().unwrap();
+    for hierarchy in stage.host.cgroups.used_v1() {
+        let line = groups.lines().find(|line| line.contains(&format!(":{}:", hierarchy.label))).unwrap();
+        assert!(line.ends_with(name), "{line}");
+    }
+    stage.group.kill_all().unwrap();
+    let options = rustix::process::WaitIdOptions::EXITED;
+    let id = rustix::process::WaitId::PidFd(std::os::fd::AsFd::as_fd(&inside.started.pidfd));
+    let ended = rustix::process::waitid(id, options).unwrap().unwrap();
+    assert_eq!(ended.terminating_signal(), Some(9));
+    assert_eq!(stage.group.pids().unwrap(), Vec::<i32>::new());
+    stage.group.remove().unwrap();
+    assert!(!stage.group.exists());
+    stage.group.remove().unwrap();
+}
+
+#[test]
+fn a_kill_for_want_of_memory_is_counted() {
+    let Some(stage) = Stage::new("a_kill_for_want_of_memory_is_counted") else { return };
+    let warnings = stage
+        .group
+        .apply(&Limits { memory: Some(32 << 20), memory_and_swap: Some(32 << 20), ..Limits::default() })
+        .unwrap();
+    if lacks(&warnings, Controller::Memory) {
+        eprintln!("SKIP a_kill_for_want_of_memory_is_counted: no memory controller");
+        return;
+    }
+    assert_eq!(stage.run(&stage.config(&["eat", "8"])), format!("ate {}\n", 8 << 20));
+    assert_eq!(stage.group.oom_kills().unwrap(), 0);
+    assert_eq!(stage.run(&stage.config(&["eat", "64"])), "");
+    assert_eq!(stage.group.oom_kills().unwrap(), 1);
+    let stats = stage.group.stats().unwrap();
+    assert!(stats.memory_working_set <= stats.memory_usage && stats.memory_usage < Some(32 << 20), "{stats:?}");
+}
+
+#[test]
+fn groups_below_are_removed_with_their_parent() {
+    let Some(stage) = Stage::new("groups_below_are_removed_with_their_parent") else { return };
+    let child = stage.group.child("small/smaller").unwrap();
+    child.create().unwrap();
+    assert!(child.exists());
+    stage.group.remove().unwrap();
+    assert!(!child.exists() && !stage.group.exists());
+}
+
+#[test]
+fn devices_are_restricted_where_there_is_a_controller() {
+    let Some(stage) = Stage::new("devices_are_restricted_where_there_is_a_controller") else { return };
+    let warnings = stage.group.restrict_devices(&DeviceRule::defaults()).unwrap();
+    if lacks(&warnings, Controller::Devices) {
+        eprintln!("SKIP devices_are_restricted_where_there_is_a_controller: no devices controller");
+        return;
+    }
+    let mut config = stage.config(&["cat", "/dev/forbidden", "--", "write", "/dev/null", "x"]);
+    // The kernel's log, which is on no list.
+    let device = json!({"path": "/dev/forbidden", "type": "c", "major": 1, "minor": 11});
+    config["linux"]["devices"] = json!([device]);
+    assert_eq!(stage.run(&config), "error 1\nwritten\n");
+}
