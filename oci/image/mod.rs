@@ -30,3 +30,6 @@ pub use registry::{Credentials, RegistryError, RegistryOptions, ResolveError};
 pub use store::{Store, StoreError};
 pub use unpack::{TarError, UnpackError};
 pub use usage::Usage;
+
+#[cfg(test)]
+mod tests;

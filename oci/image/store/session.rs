@@ -63,9 +63,14 @@ impl Session {
         let mut dead = Vec::new();
         for path in children(temp)? {
             let Ok(lock) = File::open(&path) else { continue };
-            if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
-                dead.push(Dead { path, _lock: lock });
+            if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+                continue;
             }
+            // Locked by us it looks alive; its leases end now.
+            for lease in children(&path)?.iter().filter(|path| lease_of(path).is_some()) {
+                fs::remove_file(lease).map_err(|source| StoreError::io("remove", lease, source))?;
+            }
+            dead.push(Dead { path, _lock: lock });
         }
         Ok(dead)
     }
@@ -86,8 +91,7 @@ impl Session {
                 continue;
             }
             for entry in children(&session)? {
-                let name = entry.file_name().and_then(|name| name.to_str());
-                leased.extend(name.and_then(|name| name.strip_prefix(LEASE)).map(str::to_owned));
+                leased.extend(lease_of(&entry).map(str::to_owned));
             }
         }
         Ok(leased)
@@ -193,6 +197,11 @@ impl Drop for Workspace {
             tracing::warn!(path = %self.path.display(), session = %self.session.0.path.display(), %error, "cannot remove a layer that was given up");
         }
     }
+}
+
+/// The digits of the layer that a file leases, if that is what it is for.
+fn lease_of(path: &Path) -> Option<&str> {
+    path.file_name()?.to_str()?.strip_prefix(LEASE)
 }
 
 /// What is in a directory; a file among it does no harm.

@@ -72,3 +72,6 @@ pub(crate) fn unpack(source: &mut impl BufRead, directory: &Path) -> Result<u64,
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+pub(super) use tests::listing;

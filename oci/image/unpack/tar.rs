@@ -249,7 +249,10 @@ impl Header {
     fn verify(&self) -> Result<(), TarError> {
         let sum = |from: &[u8]| from.iter().map(|&byte| u64::from(byte)).sum::<u64>();
         let expected = sum(&self.0[..148]) + 8 * u64::from(b' ') + sum(&self.0[156..]);
-        if self.number(148..156, "checksum")? == expected { Ok(()) } else { Err(TarError::Checksum) }
+        match self.number(148..156, "checksum") {
+            Ok(sum) if sum == expected => Ok(()),
+            _ => Err(TarError::Checksum),
+        }
     }
 
     fn size(&self) -> Result<u64, TarError> {
