@@ -11,8 +11,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use super::super::digest::Hasher;
-use super::super::{Digest, Record, Store, StoreError};
+use super::layout::{FULL_NAME, REF_NAME, blob_name};
+use crate::image::digest::Hasher;
+use crate::image::{Digest, Record, Store, StoreError};
 
 /// Why an image has not been exported.
 #[derive(Debug, thiserror::Error)]
@@ -91,7 +92,7 @@ fn index(image: &Record, manifest: &[u8]) -> Vec<u8> {
     });
     let mut entries = Vec::new();
     for tag in &image.tags {
-        entry["annotations"] = serde_json::json!({ super::FULL_NAME: tag, super::REF_NAME: tag });
+        entry["annotations"] = serde_json::json!({ FULL_NAME: tag, REF_NAME: tag });
         entries.push(entry.clone());
     }
     if entries.is_empty() {
@@ -101,10 +102,6 @@ fn index(image: &Record, manifest: &[u8]) -> Vec<u8> {
         "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": entries,
     });
     index.to_string().into_bytes()
-}
-
-fn blob_name(digest: &Digest) -> String {
-    super::blob_name(digest)
 }
 
 struct Archive<W: Write> {

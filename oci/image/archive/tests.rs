@@ -1,7 +1,9 @@
-use std::fs;
+use std::{fs, io};
 
 use super::*;
+use crate::image::media::Compression;
 use crate::image::tests::{Archive, TestImage, chain, contents, gzip, pack_files, store, write_files};
+use crate::image::{Record, Store};
 
 fn image(text: &str) -> TestImage {
     TestImage::new(&[Archive::new().file("text", text.as_bytes()).finish(), Archive::new().file("same", b"").finish()])

@@ -9,7 +9,10 @@ fn digest(text: &str) -> Digest {
     Digest::of(text.as_bytes())
 }
 
-fn index(entries: &[(&str, Option<(&str, &str, Option<&str>)>)]) -> Vec<u8> {
+/// Name of a manifest, with operating system, architecture and variant.
+type Entry<'a> = (&'a str, Option<(&'a str, &'a str, Option<&'a str>)>);
+
+fn index(entries: &[Entry<'_>]) -> Vec<u8> {
     let entries = entries.iter().map(|(name, platform)| {
         let mut entry = serde_json::json!({
             "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digest(name), "size": 1,
@@ -25,7 +28,7 @@ fn index(entries: &[(&str, Option<(&str, &str, Option<&str>)>)]) -> Vec<u8> {
     serde_json::json!({ "schemaVersion": 2, "manifests": entries.collect::<Vec<_>>() }).to_string().into_bytes()
 }
 
-fn check(platform: &Platform, entries: &[(&str, Option<(&str, &str, Option<&str>)>)], expected: Result<&str, &str>) {
+fn check(platform: &Platform, entries: &[Entry<'_>], expected: Result<&str, &str>) {
     let selected = select(&index(entries), platform).map(|blob| blob.digest).map_err(|error| error.to_string());
     assert_eq!(selected, expected.map(digest).map_err(str::to_owned));
 }

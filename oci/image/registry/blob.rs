@@ -10,7 +10,8 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::sync::mpsc;
 
-use super::{Question, RegistryError, Repository};
+use super::RegistryError;
+use super::repository::{Question, Repository};
 use crate::image::Digest;
 
 /// Frames between the network and the digest; each up to some 400 KiB.

@@ -2,14 +2,17 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::io;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use futures_util::stream;
+use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Request, Response, StatusCode};
-use http_body_util::Full;
-use hyper::body::Incoming;
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::io::AsyncWriteExt;
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
@@ -19,31 +22,40 @@ use crate::image::Digest;
 /// What is answered, by path and the number of times that it has been asked for.
 type Handler = Arc<dyn Fn(&str, &HeaderMap, usize) -> Answer + Send + Sync>;
 
-pub(super) enum Answer {
-    Whole(Response<Full<Bytes>>),
-    /// Raw bytes, after which the connection is closed.
-    Broken(Vec<u8>),
+pub(super) type Answer = Response<BoxBody<Bytes, io::Error>>;
+
+pub(super) fn status(status: StatusCode, headers: &[(&'static str, &str)], body: &[u8]) -> Answer {
+    let body = Full::new(Bytes::copy_from_slice(body)).map_err(|never: Infallible| match never {});
+    let mut response = Response::new(body.boxed());
+    *response.status_mut() = status;
+    for (name, value) in headers {
+        response.headers_mut().insert(*name, value.parse().unwrap());
+    }
+    response
 }
 
-impl Answer {
-    pub(super) fn status(status: StatusCode, headers: &[(&'static str, &str)], body: &[u8]) -> Self {
-        let mut response = Response::new(Full::new(Bytes::copy_from_slice(body)));
-        *response.status_mut() = status;
-        for (name, value) in headers {
-            response.headers_mut().insert(*name, value.parse().unwrap());
+pub(super) fn ok(body: &[u8]) -> Answer {
+    status(StatusCode::OK, &[], body)
+}
+
+/// The beginning of a longer body, after which the connection breaks.
+pub(super) fn broken(code: StatusCode, headers: &[(&'static str, &str)], body: &[u8], sent: usize) -> Answer {
+    let first = Bytes::copy_from_slice(&body[..sent]);
+    let pieces = stream::unfold(0, move |step| {
+        let first = first.clone();
+        async move {
+            // Lets the server flush before it breaks.
+            tokio::task::yield_now().await;
+            match step {
+                0 => Some((Ok(Frame::data(first)), 1)),
+                1 => Some((Err(io::Error::other("breaks off")), 2)),
+                _ => None,
+            }
         }
-        Self::Whole(response)
-    }
-
-    pub(super) fn ok(body: &[u8]) -> Self {
-        Self::status(StatusCode::OK, &[], body)
-    }
-
-    /// The first bytes of a longer body.
-    pub(super) fn broken(body: &[u8], sent: usize) -> Self {
-        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
-        Self::Broken([head.as_bytes(), &body[..sent]].concat())
-    }
+    });
+    let mut response = status(code, headers, b"").map(|_| StreamBody::new(pieces).boxed());
+    response.headers_mut().insert(CONTENT_LENGTH, body.len().into());
+    response
 }
 
 /// The server; ends with it.
@@ -86,7 +98,7 @@ impl Fake {
                 return answer;
             }
             let body = right.get(path);
-            body.map_or_else(|| Answer::status(StatusCode::NOT_FOUND, &[], b""), |body| Answer::ok(body))
+            body.map_or_else(|| status(StatusCode::NOT_FOUND, &[], b""), |body| ok(body))
         })
         .await
     }
@@ -99,32 +111,15 @@ impl Fake {
 }
 
 async fn serve(stream: tokio::net::TcpStream, handler: Handler, requests: Arc<Mutex<Vec<(String, HeaderMap)>>>) {
-    let raw: Arc<Mutex<Option<Vec<u8>>>> = Arc::default();
-    let broken = Arc::clone(&raw);
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
         let path = request.uri().path_and_query().unwrap().as_str().to_owned();
         let mut seen = requests.lock().unwrap();
         let count = seen.iter().filter(|(asked, _)| *asked == path).count();
         seen.push((path.clone(), request.headers().clone()));
         drop(seen);
-        let answer = match handler(&path, request.headers(), count) {
-            Answer::Whole(response) => Ok(response),
-            Answer::Broken(bytes) => {
-                *broken.lock().unwrap() = Some(bytes);
-                Err(std::io::Error::other("breaks off"))
-            }
-        };
-        async { answer }
+        let answer = handler(&path, request.headers(), count);
+        async { Ok::<_, Infallible>(answer) }
     });
-    let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-    let parts = connection.without_shutdown().await;
-    let _ = TokioExecutor::new();
-    let _: Result<(), Infallible> = Ok(());
-    if let Ok(parts) = parts {
-        let mut stream = parts.io.into_inner();
-        let bytes = raw.lock().unwrap().take();
-        if let Some(bytes) = bytes {
-            let _ = stream.write_all(&bytes).await;
-        }
-    }
+    // A connection that breaks is what some tests want.
+    let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }

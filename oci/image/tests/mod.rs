@@ -1,6 +1,9 @@
 //! Whole pulls, and what tests of several modules build images with.
 
 mod build;
+mod failures;
+mod fake;
+mod full_disk;
 mod pulls;
 mod registry;
 
