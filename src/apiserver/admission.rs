@@ -1,12 +1,14 @@
 //! Admission: what a write must have or must not be, beyond what its kind's row says.
 //!
-//! Called after decoding and before defaulting. Follows the plugins NamespaceLifecycle, ServiceAccount (the name),
-//! DefaultTolerationSeconds and NodeRestriction of upstream.
+//! Called after decoding and before defaulting. Follows the plugins NamespaceLifecycle, ServiceAccount (without token
+//! volumes), Priority, DefaultTolerationSeconds and NodeRestriction of upstream.
 
-use api::resources::admission::default_toleration_seconds;
+use std::time::Duration;
+
+use api::resources::admission::{apply_service_account, default_service_account, default_toleration_seconds, priority};
 use api::status::{ApiError, Cause};
 use api::user::MASTERS;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::call::Call;
 use crate::object::{is_terminating, meta};
@@ -14,6 +16,9 @@ use crate::storage;
 
 /// Namespaces without which a cluster does not work.
 const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
+/// How long a pod waits for the `default` account of its namespace, which a controller makes.
+const PATIENCE: Duration = Duration::from_secs(2);
+const POLL: Duration = Duration::from_millis(20);
 const RESTRICTED: &str = "node-restriction.kubernetes.io";
 const MIRROR: &str = "kubernetes.io/config.mirror";
 
@@ -26,7 +31,10 @@ pub(crate) async fn create(call: &Call, object: &mut Value) -> Result<(), ApiErr
         restrict_create(call, node, object)?;
     }
     if is_core(call, "pods") {
-        default_service_account(object);
+        if let Some(account) = default_service_account(object) {
+            apply_service_account(object, &service_account(call, object, &account).await?);
+        }
+        priority(object)?;
         default_toleration_seconds(object);
     }
     Ok(())
@@ -92,6 +100,28 @@ async fn live_namespace(call: &Call, namespace: &str, name: &str) -> Result<(), 
     Err(error)
 }
 
+/// The account that a pod runs as; a new namespace has its `default` one a moment later.
+async fn service_account(call: &Call, pod: &Value, name: &str) -> Result<Value, ApiError> {
+    let row = api::resources::find("", "v1", "serviceaccounts");
+    let row = row.ok_or_else(|| ApiError::internal("no serviceaccounts"))?;
+    let namespace = meta(pod, "namespace");
+    let find = async || match call.server.read(row, namespace, name).await {
+        Ok((account, _)) => Ok(Some(account)),
+        Err(error) if error.code == 404 => Ok(None),
+        Err(error) => Err(error),
+    };
+    let mut found = find().await?;
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while found.is_none() && name == "default" && tokio::time::Instant::now() < deadline {
+        tokio::time::sleep(POLL).await;
+        found = find().await?;
+    }
+    found.ok_or_else(|| {
+        let text = format!("error looking up service account {namespace}/{name}: serviceaccount {name:?} not found");
+        ApiError::forbidden("", "pods", meta(pod, "name"), &text)
+    })
+}
+
 /// A node may create itself and mirrors of its own static pods, and its own lease.
 fn restrict_create(call: &Call, node: &str, object: &Value) -> Result<(), ApiError> {
     let refuse = |text: String| Err(ApiError::forbidden(call.row.group, call.row.plural, meta(object, "name"), &text));
@@ -134,16 +164,4 @@ fn names_secrets(pod: &Value) -> bool {
     has(spec, "imagePullSecrets")
         || any(&spec["volumes"], &volume)
         || ["containers", "initContainers"].into_iter().any(|list| any(&spec[list], &container))
-}
-
-/// Pods run as the `default` account of their namespace if they do not say otherwise; mirror pods as none.
-fn default_service_account(pod: &mut Value) {
-    if !pod["metadata"]["annotations"][MIRROR].is_null() || !pod["spec"].is_object() {
-        return;
-    }
-    if pod["spec"]["serviceAccountName"].as_str().unwrap_or_default().is_empty() {
-        let deprecated = pod["spec"]["serviceAccount"].as_str().filter(|name| !name.is_empty());
-        pod["spec"]["serviceAccountName"] = json!(deprecated.unwrap_or("default"));
-    }
-    pod["spec"]["serviceAccount"] = pod["spec"]["serviceAccountName"].clone();
 }

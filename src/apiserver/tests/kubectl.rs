@@ -97,6 +97,8 @@ fn pod(image: &str) -> Value {
 async fn creates(kubectl: &Kubectl) {
     let namespace = kubectl.namespace.clone();
     kubectl.has(&format!("create namespace {namespace}"), &["created"]).await;
+    // No controller runs here that would make it.
+    kubectl.has("create serviceaccount default", &["created"]).await;
     kubectl.has("create configmap settings --from-literal=a=b", &["configmap/settings created"]).await;
     kubectl.has("create secret generic token --from-literal=t=s", &["secret/token created"]).await;
     kubectl.has("get secret token -o jsonpath={.data.t}", &["cw=="]).await;
@@ -157,7 +159,47 @@ async fn changes(kubectl: &Kubectl) {
     kubectl.has(&format!("apply -f {first}"), &["pod/applied unchanged"]).await;
     kubectl.has(&format!("apply -f {second}"), &["pod/applied configured"]).await;
     kubectl.has("get pod applied -o jsonpath={.spec.containers[0].image}", &["busybox:2"]).await;
+    let refused = kubectl.fail(&format!("apply --server-side -f {first}")).await;
+    assert!(refused.contains("application/merge-patch+json"), "{refused}");
+    let file = kubectl.file("e.json", &config("4"));
+    kubectl.has(&format!("replace -f {file}"), &["configmap/applied replaced"]).await;
     kubectl.has("patch configmap applied -p {\"data\":{\"k\":\"3\"}}", &["patched"]).await;
+}
+
+/// Nodes, a pod on one, and its log.
+async fn runs(kubectl: &Kubectl) {
+    let name = format!("node-{}", kubectl.namespace);
+    let node = json!({
+        "apiVersion": "v1", "kind": "Node", "metadata": { "name": name },
+        "status": { "capacity": { "cpu": "2", "memory": "1Gi" }, "nodeInfo": { "kubeletVersion": "v1.36.0" } },
+    });
+    let file = kubectl.file("node.json", &node);
+    kubectl.run(&format!("create -f {file}")).await;
+    kubectl.has("get nodes -o wide", &[&name, "INTERNAL-IP"]).await;
+    kubectl.has(&format!("cordon {name}"), &["cordoned"]).await;
+    kubectl.has(&format!("describe node {name}"), &["Unschedulable:", "true"]).await;
+    kubectl.has(&format!("taint node {name} a=b:NoSchedule"), &["tainted"]).await;
+    let mut bound = pod("busybox:1");
+    (bound["metadata"]["name"], bound["spec"]["nodeName"]) = (json!("bound"), json!(name));
+    let file = kubectl.file("bound.json", &bound);
+    kubectl.run(&format!("create -f {file}")).await;
+    let log = format!("{name} /containerLogs/{}/bound/web", kubectl.namespace);
+    kubectl.has("logs bound", &[&log]).await;
+    kubectl.has("logs -f bound -c web --tail=5", &["follow=true", "tailLines=5"]).await;
+    kubectl.has("logs -l app=web --previous", &["previous=true"]).await;
+    assert!(kubectl.fail("logs bound -c none").await.contains("container none is not valid for pod bound"));
+    let uid = kubectl.run("get pod bound -o jsonpath={.metadata.uid}").await;
+    let event = json!({
+        "apiVersion": "v1", "kind": "Event", "metadata": { "name": "bound.1" }, "type": "Normal", "reason": "Pulled",
+        "involvedObject": { "kind": "Pod", "namespace": kubectl.namespace, "name": "bound", "uid": uid },
+        "message": "it is here",
+    });
+    let file = kubectl.file("event.json", &event);
+    kubectl.run(&format!("create -f {file}")).await;
+    kubectl.has("get events", &["Pulled", "pod/bound", "it is here"]).await;
+    kubectl.has("describe pod bound", &["Pulled", "it is here"]).await;
+    kubectl.has("delete pod bound --grace-period=0 --force", &["deleted"]).await;
+    kubectl.has(&format!("delete node {name}"), &["deleted"]).await;
 }
 
 /// `get -w` prints what happens while it runs.
@@ -186,7 +228,12 @@ async fn deletes(kubectl: &Kubectl) {
     assert!(kubectl.fail("get pod web").await.contains("NotFound"));
     kubectl.has("delete configmap settings one two", &["\"settings\"", "\"one\"", "\"two\""]).await;
     kubectl.has("delete pods --all --now", &["\"runner\"", "\"applied\""]).await;
-    kubectl.has("get pods", &[]).await;
+    assert_eq!(kubectl.run("get pods").await, "");
+    let file =
+        kubectl.file("f.json", &json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "later" } }));
+    kubectl.has(&format!("delete -f {file}"), &["\"later\" deleted"]).await;
+    kubectl.has(&format!("delete namespace {} --wait=false", kubectl.namespace), &["deleted"]).await;
+    kubectl.has("get --raw /readyz", &["ok"]).await;
 }
 
 async fn drive(program: &Path, kubeconfig: &str) {
@@ -194,6 +241,7 @@ async fn drive(program: &Path, kubeconfig: &str) {
     creates(&kubectl).await;
     shows(&kubectl).await;
     changes(&kubectl).await;
+    runs(&kubectl).await;
     watches(&kubectl).await;
     deletes(&kubectl).await;
 }

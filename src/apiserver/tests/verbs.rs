@@ -53,6 +53,28 @@ async fn create_checks_namespace_name_and_version() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_pod_waits_for_the_default_account_and_for_no_other() {
+    let world = World::new().await;
+    let accounts = "/api/v1/namespaces/kube-public/serviceaccounts";
+    let pods = "/api/v1/namespaces/kube-public/pods";
+    let later = async {
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        let account = json!({ "metadata": { "name": "default" }, "imagePullSecrets": [{ "name": "registry" }] });
+        world.ask(&format!("POST {accounts}"), account).await.expect(201);
+    };
+    let create = async { world.ask(&format!("POST {pods}"), sample("Pod", "p")).await.expect(201) };
+    let ((), pod) = tokio::join!(later, create);
+    assert_eq!(at(&pod, "/spec/serviceAccountName"), "default");
+    assert_eq!(at(&pod, "/spec/imagePullSecrets/0/name"), "registry");
+    let mut other = sample("Pod", "q");
+    other["spec"]["serviceAccountName"] = json!("robot");
+    let error = world.ask(&format!("POST {pods}"), other).await.expect(403);
+    let wanted = "pods \"q\" is forbidden: error looking up service account kube-public/robot: serviceaccount \
+                  \"robot\" not found";
+    assert_eq!(at(&error, "/message"), wanted);
+}
+
+#[tokio::test(start_paused = true)]
 async fn names_are_generated() {
     let world = World::new().await;
     let body = json!({ "metadata": { "generateName": "web-" } });

@@ -88,7 +88,9 @@ impl World {
         let server = ApiServer::new(Config { store, clock, entropy, version, nodes: Arc::new(Echo), tokens });
         let tasks = Tasks::new();
         server.start(&tasks).await.unwrap();
-        Self { server, tasks }
+        let world = Self { server, tasks };
+        world.ask("POST /api/v1/namespaces/default/serviceaccounts", sample("", "default")).await.expect(201);
+        world
     }
 
     pub(super) async fn raw(&self, user: UserInfo, request: Request<Full<Bytes>>) -> Response<Body> {
