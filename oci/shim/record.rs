@@ -8,23 +8,19 @@ use rustix::fs::{Mode, OFlags};
 /// The file in the container's directory.
 const NAME: &str = "record";
 
-/// Replaces the record of a container. A reader sees the old or the new one, never a part. It is not forced to the
-/// disk: what a power cut ends needs no record, since nothing runs afterwards.
+/// Replaces the record of a container by one write, so that a shim that is killed has written all of it or nothing. It
+/// is neither renamed into place nor forced to the disk: a rename makes some file systems write at once, and what a power
+/// cut ends needs no record, since nothing runs afterwards. What is left of a longer former record is cut off after that,
+/// and ignored by readers before.
 pub(crate) fn store(record: &ContainerRecord) -> io::Result<()> {
-    let bytes = postcard_bytes(record)?;
+    let invalid = |error| io::Error::new(io::ErrorKind::InvalidData, error);
+    let bytes = postcard::to_extend(record, Vec::new()).map_err(invalid)?;
     let path = format!("containers/{}/{NAME}", record.container);
-    let new = format!("{path}.new");
-    let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::CLOEXEC;
-    let file = rustix::fs::open(&new, flags, Mode::from_raw_mode(0o600))?;
-    let mut rest = &bytes[..];
-    while !rest.is_empty() {
-        let count = rustix::io::retry_on_intr(|| rustix::io::write(&file, rest))?;
-        rest = &rest[count..];
+    let file = rustix::fs::open(&path, OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC, Mode::from_raw_mode(0o600))?;
+    let written = rustix::io::retry_on_intr(|| rustix::io::pwrite(&file, &bytes, 0))?;
+    if written < bytes.len() {
+        return Err(io::ErrorKind::WriteZero.into());
     }
-    rustix::fs::rename(&new, &path)?;
+    rustix::fs::ftruncate(&file, u64::try_from(bytes.len()).unwrap_or(u64::MAX))?;
     Ok(())
-}
-
-fn postcard_bytes(record: &ContainerRecord) -> io::Result<Vec<u8>> {
-    postcard::to_extend(record, Vec::new()).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }

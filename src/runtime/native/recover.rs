@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use oci::protocol::{ContainerRecord, Frames, FromShim, RunState, ToShim, VERSION, decode};
+use oci::protocol::{ContainerRecord, Frames, FromShim, RunState, ToShim, VERSION};
 use rustix::process::PidfdFlags;
 
 use super::layout::{CONTAINER, ContainerStarted, RECORD, SANDBOX, SandboxRecord, names, read, read_json};
@@ -97,9 +97,9 @@ async fn remember(node: &Arc<Node>, sandbox: &Arc<Sandbox>) -> Result<(), Runtim
     Ok(())
 }
 
-/// What the shim wrote of a container, if it did.
+/// What the shim wrote of a container, if it did; what follows it in the file is the rest of a former record.
 pub(super) fn read_record(directory: &Path) -> io::Result<Option<ContainerRecord>> {
-    Ok(read(&directory.join(RECORD))?.and_then(|bytes| decode(&bytes).ok()))
+    Ok(read(&directory.join(RECORD))?.and_then(|bytes| postcard::from_bytes(&bytes).ok()))
 }
 
 /// Removes what was prepared for containers that the shim never started. No earlier agent's request can start them any

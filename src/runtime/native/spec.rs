@@ -256,3 +256,6 @@ fn asked_mount(mount: &Mount) -> Result<Value, RuntimeError> {
     };
     Ok(json!({ "destination": mount.destination, "type": kind, "source": source, "options": options }))
 }
+
+#[cfg(test)]
+mod tests;

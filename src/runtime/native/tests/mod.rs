@@ -230,6 +230,87 @@ async fn an_interrupted_creation_is_removed_by_the_next_agent() {
 }
 
 #[tokio::test]
+async fn host_paths_and_memory_are_mounted_as_asked() {
+    let Some(host) = host("host_paths_and_memory_are_mounted_as_asked").await else { return };
+    let (data, file) = (host.path().join("data"), host.path().join("hosts"));
+    fs::create_dir(&data).unwrap();
+    fs::write(&file, "127.0.0.1 localhost\n").unwrap();
+    let mount = |destination: &str, source, read_only| Mount {
+        destination: destination.into(),
+        source,
+        read_only,
+        recursive_read_only: false,
+        propagation: Propagation::None,
+    };
+    let spec = host.sandbox("mounts");
+    let sandbox = spec.id.clone();
+    host.runtime.create_sandbox(spec).await.unwrap();
+    let mut container = shell(
+        "main",
+        "cat /etc/hosts; echo new > /data/file && echo written; echo no > /fixed/file || echo refused; \
+         echo x > /fast/file && cat /fast/file",
+    );
+    container.mounts = vec![
+        mount("/etc/hosts", MountSource::HostPath(file), false),
+        mount("/data", MountSource::HostPath(data.clone()), false),
+        mount("/fixed", MountSource::HostPath(data.clone()), true),
+        mount("/fast", MountSource::Tmpfs { size: Some(1 << 20), mode: 0o1777 }, false),
+    ];
+    let id = container.id.clone();
+    host.runtime.start_container(&sandbox, container).await.unwrap();
+    assert_eq!(host.exit(&sandbox, &id).await.code, 0);
+    let log = host.log(&sandbox, &id).await;
+    let out: Vec<_> = lines(&log).into_iter().filter(|line| line.starts_with("stdout")).collect();
+    assert_eq!(out, ["stdout F 127.0.0.1 localhost", "stdout F written", "stdout F refused", "stdout F x"]);
+    assert_eq!(fs::read(data.join("file")).unwrap(), b"new\n");
+    host.runtime.remove_sandbox(&sandbox).await.unwrap();
+    assert!(data.join("file").exists(), "removal does not reach into host paths");
+}
+
+#[tokio::test]
+async fn a_container_with_a_terminal_writes_to_its_log_through_it() {
+    let Some(host) = host("a_container_with_a_terminal_writes_to_its_log_through_it").await else { return };
+    let spec = host.sandbox("terminal");
+    let sandbox = spec.id.clone();
+    host.runtime.create_sandbox(spec).await.unwrap();
+    let mut container = shell("main", "[ -t 0 ] && [ -t 1 ] && [ -t 2 ] && echo terminal");
+    container.tty = true;
+    let id = container.id.clone();
+    host.runtime.start_container(&sandbox, container).await.unwrap();
+    assert_eq!(host.exit(&sandbox, &id).await.code, 0);
+    assert_eq!(lines(&host.log(&sandbox, &id).await), ["stdout F terminal"]);
+    host.runtime.remove_sandbox(&sandbox).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_privileged_container_on_the_host_s_network_has_the_host_s_namespaces_and_devices() {
+    let test = "a_privileged_container_on_the_host_s_network_has_the_host_s_namespaces_and_devices";
+    let Some(host) = host(test).await else { return };
+    let mut spec = host.sandbox("privileged");
+    (spec.network, spec.ipc, spec.pid) = (Sharing::Host, Sharing::Host, PidSharing::Host);
+    let sandbox = spec.id.clone();
+    host.runtime.create_sandbox(spec).await.unwrap();
+    let mut container = shell("main", "echo ready; sleep 1000 & sleep 1000");
+    container.privileges.privileged = true;
+    let id = container.id.clone();
+    host.runtime.start_container(&sandbox, container).await.unwrap();
+    host.logged(&sandbox, &id, "ready").await;
+    let pid = host.pid(&sandbox, &id).await;
+    let of = |pid: &str, kind: &str| fs::read_link(format!("/proc/{pid}/ns/{kind}")).unwrap();
+    for kind in ["net", "ipc", "uts", "pid"] {
+        assert_eq!(of(&pid.to_string(), kind), of("self", kind), "{kind}");
+    }
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let own = fs::read_to_string("/proc/self/status").unwrap();
+    let field = |text: &str, name: &str| text.lines().find(|line| line.starts_with(name)).unwrap().to_owned();
+    assert_eq!(field(&status, "CapEff"), field(&own, "CapEff"));
+    assert!(field(&status, "Seccomp:").ends_with('0'));
+    host.runtime.stop_container(&sandbox, &id, stop(0)).await.unwrap();
+    assert_eq!(host.exit(&sandbox, &id).await.code, 137);
+    host.runtime.remove_sandbox(&sandbox).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_shim_has_little_memory_of_its_own() {
     let Some(host) = host("a_shim_has_little_memory_of_its_own").await else { return };
     let (sandbox, container) = host
