@@ -105,3 +105,6 @@ impl Cluster {
         true
     }
 }
+
+#[cfg(test)]
+mod tests;

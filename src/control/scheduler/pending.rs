@@ -166,3 +166,6 @@ impl Pending {
 fn backoff(attempts: u32) -> Duration {
     FIRST.saturating_mul(1 << attempts.saturating_sub(1).min(10)).min(LONGEST)
 }
+
+#[cfg(test)]
+mod tests;

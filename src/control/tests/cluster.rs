@@ -1,5 +1,7 @@
 //! The controllers with the real API server over the memory store, in process and over TLS.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::sync::Arc;
 use std::time::Duration;
 
