@@ -180,6 +180,9 @@ impl Drop for Unstarted {
 
 /// Starts a container's first process and returns when its execve(2) has succeeded.
 ///
+/// With a [`Step::DieWithParent`] the program lives as long as the calling thread does: the kernel takes the thread that
+/// cloned it for its parent.
+///
 /// # Errors
 /// Where and why it failed; nothing is left of the child then.
 pub fn start(launch: &Launch<'_>) -> Result<Started, StartError> {

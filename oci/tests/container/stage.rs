@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use oci::cgroup::{Group, Hierarchies};
 use oci::container::compile::{Compiled, HostFacts, compile, compile_exec, defaults, open};
 use oci::container::rootfs::{Overlay, Recursive, clone_host_path, overlay};
-use oci::container::{Launch, StartError, Started, Stdio, exec, start};
+use oci::container::{Launch, StartError, Started, Stdio, begin, exec, start};
 use oci_spec::runtime::{Process, Spec};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 use serde_json::{Value, json};
@@ -99,6 +99,16 @@ impl Stage {
     pub(crate) fn start(&self, config: &Value) -> Result<Running, StartError> {
         let compiled = compile(&spec(config), &self.host).unwrap();
         self.launch(&compiled, Some(self.rootfs()), None)
+    }
+
+    /// Begins to start a container and gives up at once.
+    pub(crate) fn abandon(&self, config: &Value) {
+        let compiled = compile(&spec(config), &self.host).unwrap();
+        let owned = open(&compiled.descriptors, Some(self.rootfs()), &self.group.open_joins().unwrap()).unwrap();
+        let fds: Vec<BorrowedFd<'_>> = owned.iter().map(AsFd::as_fd).collect();
+        let null = fs::File::open("/dev/null").unwrap();
+        let stdio = Stdio { stdin: null.as_fd(), stdout: null.as_fd(), stderr: null.as_fd() };
+        drop(begin(&Launch { script: &compiled.script, fds: &fds, stdio }).unwrap());
     }
 
     /// Runs a container to its end; what it printed.

@@ -1,9 +1,11 @@
 //! How a start fails, and that nothing is left of it.
 
 use std::fs;
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::PermissionsExt as _;
 
 use oci::container::{Place, Step};
+use rustix::process::{WaitId, WaitIdOptions, waitid};
 use serde_json::json;
 
 use crate::stage::{Stage, spec};
@@ -62,4 +64,44 @@ fn a_working_directory_that_leads_outside_is_refused() {
         config["process"]["cwd"] = json!(path);
         assert!(stage.start(&config).is_err(), "{path}");
     }
+}
+
+#[test]
+fn a_start_that_is_given_up_leaves_no_process() {
+    let Some(stage) = Stage::new("a_start_that_is_given_up_leaves_no_process") else { return };
+    stage.abandon(&stage.config(&["wait"]));
+    assert_eq!(stage.group.pids().unwrap(), Vec::<i32>::new());
+}
+
+#[test]
+fn a_container_dies_with_the_thread_that_started_it() {
+    let Some(stage) = Stage::new("a_container_dies_with_the_thread_that_started_it") else { return };
+    let mut config = stage.config(&["wait"]);
+    config["process"]["user"] = json!({"uid": 1000, "gid": 1000});
+    let running = std::thread::scope(|scope| {
+        let starter = scope.spawn(|| {
+            let mut running = stage.start(&config).unwrap();
+            running.await_ready();
+            running
+        });
+        starter.join().unwrap()
+    });
+    let id = WaitId::PidFd(running.started.pidfd.as_fd());
+    let ended = waitid(id, WaitIdOptions::EXITED | WaitIdOptions::NOWAIT).unwrap().unwrap();
+    assert_eq!(ended.terminating_signal(), Some(libc::SIGKILL));
+}
+
+#[test]
+fn a_container_may_join_the_processes_of_another() {
+    let Some(stage) = Stage::new("a_container_may_join_the_processes_of_another") else { return };
+    let mut first = stage.start(&stage.config(&["wait"])).unwrap();
+    first.await_ready();
+    let mut config = stage.config(&["cat", "/proc/1/cmdline", "--", "who"]);
+    let path = format!("/proc/{}/ns/pid", first.started.pid);
+    config["linux"]["namespaces"] = json!([{"type": "mount"}, {"type": "pid", "path": path}]);
+    let report = stage.run(&config);
+    assert!(report.starts_with(&format!("{}\0wait", crate::stage::PAYLOAD)), "{report}");
+    assert!(!report.contains("pid 1 "), "{report}");
+    // The starter's own children are born in its own namespace again.
+    assert!(stage.run(&stage.config(&["who"])).contains("pid 1 session 1"));
 }
