@@ -35,9 +35,9 @@ pub fn generate_name(base: &str, random: [u8; 5]) -> String {
     base[..end].chars().chain(suffix).collect()
 }
 
-/// `must be no more than N characters`-style sentence.
+/// The sentence about a text that is too long.
 pub fn max_len_error(limit: usize) -> String {
-    format!("must be no more than {limit} bytes")
+    format!("must be no more than {limit} characters")
 }
 
 fn regex_error(message: &str, format: &str, examples: &[&str]) -> String {
@@ -196,7 +196,7 @@ pub fn env_var_name(value: &str) -> Vec<String> {
 pub fn port_name(value: &str) -> Vec<String> {
     let mut errors = Vec::new();
     if value.len() > 15 {
-        errors.push("must be no more than 15 characters".to_owned());
+        errors.push(max_len_error(15));
     }
     if !value.bytes().all(|b| is_lower_alnum(b) || b == b'-') {
         errors.push("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)".to_owned());
@@ -225,3 +225,6 @@ pub fn ip_address(value: &str) -> Vec<String> {
     }
     vec!["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".to_owned()]
 }
+
+#[cfg(test)]
+mod tests;

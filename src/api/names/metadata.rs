@@ -11,6 +11,10 @@ const ANNOTATIONS_MAX: usize = 256 * 1024;
 /// Checks `metadata` of an object: name (by the kind's rule), namespace, labels, annotations, finalizers and owners.
 pub fn validate_metadata(metadata: &Value, namespaced: bool, rule: Rule) -> Vec<FieldError> {
     let mut errors = Vec::new();
+    if metadata["generation"].as_i64().is_some_and(|generation| generation < 0) {
+        let detail = "must be greater than or equal to 0";
+        errors.push(FieldError::invalid("metadata.generation", &metadata["generation"], detail));
+    }
     check_names(metadata, namespaced, rule, &mut errors);
     errors.extend(validate_labels(metadata["labels"].as_object(), "metadata.labels"));
     errors.extend(validate_annotations(metadata["annotations"].as_object(), "metadata.annotations"));
@@ -70,53 +74,50 @@ fn check_names(metadata: &Value, namespaced: bool, rule: Rule, errors: &mut Vec<
 }
 
 fn check_owners(metadata: &Value, errors: &mut Vec<FieldError>) {
+    const PATH: &str = "metadata.ownerReferences";
     let mut controllers = Vec::new();
-    for (index, owner) in metadata["ownerReferences"].as_array().into_iter().flatten().enumerate() {
-        let path = format!("metadata.ownerReferences[{index}]");
+    for owner in metadata["ownerReferences"].as_array().into_iter().flatten() {
         let text = |field: &str| owner[field].as_str().unwrap_or_default();
-        let version = text("apiVersion").rsplit('/').next().unwrap_or_default();
-        if version.is_empty() {
+        if text("apiVersion").rsplit('/').next().unwrap_or_default().is_empty() {
             let value = json!(text("apiVersion"));
-            errors.push(FieldError::invalid(format!("{path}.apiVersion"), &value, "version must not be empty"));
+            errors.push(FieldError::invalid(format!("{PATH}.apiVersion"), &value, "version must not be empty"));
         }
         for field in ["kind", "name", "uid"] {
             if text(field).is_empty() {
                 let detail = format!("{field} must not be empty");
-                errors.push(FieldError::invalid(format!("{path}.{field}"), &json!(""), &detail));
+                errors.push(FieldError::invalid(format!("{PATH}.{field}"), &json!(""), &detail));
             }
         }
         if text("kind") == "Event" && matches!(text("apiVersion"), "v1" | "events.k8s.io/v1") {
             let detail = format!("{}, Kind=Event is disallowed from being an owner", text("apiVersion"));
-            errors.push(FieldError::invalid(path, owner, &detail));
+            errors.push(FieldError::invalid(PATH, owner, &detail));
         }
         if owner["controller"] == json!(true) {
-            controllers.push(text("name"));
+            controllers.push(format!("{}/{}", text("kind"), text("name")));
         }
     }
     if let [first, second, ..] = controllers.as_slice() {
         let detail = format!(
             "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {second}"
         );
-        errors.push(FieldError::invalid("metadata.ownerReferences", &metadata["ownerReferences"], &detail));
+        errors.push(FieldError::invalid(PATH, &metadata["ownerReferences"], &detail));
     }
 }
 
 fn check_finalizers(metadata: &Value, errors: &mut Vec<FieldError>) {
+    const PATH: &str = "metadata.finalizers";
     let finalizers: Vec<&str> =
         metadata["finalizers"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     for (index, name) in finalizers.iter().enumerate() {
-        let path = format!("metadata.finalizers[{index}]");
-        for error in qualified_name(name) {
-            errors.push(FieldError::invalid(&path, &json!(name), &error));
-        }
+        errors.extend(qualified_name(name).iter().map(|e| FieldError::invalid(PATH, &json!(name), e)));
         // Only Kubernetes' own finalizers may lack a prefix.
         if !name.contains('/') && !matches!(*name, "kubernetes" | "orphan" | "foregroundDeletion") {
             let detail = "name is neither a standard finalizer name nor is it fully qualified";
-            errors.push(FieldError::invalid(path, &json!(name), detail));
+            errors.push(FieldError::invalid(format!("{PATH}[{index}]"), &json!(name), detail));
         }
     }
     if finalizers.contains(&"orphan") && finalizers.contains(&"foregroundDeletion") {
         let detail = "finalizer orphan and foregroundDeletion cannot be both set";
-        errors.push(FieldError::invalid("metadata.finalizers", &metadata["finalizers"], detail));
+        errors.push(FieldError::invalid(PATH, &metadata["finalizers"], detail));
     }
 }

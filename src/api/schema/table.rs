@@ -147,6 +147,14 @@ pub(crate) fn fingerprint() -> u64 {
     *FINGERPRINT
 }
 
+/// Bytes of memory that the parsed table takes.
+#[cfg(test)]
+pub(super) fn footprint() -> usize {
+    TABLE.fields.capacity() * size_of::<Field>()
+        + TABLE.types.capacity() * size_of::<Type>()
+        + TABLE.kinds.capacity() * size_of::<(&str, &str, &str, TypeRef)>()
+}
+
 impl TypeRef {
     fn info(self) -> &'static Type {
         &TABLE.types[usize::from(self.0)]

@@ -117,3 +117,9 @@ fn fields_are_sorted_and_only_wrapped_lists_are_lists_of_scalars() {
         }
     }
 }
+
+#[test]
+fn the_parsed_table_stays_small() {
+    let bytes = super::table::footprint();
+    assert!(bytes < 512 * 1024, "{bytes} bytes");
+}
