@@ -47,7 +47,8 @@ impl Kubectl {
     fn command(&self, line: &str) -> Command {
         let mut command = Command::new(&self.program);
         command.args(line.split_whitespace()).env_clear().env("HOME", self.home.path());
-        command.env("KUBECONFIG", self.home.path().join("config")).env("PATH", "/usr/bin:/bin");
+        command.env("KUBECONFIG", self.home.path().join("config"));
+        command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.arg(format!("--namespace={}", self.namespace)).stdin(Stdio::null()).kill_on_drop(true);
         command
     }
