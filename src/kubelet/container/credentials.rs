@@ -47,8 +47,8 @@ fn normalize(place: &str) -> String {
 /// label of the host name.
 fn matches(place: &str, reference: &str) -> bool {
     let (host, path) = split(place);
-    let (registry, repository) = match split(reference) {
-        (first, rest) if first.contains(['.', ':']) || first == "localhost" => (first, rest),
+    let (registry, repository) = match reference.split_once('/') {
+        Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" => (first, rest),
         _ => (DEFAULT_REGISTRY, reference),
     };
     let hosts = host.split('.').count() == registry.split('.').count()

@@ -1,2 +1,224 @@
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use runtime::{ContainerId, ContainerSpec, ImageDefaults, ImageId, Seccomp};
+use serde_json::{Value, json};
+
+use super::*;
+
+fn pod(container: Value) -> Pod {
+    let mut container = container;
+    container["name"] = json!("web");
+    let pod = json!({
+        "metadata": {"name": "web", "namespace": "default", "uid": "u1", "labels": {"app": "shop"}},
+        "spec": {"nodeName": "edge", "containers": [container]},
+    });
+    serde_json::from_value(pod).expect("a pod")
+}
+
+fn defaults() -> ImageDefaults {
+    ImageDefaults {
+        entrypoint: vec!["/entry".to_owned()],
+        cmd: vec!["serve".to_owned()],
+        env: vec!["PATH=/bin".to_owned(), "MODE=image".to_owned()],
+        working_dir: "/srv".to_owned(),
+        ..ImageDefaults::default()
+    }
+}
+
+fn context() -> Context {
+    let settings = json!({"metadata": {"name": "settings"}, "data": {"COLOR": "blue"}});
+    let settings: ConfigMap = serde_json::from_value(settings).expect("a ConfigMap");
+    Context {
+        pod_ips: vec!["10.42.0.2".parse().expect("an address")],
+        node_memory: 8 << 30,
+        node_milli_cpu: 2000,
+        references: References { config_maps: [("settings".to_owned(), settings)].into(), ..References::default() },
+        ..Context::default()
+    }
+}
+
+fn compiled_from(pod: &Pod, defaults: &ImageDefaults) -> Result<ContainerSpec, ConfigError> {
+    let request = Request {
+        pod,
+        container: &pod.spec.as_ref().expect("a spec").containers[0],
+        id: ContainerId("c0".to_owned()),
+        attempt: 0,
+        image: ImageId("sha256:1".to_owned()),
+        defaults,
+        mounts: Vec::new(),
+        labels: Default::default(),
+    };
+    compile(request, &context())
+}
+
+fn compiled(container: Value) -> Result<ContainerSpec, ConfigError> {
+    compiled_from(&pod(container), &defaults())
+}
+
+fn variable(spec: &ContainerSpec, name: &str) -> Option<String> {
+    spec.env.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone())
+}
+
 #[test]
-fn x() {}
+fn command_and_args_replace_what_the_image_says() {
+    let args = |container| compiled(container).expect("a container").args;
+    assert_eq!(args(json!({})), ["/entry", "serve"]);
+    assert_eq!(args(json!({"args": ["a"]})), ["/entry", "a"]);
+    assert_eq!(args(json!({"command": ["/x"]})), ["/x"]);
+    assert_eq!(args(json!({"command": ["/x"], "args": ["a"]})), ["/x", "a"]);
+    let nothing = compiled_from(&pod(json!({})), &ImageDefaults::default());
+    assert_eq!(nothing, Err(ConfigError::NoCommand));
+}
+
+#[test]
+fn variables_are_expanded_where_they_are_known() {
+    let env = [("A".to_owned(), "1".to_owned())];
+    assert_eq!(expand("$(A) $(B) $$(A) $A $", &env), "1 $(B) $(A) $A $");
+    assert_eq!(expand("$(A", &env), "$(A");
+    let spec = compiled(json!({
+        "env": [{"name": "HOST", "value": "db"}, {"name": "URL", "value": "http://$(HOST)/$(NONE)"}],
+        "command": ["/x", "$(URL)"],
+    }));
+    assert_eq!(spec.expect("a container").args, ["/x", "http://db/$(NONE)"]);
+}
+
+#[test]
+fn the_environment_comes_from_image_pod_and_references() {
+    let spec = compiled(json!({
+        "envFrom": [{"configMapRef": {"name": "settings"}, "prefix": "MY_"}],
+        "env": [
+            {"name": "MODE", "value": "pod"},
+            {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+            {"name": "APP", "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['app']"}}},
+            {"name": "COLOR", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "COLOR"}}},
+            {"name": "MAYBE", "valueFrom": {"configMapKeyRef": {"name": "other", "key": "X", "optional": true}}},
+            {"name": "CPU", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu"}}},
+        ],
+    }))
+    .expect("a container");
+    let seen = |name| variable(&spec, name);
+    assert_eq!(seen("PATH").as_deref(), Some("/bin"));
+    assert_eq!(seen("HOSTNAME").as_deref(), Some("web"));
+    assert_eq!(seen("MODE").as_deref(), Some("pod"));
+    assert_eq!(seen("MY_COLOR").as_deref(), Some("blue"));
+    assert_eq!(seen("IP").as_deref(), Some("10.42.0.2"));
+    assert_eq!(seen("APP").as_deref(), Some("shop"));
+    assert_eq!(seen("COLOR").as_deref(), Some("blue"));
+    assert_eq!(seen("MAYBE"), None);
+    assert_eq!(seen("CPU").as_deref(), Some("2"));
+}
+
+#[test]
+fn what_does_not_exist_is_named_as_upstream_names_it() {
+    let message = |container| compiled(container).expect_err("an error").to_string();
+    let key = |name, key| json!({"env": [{"name": "X", "valueFrom": {"configMapKeyRef": {"name": name, "key": key}}}]});
+    assert_eq!(message(key("other", "A")), "configmap \"other\" not found");
+    assert_eq!(message(key("settings", "A")), "couldn't find key A in ConfigMap default/settings");
+    let secret = json!({"envFrom": [{"secretRef": {"name": "keys"}}]});
+    assert_eq!(message(secret), "secret \"keys\" not found");
+}
+
+#[test]
+fn root_is_refused_where_it_is_forbidden() {
+    let spec = |user: &str, context: Value| {
+        compiled_from(
+            &pod(json!({ "securityContext": context })),
+            &ImageDefaults { user: user.to_owned(), ..defaults() },
+        )
+    };
+    let non_root = json!({"runAsNonRoot": true});
+    assert!(matches!(spec("", non_root.clone()), Err(ConfigError::ImageRunsAsRoot { .. })));
+    assert!(matches!(spec("nobody", non_root.clone()), Err(ConfigError::UserIsName { .. })));
+    assert!(matches!(spec("", json!({"runAsNonRoot": true, "runAsUser": 0})), Err(ConfigError::UserIsRoot { .. })));
+    assert_eq!(spec("1000:1000", non_root).expect("a container").user.user, "1000:1000");
+    assert_eq!(spec("nobody", json!({"runAsUser": 7})).expect("a container").user.user, "7");
+}
+
+#[test]
+fn the_default_system_call_filter_applies_unless_privileged() {
+    let seccomp = |context: Value| compiled(json!({ "securityContext": context })).map(|spec| spec.privileges.seccomp);
+    assert_eq!(seccomp(json!({})), Ok(Seccomp::RuntimeDefault));
+    assert_eq!(seccomp(json!({"privileged": true})), Ok(Seccomp::Unconfined));
+    let outside = json!({"seccompProfile": {"type": "Localhost", "localhostProfile": "../x.json"}});
+    assert!(matches!(seccomp(outside), Err(ConfigError::Value { .. })));
+}
+
+#[test]
+fn requests_and_limits_become_cgroup_settings_by_upstreams_formulas() {
+    let resources = |own: Value| compiled(json!({ "resources": own })).expect("a container").resources;
+    let none = resources(json!({}));
+    assert_eq!(
+        (none.cpu_shares, none.cpu_quota, none.memory_limit, none.oom_score_adj),
+        (Some(2), None, None, Some(1000))
+    );
+    let burstable = resources(json!({"requests": {"cpu": "500m", "memory": "4Gi"}, "limits": {"cpu": "1"}}));
+    assert_eq!(
+        (burstable.cpu_shares, burstable.cpu_quota, burstable.cpu_period),
+        (Some(512), Some(100_000), Some(100_000))
+    );
+    assert_eq!(burstable.oom_score_adj, Some(500));
+    let guaranteed = resources(json!({"limits": {"cpu": "100m", "memory": "64Mi"}}));
+    assert_eq!((guaranteed.cpu_shares, guaranteed.cpu_quota), (Some(102), Some(10_000)));
+    assert_eq!((guaranteed.memory_limit, guaranteed.oom_score_adj), (Some(67_108_864), Some(-997)));
+}
+
+#[test]
+fn a_pod_is_in_the_cgroup_of_its_class() {
+    let path = |own: Value| cgroup(&pod(json!({ "resources": own })), std::path::Path::new("kubepods"));
+    assert_eq!(path(json!({})), std::path::Path::new("kubepods/besteffort/podu1"));
+    assert_eq!(path(json!({"requests": {"cpu": "1"}})), std::path::Path::new("kubepods/burstable/podu1"));
+    assert_eq!(path(json!({"limits": {"cpu": "1", "memory": "1Gi"}})), std::path::Path::new("kubepods/podu1"));
+}
+
+#[test]
+fn the_resolver_asks_the_cluster_once_there_is_one() {
+    let host = ResolvConf::parse("nameserver 192.0.2.1\nsearch example.org\n# comment\n");
+    let pod = pod(json!({}));
+    assert_eq!(resolv_conf(&pod, &host, &Dns::default()), host);
+    let dns = Dns { servers: vec!["10.43.0.10".parse().expect("an address")], domain: "cluster.local".to_owned() };
+    let text = resolv_conf(&pod, &host, &dns).render();
+    let expected = "nameserver 10.43.0.10\nsearch default.svc.cluster.local svc.cluster.local cluster.local example.org\noptions ndots:5\n";
+    assert_eq!(text, expected);
+}
+
+#[test]
+fn the_hosts_file_names_the_pod_and_its_aliases() {
+    let mut pod = pod(json!({}));
+    let aliases = json!([{"ip": "192.0.2.7", "hostnames": ["a", "b"]}]);
+    pod.spec.as_mut().expect("a spec").host_aliases = serde_json::from_value(aliases).expect("aliases");
+    let text = hosts_file(&pod, &["10.42.0.2".parse().expect("an address")], None, "cluster.local");
+    assert!(text.contains("\n10.42.0.2\tweb\n"), "{text}");
+    assert!(text.ends_with("192.0.2.7\ta\tb\n"), "{text}");
+}
+
+#[test]
+fn fields_without_effect_are_named() {
+    let pod = pod(
+        json!({"lifecycle": {"preStop": {"exec": {"command": ["x"]}}}, "ports": [{"containerPort": 80, "hostPort": 80}]}),
+    );
+    let fields = unsupported_fields(&pod);
+    assert_eq!(fields, ["spec.containers{web}.lifecycle.preStop", "spec.containers{web}.ports.hostPort"]);
+}
+
+#[test]
+fn credentials_are_found_by_registry_and_the_most_specific_come_first() {
+    let secret = |config: Value| {
+        let text = config.to_string();
+        let data =
+            json!({ ".dockerconfigjson": base64::Engine::encode(&base64::engine::general_purpose::STANDARD, text) });
+        serde_json::from_value(json!({ "data": data })).expect("a secret")
+    };
+    let secrets = [secret(json!({"auths": {
+        "https://index.docker.io/v1/": {"username": "hub", "password": "x"},
+        "registry.example.org": {"auth": "d2hvOmhlcmU="},
+        "registry.example.org/team": {"username": "team", "password": "x"},
+        "*.example.net": {"username": "any", "password": "x"},
+    }}))];
+    let names = |reference| -> Vec<String> {
+        pull_credentials(&secrets, reference).into_iter().map(|credentials| credentials.username).collect()
+    };
+    assert_eq!(names("busybox:1"), ["hub"]);
+    assert_eq!(names("registry.example.org/team/app:1"), ["team", "who"]);
+    assert_eq!(names("registry.example.org/other/app:1"), ["who"]);
+    assert_eq!(names("eu.example.net/app"), ["any"]);
+    assert!(names("a.eu.example.net/app").is_empty());
+}

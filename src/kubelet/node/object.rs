@@ -222,6 +222,3 @@ pub(super) fn differs(old: &k8s::NodeStatus, new: &k8s::NodeStatus) -> bool {
 
 /// How often an unchanged status is written, as upstream's `nodeStatusReportFrequency`.
 pub(super) const REPORT_PERIOD: SignedDuration = SignedDuration::from_secs(300);
-
-#[cfg(test)]
-mod tests;

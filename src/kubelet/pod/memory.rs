@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
-use runtime::ContainerId;
+use runtime::{ContainerId, SandboxId};
 
 use super::plan::{Action, Plan, StopReason, WaitingReason};
 
@@ -92,6 +92,8 @@ pub enum Pull {
 /// A start that failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FailedStart {
+    /// Where.
+    pub sandbox: SandboxId,
     /// The attempt that failed.
     pub attempt: u32,
     /// How.
@@ -189,7 +191,10 @@ impl Memory {
             StartError::Config => Failure { message, backoff: BACKOFF.0, retry_at: now + BACKOFF.0 },
             StartError::Create => Failure::after(earlier, BACKOFF, message, now),
         };
-        self.starts.insert(start.name.clone(), FailedStart { attempt: start.attempt, kind, failure, at: now });
+        self.starts.insert(
+            start.name.clone(),
+            FailedStart { sandbox: start.sandbox.clone(), attempt: start.attempt, kind, failure, at: now },
+        );
     }
 
     /// A container was started.

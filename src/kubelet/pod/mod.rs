@@ -23,3 +23,6 @@ pub use memory::Memory;
 pub use plan::{Action, Desired, Observed, Plan, Wish, plan};
 pub(crate) use view::whole_seconds;
 pub(crate) use worker::{Handle, work};
+
+#[cfg(test)]
+mod tests;

@@ -408,7 +408,7 @@ impl<'a> Facts<'a> {
             contained.previous = Some(earlier);
         }
         contained.attempt = Some(failed.attempt);
-        contained.current = self.sandbox.is_some();
+        contained.current = self.sandbox.is_some_and(|current| current.spec.id == failed.sandbox);
         let reference = contained.spec.image.clone().unwrap_or_default();
         let status_id = self.observed.images.get(&reference).map(|image| image.status_id.clone()).unwrap_or_default();
         contained.image = Some((status_id, reference));

@@ -1,0 +1,302 @@
+//! Laws that hold for every plan, tried on random lives of a pod.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use proptest::prelude::*;
+use runtime::{ContainerId, ContainerState, ContainerStatus, Exit, ImageId, SandboxState, SandboxStatus};
+use serde_json::json;
+
+use super::super::memory::{Files, StartError};
+use super::super::plan::{PresentImage, Start, WaitingReason};
+use super::super::{Action, Desired, Memory, Observed, Plan, Wish, labels, plan};
+use crate::container::sandbox_spec;
+
+/// What happens next.
+#[derive(Debug, Clone)]
+enum Happening {
+    /// All planned actions are carried out; those at these positions fail.
+    Act { failing: BTreeSet<usize> },
+    /// Only the first planned action is carried out.
+    ActOnce,
+    /// Time passes.
+    Wait { seconds: u64 },
+    /// A running container ends.
+    Exit { which: usize, code: i32 },
+    /// The shim dies.
+    ShimDies,
+    /// The agent starts again and has forgotten everything.
+    Forget,
+    /// The pod is to be deleted.
+    Delete { grace: i64 },
+}
+
+fn happenings() -> impl Strategy<Value = Happening> {
+    prop_oneof![
+        6 => proptest::collection::btree_set(0_usize..4, 0..2).prop_map(|failing| Happening::Act { failing }),
+        2 => Just(Happening::ActOnce),
+        3 => (1_u64..700).prop_map(|seconds| Happening::Wait { seconds }),
+        3 => (0_usize..4, prop_oneof![Just(0), Just(1)]).prop_map(|(which, code)| Happening::Exit { which, code }),
+        1 => Just(Happening::ShimDies),
+        1 => Just(Happening::Forget),
+        1 => (0_i64..60).prop_map(|grace| Happening::Delete { grace }),
+    ]
+}
+
+/// A pod's life without a node.
+struct Toy {
+    pod: Pod,
+    observed: Observed,
+    memory: Memory,
+    now: Timestamp,
+    containers: u32,
+    terminal: Option<String>,
+    deadline: Option<Timestamp>,
+}
+
+impl Toy {
+    fn new(restart_policy: &str) -> Self {
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": "web", "namespace": "default", "uid": "u1"},
+            "spec": {
+                "restartPolicy": restart_policy,
+                "initContainers": [
+                    {"name": "first", "image": "init"},
+                    {"name": "side", "image": "side", "restartPolicy": "Always"},
+                    {"name": "second", "image": "init"},
+                ],
+                "containers": [{"name": "a", "image": "app"}, {"name": "b", "image": "app", "imagePullPolicy": "Always"}],
+            },
+        });
+        let pod: Pod = serde_json::from_value(pod).expect("a pod");
+        Self {
+            memory: Memory::of(&pod),
+            pod,
+            observed: Observed::default(),
+            now: "2026-11-20T15:00:00Z".parse().expect("a time"),
+            containers: 0,
+            terminal: None,
+            deadline: None,
+        }
+    }
+
+    /// Plans, checks the laws and takes the plan over.
+    fn plan(&mut self) -> Plan {
+        let planned = plan(Desired { pod: &self.pod, wish: Wish::Keep }, &self.observed, &self.memory, self.now);
+        let subjects: BTreeSet<_> = planned.actions.iter().map(Action::subject).collect();
+        assert_eq!(subjects.len(), planned.actions.len(), "two actions on one subject: {:?}", planned.actions);
+        assert!(subjects.is_disjoint(&self.observed.in_flight));
+        for action in &planned.actions {
+            if let Action::StartContainer(start) = action {
+                self.check_order(start);
+            }
+        }
+        let phase = planned.status.phase.clone();
+        if let Some(terminal) = &self.terminal {
+            assert_eq!(phase.as_ref(), Some(terminal), "a terminal phase was left");
+        }
+        self.terminal = phase.filter(|phase| matches!(phase.as_str(), "Succeeded" | "Failed"));
+        if let (Some(old), Some(new)) = (self.deadline, planned.deadline) {
+            assert!(new <= old, "the deadline grew from {old} to {new}");
+        }
+        self.deadline = planned.deadline.or(self.deadline);
+        self.memory.adopt(&planned);
+        self.memory.status = planned.status.clone();
+        planned
+    }
+
+    /// No app container before the init containers are done, none of these before the one before it.
+    fn check_order(&self, start: &Start) {
+        let order = ["first", "side", "second", "a", "b"];
+        let position = order.iter().position(|name| *name == start.name).expect("a known container");
+        let sandbox = self.observed.sandboxes.iter().find(|sandbox| sandbox.spec.id == start.sandbox);
+        let sandbox = sandbox.expect("a container is started in a sandbox that exists");
+        assert!(!self.observed.addresses.is_empty(), "started without a network");
+        let seen = |name: &str| sandbox.containers.iter().filter(|one| one.name == name).max_by_key(|one| one.attempt);
+        let begun = |from: usize| order.iter().skip(from).any(|name| seen(name).is_some());
+        for (index, before) in order.iter().enumerate().take(position.min(3)) {
+            let fine = match seen(before).map(|one| one.state) {
+                Some(ContainerState::Exited(exit)) => *before == "side" || exit.code == 0,
+                Some(ContainerState::Running { .. }) => *before == "side",
+                None => false,
+            };
+            assert!(fine || begun(index + 1), "{} started before {before} was done", start.name);
+        }
+    }
+
+    fn happen(&mut self, happening: &Happening) {
+        match happening {
+            Happening::Act { failing } => {
+                let planned = self.plan();
+                for (position, action) in planned.actions.iter().enumerate() {
+                    self.apply(action, failing.contains(&position));
+                }
+            }
+            Happening::ActOnce => {
+                let planned = self.plan();
+                if let Some(action) = planned.actions.first() {
+                    self.apply(action, false);
+                }
+                // What was not begun was not asked for either.
+                self.memory.stops.clear();
+            }
+            Happening::Wait { seconds } => self.now += Duration::from_secs(*seconds),
+            Happening::Exit { which, code } => self.end(*which, *code),
+            Happening::ShimDies => {
+                if let Some(sandbox) = self.observed.sandboxes.last_mut() {
+                    sandbox.state = SandboxState::Dead;
+                }
+            }
+            Happening::Forget => {
+                self.pod.status = Some(self.memory.status.clone());
+                self.memory = Memory::of(&self.pod);
+                self.deadline = None;
+            }
+            Happening::Delete { grace } => {
+                let at = self.now + Duration::from_secs(u64::try_from(*grace).unwrap_or(0));
+                self.pod.metadata.deletion_timestamp.get_or_insert(at.into());
+                let known = self.pod.metadata.deletion_grace_period_seconds.unwrap_or(i64::MAX);
+                self.pod.metadata.deletion_grace_period_seconds = Some(known.min(*grace));
+            }
+        }
+    }
+
+    fn running(&mut self) -> Vec<&mut ContainerStatus> {
+        let all = self.observed.sandboxes.iter_mut().flat_map(|sandbox| &mut sandbox.containers);
+        all.filter(|one| matches!(one.state, ContainerState::Running { .. })).collect()
+    }
+
+    fn end(&mut self, which: usize, code: i32) {
+        let finished_at = self.now;
+        if let Some(one) = self.running().into_iter().nth(which) {
+            one.state = exited(one.state, code, finished_at);
+        }
+    }
+
+    fn apply(&mut self, action: &Action, fails: bool) {
+        let message = "it fails".to_owned();
+        match action {
+            Action::PrepareFiles if fails => self.memory.files_failed(message, self.now),
+            Action::PrepareFiles => self.memory.files = Files::Ready,
+            Action::CreateSandbox { .. } | Action::AttachNetwork { .. } if fails => {
+                self.memory.sandbox_failed(message, self.now);
+            }
+            Action::CreateSandbox { attempt } => {
+                let spec = sandbox_spec(&self.pod, *attempt, Path::new("kubepods"), PathBuf::from("logs"));
+                let status =
+                    SandboxStatus { spec, state: SandboxState::Ready, created_at: self.now, containers: Vec::new() };
+                assert!(self.observed.sandboxes.is_empty(), "a second sandbox");
+                self.observed.sandboxes.push(status);
+            }
+            Action::AttachNetwork { .. } => {
+                self.memory.sandbox = None;
+                self.observed.addresses = vec!["10.42.0.2".parse().expect("an address")];
+            }
+            Action::RemoveSandbox { sandbox } => {
+                let removed = self.observed.sandboxes.iter().find(|one| one.spec.id == *sandbox).expect("it exists");
+                self.memory.sandbox_removed(removed.spec.attempt);
+                self.observed.sandboxes.retain(|one| one.spec.id != *sandbox);
+                self.observed.addresses.clear();
+            }
+            Action::PullImage { container, .. } if fails => {
+                self.memory.pull_failed(container, WaitingReason::ErrImagePull, message, self.now);
+            }
+            Action::PullImage { container, reference, attempt } => {
+                let image = PresentImage { id: ImageId(reference.clone()), status_id: reference.clone() };
+                self.observed.images.insert(reference.clone(), image);
+                self.memory.pulled(container, *attempt);
+            }
+            Action::StartContainer(start) if fails => {
+                self.memory.start_failed(start, StartError::Execute, message, self.now);
+            }
+            Action::StartContainer(start) => self.start(start),
+            Action::StopContainer { container, .. } => {
+                let finished_at = self.now;
+                if let Some(one) = self.running().into_iter().find(|one| one.id == *container) {
+                    one.state = exited(one.state, 143, finished_at);
+                }
+            }
+            Action::RemoveContainer { container, .. } => {
+                for sandbox in &mut self.observed.sandboxes {
+                    sandbox.containers.retain(|one| one.id != *container);
+                }
+            }
+            Action::RemoveFiles => self.memory.files = Files::Removed,
+            Action::DeleteObject => self.memory.object_gone = true,
+        }
+    }
+
+    fn start(&mut self, start: &Start) {
+        self.containers += 1;
+        let status = ContainerStatus {
+            id: ContainerId(self.containers.to_string()),
+            name: start.name.clone(),
+            attempt: start.attempt,
+            image: start.image.id.clone(),
+            image_reference: start.image.id.0.clone(),
+            labels: [(labels::BACKOFF.to_owned(), start.backoff.as_secs().to_string())].into(),
+            state: ContainerState::Running { pid: 1, started_at: self.now },
+            log_path: PathBuf::from("log"),
+        };
+        let sandbox = self.observed.sandboxes.iter_mut().find(|one| one.spec.id == start.sandbox).expect("it exists");
+        let last = sandbox.containers.iter().filter(|one| one.name == start.name).map(|one| one.attempt).max();
+        assert!(last.is_none_or(|last| last < start.attempt), "attempt {} of {} twice", start.attempt, start.name);
+        sandbox.containers.push(status);
+        self.memory.started(&start.name);
+    }
+
+    /// Carries everything out, lets init containers succeed and time pass, until nothing is planned.
+    fn comes_to_rest(&mut self) -> Plan {
+        for _ in 0..200 {
+            let planned = self.plan();
+            for action in &planned.actions {
+                self.apply(action, false);
+            }
+            let finished_at = self.now;
+            let init = self.running().into_iter().find(|one| ["first", "second"].contains(&one.name.as_str()));
+            if let Some(one) = init {
+                one.state = exited(one.state, 0, finished_at);
+            } else if planned.actions.is_empty() {
+                match planned.wake_at {
+                    Some(at) if !planned.finished => self.now = at.max(self.now + Duration::from_millis(1)),
+                    _ => return planned,
+                }
+            }
+        }
+        panic!("it does not come to rest: {:?}", self.plan());
+    }
+}
+
+fn exited(state: ContainerState, code: i32, finished_at: Timestamp) -> ContainerState {
+    let started_at = match state {
+        ContainerState::Running { started_at, .. } => started_at,
+        ContainerState::Exited(exit) => exit.started_at,
+    };
+    ContainerState::Exited(Exit { code, signal: None, oom_killed: false, started_at, finished_at })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_life_keeps_the_laws_and_comes_to_rest(
+        policy in prop_oneof![Just("Always"), Just("OnFailure"), Just("Never")],
+        life in proptest::collection::vec(happenings(), 0..40),
+    ) {
+        let mut toy = Toy::new(policy);
+        for happening in &life {
+            toy.happen(happening);
+        }
+        let rest = toy.comes_to_rest();
+        if toy.pod.metadata.deletion_timestamp.is_some() {
+            prop_assert!(rest.finished, "a deleted pod is not finished: {rest:?}");
+            prop_assert!(toy.observed.sandboxes.is_empty());
+        } else if policy == "Always" {
+            prop_assert_eq!(toy.running().len(), 3, "sidecar and apps run: {:?}", rest);
+        }
+    }
+}
