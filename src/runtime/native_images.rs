@@ -99,3 +99,34 @@ fn not_pulled(name: &Reference, error: PullError) -> ImageError {
         _ => ImageError::Pull { reference: name.to_string(), source: Box::new(error) },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn images() -> (tempfile::TempDir, NativeImages) {
+        let root = tempfile::tempdir().unwrap();
+        let images = NativeImages::open(root.path(), RegistryOptions::default()).unwrap();
+        (root, images)
+    }
+
+    #[tokio::test]
+    async fn an_invalid_name_is_told_from_a_registry_that_nobody_answers_for() {
+        let (_root, images) = images();
+        let error = images.pull("Not A Name", &[]).await.unwrap_err();
+        assert!(matches!(error, ImageError::InvalidName { .. }), "{error}");
+
+        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let error = images.pull(&format!("{closed}/app:v1"), &[]).await.unwrap_err();
+        assert!(matches!(error, ImageError::RegistryUnavailable { .. }), "{error}");
+        assert_eq!(error.to_string(), format!("registry {closed} is unavailable"));
+    }
+
+    #[tokio::test]
+    async fn what_is_not_there_is_not_found_and_removed_without_complaint() {
+        let (_root, images) = images();
+        assert_eq!(images.find("app:v1").await.unwrap(), None);
+        assert_eq!(images.list().await.unwrap(), []);
+        images.remove(&ImageId("sha256:unknown".to_owned())).await.unwrap();
+    }
+}

@@ -333,3 +333,55 @@ fn damaged_archives_are_told_from_short_ones() {
     }
     assert_eq!(unpack(&mut [].as_slice(), directory.path()).unwrap(), 0);
 }
+
+#[test]
+fn overlayfs_shows_the_layers_as_the_image_means_them() {
+    let test = "overlayfs_shows_the_layers_as_the_image_means_them";
+    let Some(directory) = privileged(test) else { return };
+    let lower = Archive::new()
+        .directory("kept/", 0o755)
+        .file("kept/a", b"a")
+        .directory("opaque/", 0o755)
+        .file("opaque/old", b"old")
+        .directory("gone/", 0o755)
+        .file("gone/x", b"x")
+        .file("file", b"old");
+    let upper = Archive::new()
+        .file(".wh.gone", b"")
+        .directory("opaque/", 0o755)
+        .file("opaque/.wh..wh..opq", b"")
+        .file("opaque/new", b"new")
+        .file("file", b"new");
+    let layers = ["lower", "upper"].map(|name| directory.path().join(name));
+    for (layer, archive) in layers.iter().zip([lower, upper]) {
+        fs::create_dir(layer).unwrap();
+        unpack_into(layer, archive).unwrap();
+    }
+    let merged = directory.path().join("merged");
+    fs::create_dir(&merged).unwrap();
+    let options = format!("lowerdir={}:{}", layers[1].display(), layers[0].display());
+    let seen = std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).ok()?;
+            mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).ok()?;
+            let options = std::ffi::CString::new(options).unwrap();
+            mount("overlay", &merged, "overlay", MountFlags::RDONLY, options.as_c_str()).ok()?;
+            let names = ["kept/a", "opaque/old", "opaque/new", "gone", "file"];
+            Some(names.map(|name| (name, merged.join(name).exists(), fs::read(merged.join(name)).unwrap_or_default())))
+        });
+        thread.join().unwrap()
+    });
+    let Some(seen) = seen else {
+        eprintln!("SKIP {test}: needs CAP_SYS_ADMIN to mount an overlay");
+        return;
+    };
+    let expected = [
+        ("kept/a", true, b"a".to_vec()),
+        ("opaque/old", false, vec![]),
+        ("opaque/new", true, b"new".to_vec()),
+        ("gone", false, vec![]),
+        ("file", true, b"new".to_vec()),
+    ];
+    assert_eq!(seen, expected);
+}
