@@ -36,6 +36,8 @@ pub(super) async fn create(node: Arc<Node>, spec: SandboxSpec) -> Result<(), Run
     match set_up(&node, &sandbox).await {
         Ok(live) => {
             sandbox.set_life(Life::Ready(live.clone()));
+            // Another attempt may have failed and taken it away while this one waited for its turn.
+            node.sandboxes().insert(sandbox.id().clone(), Arc::clone(&sandbox));
             watch::watch(&node, &sandbox, live);
             node.changed(sandbox.id());
             Ok(())

@@ -55,7 +55,8 @@ pub(super) fn container_leftovers(node: &Node, sandbox: &Sandbox, id: &Container
 pub(super) async fn sandbox(node: Arc<Node>, id: SandboxId) -> Result<(), RuntimeError> {
     let Ok(sandbox) = node.find(&id) else { return Ok(()) };
     let _turn = sandbox.turn().await;
-    if let Life::Ready(live) = sandbox.life() {
+    if let Life::Ready(live) | Life::Ending(live) = sandbox.life() {
+        sandbox.set_life(Life::Ending(live.clone()));
         end(&node, &sandbox, &live).await?;
     }
     undo(&node, &sandbox).await?;
@@ -66,7 +67,7 @@ pub(super) async fn sandbox(node: Arc<Node>, id: SandboxId) -> Result<(), Runtim
 
 /// Ends a shim with all that it runs, and waits until it is gone: its mounts and namespaces are, too, then.
 async fn end(node: &Arc<Node>, sandbox: &Arc<Sandbox>, live: &Live) -> Result<(), RuntimeError> {
-    let asked = sandbox.ask(Request::Shutdown, Vec::new());
+    let asked = live.link.request(Request::Shutdown, Vec::new());
     tokio::select! {
         () = watch::ended(&live.pidfd) => return Ok(()),
         _ = tokio::time::timeout(SHUTDOWN, asked) => {}

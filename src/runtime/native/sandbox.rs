@@ -37,6 +37,8 @@ pub(super) enum Life {
     /// Not yet.
     Creating,
     Ready(Live),
+    /// Its removal has begun; only that needs the shim any more.
+    Ending(Live),
     /// Not any more.
     Dead,
 }
@@ -84,7 +86,9 @@ impl Sandbox {
     pub(super) fn live(&self) -> Result<Live, RuntimeError> {
         match &self.view().life {
             Life::Ready(live) => Ok(live.clone()),
-            Life::Creating | Life::Dead => Err(RuntimeError::NoSandbox { sandbox: self.id().clone() }),
+            Life::Creating | Life::Ending(_) | Life::Dead => {
+                Err(RuntimeError::NoSandbox { sandbox: self.id().clone() })
+            }
         }
     }
 
@@ -94,6 +98,16 @@ impl Sandbox {
 
     pub(super) fn set_life(&self, life: Life) {
         self.view().life = life;
+    }
+
+    /// As [`Sandbox::set_life`], unless its removal has begun; whether it was done.
+    pub(super) fn set_life_unless_ending(&self, life: Life) -> bool {
+        let mut view = self.view();
+        let is_ending = matches!(view.life, Life::Ending(_));
+        if !is_ending {
+            view.life = life;
+        }
+        !is_ending
     }
 
     /// A container that was started.
@@ -125,7 +139,7 @@ impl Sandbox {
         let state = match view.life {
             Life::Creating => return None,
             Life::Ready(_) => SandboxState::Ready,
-            Life::Dead => SandboxState::Dead,
+            Life::Ending(_) | Life::Dead => SandboxState::Dead,
         };
         let mut containers: Vec<&Known> = view.containers.values().collect();
         containers.sort_by_key(|known| (known.started.created_at, known.started.attempt));

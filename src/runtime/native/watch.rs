@@ -37,7 +37,7 @@ async fn follow(node: Arc<Node>, sandbox: Arc<Sandbox>, live: Live) {
                 match recover::connect(&node, &sandbox).await {
                     Ok(live) if !live.is_over() => {
                         changes = live.link.changes();
-                        sandbox.set_life(Life::Ready(live));
+                        sandbox.set_life_unless_ending(Life::Ready(live));
                         refresh(&node, &sandbox).await;
                     }
                     Ok(_) => {}
@@ -112,8 +112,13 @@ async fn learn(node: &Node, sandbox: &Sandbox, record: ContainerRecord) -> std::
     Ok(())
 }
 
-/// A dead shim's sandbox: what is left of it is killed, and its containers have ended.
+/// A dead shim's sandbox: what is left of it is killed, and its containers have ended. A removal needs no such help, and
+/// nothing may be written into a directory that is being removed.
 pub(super) async fn bury(node: &Arc<Node>, sandbox: &Arc<Sandbox>) {
+    if !sandbox.set_life_unless_ending(Life::Dead) {
+        return;
+    }
+    let _turn = sandbox.turn().await;
     let (inner, buried) = (Arc::clone(node), Arc::clone(sandbox));
     let swept = task::blocking(move || {
         let swept = sweep(&inner, &buried);
@@ -123,7 +128,6 @@ pub(super) async fn bury(node: &Arc<Node>, sandbox: &Arc<Sandbox>) {
     if let Err(error) = swept.await {
         tracing::warn!(sandbox = %sandbox.id(), error = %error, "cannot kill what a dead shim has left");
     }
-    sandbox.set_life(Life::Dead);
     node.changed(sandbox.id());
 }
 
@@ -137,6 +141,9 @@ pub(super) fn sweep(node: &Node, sandbox: &Sandbox) -> Result<(), RuntimeError> 
 
 /// Keeps an end for every container whose end nobody saw, and what the shim last wrote for the others.
 fn settle(node: &Node, sandbox: &Sandbox) {
+    if !node.layout.sandbox(sandbox.id()).exists() {
+        return;
+    }
     for known in sandbox.containers() {
         let directory = node.layout.container(sandbox.id(), &known.started.id);
         let written = recover::read_record(&directory).ok().flatten();
