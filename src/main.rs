@@ -1,3 +1,9 @@
 //! Coracle: a whole Kubernetes node in one small binary.
 
-fn main() {}
+mod cli;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
+}

@@ -22,13 +22,23 @@ pub struct ControllersConfig {
     pub root_ca: String,
 }
 
+/// The identities under which they act.
+#[derive(Clone)]
+pub struct Clients {
+    /// Of the scheduler.
+    pub scheduler: Client,
+    /// Of all controllers.
+    pub controllers: Client,
+}
+
 /// The running scheduler and controllers.
 #[derive(Debug)]
 pub struct Controllers;
 
 impl Controllers {
     /// Starts the scheduler and all controllers; they run until the task group ends.
-    pub fn spawn(client: &Client, clock: &SharedClock, tasks: &Tasks, config: ControllersConfig) -> Self {
+    pub fn spawn(clients: &Clients, clock: &SharedClock, tasks: &Tasks, config: ControllersConfig) -> Self {
+        let client = &clients.controllers;
         let namespaces: Informer<Namespace> = Informer::spawn(client, tasks, Scope::Cluster, ListOptions::default());
         let pods: Informer<Pod> = Informer::spawn(client, tasks, Scope::Cluster, ListOptions::default());
         let nodes: Informer<Node> = Informer::spawn(client, tasks, Scope::Cluster, ListOptions::default());
@@ -37,7 +47,7 @@ impl Controllers {
         node::spawn(client, clock, tasks, &nodes);
         podgc::spawn(client, clock, tasks, &nodes, &pods);
         expiry::spawn(client, clock, tasks);
-        scheduler::spawn(client, clock, tasks, pods, nodes);
+        scheduler::spawn(&clients.scheduler, clock, tasks, pods, nodes);
         Self
     }
 }

@@ -85,10 +85,7 @@ async fn container_logs(
     let query = Query::parse(query, shared.now()).map_err(|error| Refusal(StatusCode::BAD_REQUEST, chain(&error)))?;
     let not_found = |message| Refusal(StatusCode::NOT_FOUND, message);
     let entry = shared.pod(namespace, name).ok_or_else(|| not_found(format!("pod {name:?} does not exist\n")))?;
-    let spec = entry.pod.spec.iter();
-    let mut names =
-        spec.flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers)).map(|own| &own.name);
-    if !names.any(|known| known == container) {
+    if !has_container(&entry.pod, container) {
         return Err(not_found(format!("container {container:?} not found in pod {name:?}\n")));
     }
     let attempt = attempt(&entry, name, container, query.previous)
@@ -101,6 +98,12 @@ async fn container_logs(
     let (sender, receiver) = mpsc::channel(BACKLOG);
     shared.seams.tasks.spawn("container log", logs::stream(log, query, ending, sender));
     Ok(respond(StatusCode::OK, "text/plain; charset=utf-8", stream_body(receiver)))
+}
+
+fn has_container(pod: &Pod, name: &str) -> bool {
+    let spec = pod.spec.iter();
+    let mut containers = spec.flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers));
+    containers.any(|container| container.name == name)
 }
 
 fn stream_body(receiver: mpsc::Receiver<io::Result<Bytes>>) -> Body {

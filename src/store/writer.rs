@@ -86,6 +86,8 @@ impl Writer {
         queue.close();
         let flushed = self.flush();
         self.core.lock().close();
+        // Whoever waits for the end may open the file again at once.
+        drop(self.database);
         match (closing, flushed) {
             (Some(reply), flushed) => drop(reply.send(flushed)),
             (None, Err(error)) => tracing::error!(?error, "changes written behind are lost"),

@@ -1,0 +1,63 @@
+//! The two bridges between parts that run in one process: components to the API server, the API server to the kubelet.
+//!
+//! Requests take the same pipeline as those from outside; what is saved is the connection.
+
+use std::sync::{Arc, OnceLock};
+
+use api::user::UserInfo;
+use apiserver::{ApiServer, Caller, NodeConnector, NodeError};
+use async_trait::async_trait;
+use bytes::Bytes;
+use client::{Transport, TransportError};
+use http::{Request, Response};
+use http_body_util::Full;
+use kubelet::Kubelet;
+
+/// A component's way to the API server of the same process, with the component's identity.
+pub(super) struct ToApiServer {
+    server: Arc<ApiServer>,
+    user: UserInfo,
+}
+
+impl ToApiServer {
+    /// The way of a component that acts as `user`.
+    pub(super) fn new(server: &Arc<ApiServer>, user: UserInfo) -> Arc<dyn Transport> {
+        Arc::new(Self { server: server.clone(), user })
+    }
+}
+
+#[async_trait]
+impl Transport for ToApiServer {
+    async fn send(&self, request: Request<Bytes>) -> Result<Response<client::Body>, TransportError> {
+        let caller = Caller { user: self.user.clone() };
+        Ok(self.server.handle(caller, request.map(Full::new)).await)
+    }
+}
+
+/// The API server's way to the kubelet of the same process, which starts later.
+#[derive(Default)]
+pub(super) struct ToKubelet {
+    kubelet: OnceLock<(String, Arc<Kubelet>)>,
+}
+
+impl ToKubelet {
+    /// From now on requests for `node` reach this kubelet.
+    pub(super) fn connect(&self, node: &str, kubelet: Arc<Kubelet>) {
+        // A second kubelet in one process does not exist: the composition calls this once.
+        let _ = self.kubelet.set((node.to_owned(), kubelet));
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("it does not run in this process")]
+struct NotHere;
+
+#[async_trait]
+impl NodeConnector for ToKubelet {
+    async fn send(&self, node: &str, request: Request<Bytes>) -> Result<Response<apiserver::Body>, NodeError> {
+        match self.kubelet.get() {
+            Some((name, kubelet)) if name == node => Ok(kubelet.handle(request).await),
+            _ => Err(NodeError { node: node.to_owned(), source: Box::new(NotHere) }),
+        }
+    }
+}

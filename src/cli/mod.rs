@@ -1,0 +1,147 @@
+//! The command line and the compositions behind it: the only code that sees all parts.
+//!
+//! `anyhow` and printing to standard output are allowed here and nowhere else. Invariant: a command either does what it
+//! says and exits with 0, or prints one sentence with its chain of causes to standard error and exits with 1 (2 for a
+//! wrong command line).
+
+mod bridge;
+mod doctor;
+mod image;
+mod instance;
+mod logs;
+mod node;
+mod reset;
+mod server;
+mod settings;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+
+use self::instance::Instance;
+use self::logs::LogOptions;
+
+/// A whole Kubernetes node in one small binary.
+#[derive(Debug, Parser)]
+#[command(name = "coracle", disable_version_flag = true, arg_required_else_help = true)]
+struct Cli {
+    #[command(flatten)]
+    logs: LogOptions,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run control plane and node
+    #[command(after_help = "Example: coracle server --node-name edge-1 --pod-cidr 10.42.0.0/24")]
+    Server(Box<server::ServerArguments>),
+    /// Work with the images of this node
+    Image {
+        #[command(flatten)]
+        root: Root,
+        #[command(subcommand)]
+        command: image::ImageCommand,
+    },
+    /// Print a kubeconfig for the server of this host
+    #[command(after_help = "Example: coracle kubeconfig > ~/.kube/config")]
+    Kubeconfig(Root),
+    /// Check whether this host can run pods; every failed check names its remedy
+    #[command(after_help = "Example: coracle doctor")]
+    Doctor(Root),
+    /// Make the host as it was before Coracle: ends all pods and removes all state
+    #[command(after_help = "Example: coracle reset --yes")]
+    Reset(reset::ResetArguments),
+    /// Print the version
+    #[command(after_help = "Example: coracle version")]
+    Version,
+    /// Print a completion script for a shell
+    #[command(after_help = "Example: coracle completion bash > /etc/bash_completion.d/coracle")]
+    Completion {
+        /// The shell that is to be taught
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Which instance a command means.
+#[derive(Debug, Clone, Args)]
+struct Root {
+    /// Folder of all durable state; another folder is another instance [default: /var/lib/coracle]
+    #[arg(long, global = true, value_name = "DIR")]
+    root: Option<PathBuf>,
+}
+
+impl Root {
+    fn instance(&self) -> anyhow::Result<Instance> {
+        Instance::new(self.root.as_deref())
+    }
+}
+
+/// Parses the command line, runs the command and turns its error into text and exit code.
+pub(crate) fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let causes: Vec<String> = error.chain().map(ToString::to_string).collect();
+            eprintln!("coracle: {}", causes.join(": "));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "what these commands print is their product")]
+fn run(cli: Cli) -> anyhow::Result<()> {
+    match cli.command {
+        Command::Server(arguments) => arguments.run(&cli.logs),
+        Command::Image { root, command } => {
+            cli.logs.start()?;
+            one_thread()?.block_on(image::run(command, &root.instance()?.root))
+        }
+        Command::Kubeconfig(root) => {
+            print!("{}", root.instance()?.kubeconfig()?);
+            Ok(())
+        }
+        Command::Doctor(root) => doctor::run(&root.instance()?),
+        Command::Reset(arguments) => {
+            cli.logs.start()?;
+            one_thread()?.block_on(arguments.run())
+        }
+        Command::Version => {
+            println!("coracle {}", env!("CARGO_PKG_VERSION"));
+            println!("kubernetes {}", server::KUBERNETES_VERSION);
+            Ok(())
+        }
+        Command::Completion { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "coracle", &mut std::io::stdout());
+            Ok(())
+        }
+    }
+}
+
+fn one_thread() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_an_example() {
+        fn check(command: &clap::Command) {
+            for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
+                let has_example = sub.get_after_help().is_some_and(|help| help.to_string().starts_with("Example"));
+                assert!(has_example || sub.has_subcommands(), "{} has no example", sub.get_name());
+                check(sub);
+            }
+        }
+        check(&Cli::command());
+    }
+}

@@ -1,0 +1,217 @@
+//! `coracle server`: control plane and node in one process.
+//!
+//! The order of the start: settings and host checks, the instance's lock, store, authority, API server, listener,
+//! controllers, then the node. On a signal the order is reversed; pods are left alone.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use api::user::{MASTERS, NODES, UserInfo};
+use apiserver::authn::StaticTokens;
+use apiserver::pki::{Kubeconfig, Pki, Subject, write_private};
+use apiserver::{ApiServer, Config, Entropy, VersionInfo, tls_config};
+use clap::Args;
+use client::Client;
+use control::{Clients, Controllers, ControllersConfig};
+use kubelet::Kubelet;
+use net::Range;
+use store::{SqliteOptions, SqliteStore};
+use task::{SharedClock, SystemClock, Tasks};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::bridge::{ToApiServer, ToKubelet};
+use super::instance::Instance;
+use super::logs::LogOptions;
+use super::settings::Settings;
+use super::{Root, doctor, node};
+
+/// The Kubernetes version whose API is served.
+pub(super) const KUBERNETES_VERSION: &str = "v1.36.0";
+
+/// Flags of `coracle server`.
+#[derive(Debug, Args)]
+pub(super) struct ServerArguments {
+    #[command(flatten)]
+    root: Root,
+    /// Configuration file with the flags' names as keys [default: /etc/coracle/config.yaml]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+impl ServerArguments {
+    /// Runs until a signal ends it.
+    pub(super) fn run(self, logs: &LogOptions) -> anyhow::Result<()> {
+        let instance = self.root.instance()?;
+        let settings = self.settings.with_file(self.config.as_deref(), &instance.config_file())?;
+        logs.start()?;
+        doctor::require_host()?;
+        let _taken = instance.take()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        runtime.block_on(Server { instance, settings, clock: Arc::new(SystemClock), tasks: Tasks::new() }.run())
+    }
+}
+
+/// What the parts of the composition share.
+pub(super) struct Server {
+    pub(super) instance: Instance,
+    pub(super) settings: Settings,
+    pub(super) clock: SharedClock,
+    pub(super) tasks: Tasks,
+}
+
+/// What is known of the node before it exists.
+pub(super) struct NodeFacts {
+    pub(super) name: String,
+    pub(super) address: IpAddr,
+    pub(super) pods: Range,
+    pub(super) services: Range,
+}
+
+impl Server {
+    async fn run(self) -> anyhow::Result<()> {
+        let started = self.clock.now();
+        let facts = self.facts()?;
+        let listen = self.settings.listen.unwrap_or(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 6443)));
+        let listener = TcpListener::bind(listen)
+            .await
+            .with_context(|| format!("cannot listen on {listen}; choose another port with --listen"))?;
+        let listen = listener.local_addr()?;
+
+        let database = self.instance.root.join("store.db");
+        let store = Arc::new(SqliteStore::open(&database, SqliteOptions::default(), self.clock.clone())?);
+        let entropy = Entropy::system();
+        let pki = Pki::open(&self.instance.root.join("pki"), self.clock.now(), &entropy)?;
+        let to_kubelet = Arc::new(ToKubelet::default());
+        let server = ApiServer::new(Config {
+            store: store.clone(),
+            clock: self.clock.clone(),
+            entropy,
+            version: VersionInfo::of_release(env!("CARGO_PKG_VERSION")),
+            nodes: to_kubelet.clone(),
+            tokens: self.tokens()?,
+        });
+        server.start(&self.tasks).await.context("cannot make the objects that every cluster has")?;
+        self.write_kubeconfig(&pki, listen)?;
+        let tls = self.server_tls(&pki, &facts)?;
+        // Draining goes on after the listener's tasks have been told to end, so it belongs to a group of its own.
+        let (connections, drain) = (Tasks::new(), Tasks::new());
+        let serving = drain.spawn("api listener", server.clone().serve(listener, tls, connections.clone()));
+        tracing::info!(address = %listen, kubeconfig = %self.instance.kubeconfig_path().display(), "API is served");
+
+        self.start_controllers(&server, &pki);
+        if !self.settings.disable_agent.unwrap_or(false) {
+            let user = UserInfo::authenticated(&format!("system:node:{}", facts.name), &[NODES]);
+            let transport = ToApiServer::new(&server, user);
+            let kubelet = node::start(&self, &facts, transport).await?;
+            to_kubelet.connect(&facts.name, kubelet.clone());
+            self.announce_ready(kubelet, started);
+        }
+        wait_for_signal().await?;
+        tracing::info!("shutting down; pods go on");
+        self.tasks.shutdown().await;
+        connections.stop();
+        let _ = serving.await;
+        store.close().await.context("the last changes were not written")
+    }
+
+    fn facts(&self) -> anyhow::Result<NodeFacts> {
+        let settings = &self.settings;
+        let range = |name: &str, text: &Option<String>, usual: &str| {
+            text.as_deref().unwrap_or(usual).parse::<Range>().with_context(|| format!("--{name}"))
+        };
+        let pods = range("pod-cidr", &settings.pod_cidr, "10.42.0.0/24")?;
+        let services = range("service-cidr", &settings.service_cidr, "10.43.0.0/16")?;
+        let name = match &settings.node_name {
+            Some(name) => name.clone(),
+            None => rustix::system::uname().nodename().to_string_lossy().to_lowercase(),
+        };
+        let problems = api::names::dns1123_subdomain(&name);
+        if !problems.is_empty() {
+            bail!("node name {name:?}: {}; choose another with --node-name", problems.join("; "));
+        }
+        let address = settings.node_ip.or_else(outward_address).unwrap_or(IpAddr::V4(pods.gateway()));
+        Ok(NodeFacts { name, address, pods, services })
+    }
+
+    fn tokens(&self) -> anyhow::Result<StaticTokens> {
+        let Some(path) = &self.settings.token_auth_file else { return Ok(StaticTokens::default()) };
+        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        StaticTokens::parse(&text).with_context(|| format!("{}", path.display()))
+    }
+
+    fn server_tls(&self, pki: &Pki, facts: &NodeFacts) -> anyhow::Result<Arc<rustls::ServerConfig>> {
+        let first_service = IpAddr::V4(facts.services.gateway());
+        let mut subject = Subject::api_server(&facts.name, &[facts.address, first_service]);
+        if let Subject::Server { names, addresses, .. } = &mut subject {
+            for further in &self.settings.tls_san {
+                match further.parse() {
+                    Ok(address) => addresses.push(address),
+                    Err(_) => names.push(further.clone()),
+                }
+            }
+        }
+        let credential = pki.credential("apiserver", &subject, self.clock.now())?;
+        Ok(tls_config(pki.certificate(), &credential)?)
+    }
+
+    fn write_kubeconfig(&self, pki: &Pki, listen: SocketAddr) -> anyhow::Result<()> {
+        let subject = Subject::client("kubernetes-admin", &[MASTERS]);
+        let credential = pki.credential("admin", &subject, self.clock.now())?;
+        let host = if listen.ip().is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { listen.ip() };
+        let text = Kubeconfig {
+            server: &format!("https://{}", SocketAddr::new(host, listen.port())),
+            cluster: "coracle",
+            user: "kubernetes-admin",
+            authority: pki.certificate(),
+            credential: &credential,
+        }
+        .render();
+        let own = self.instance.kubeconfig_path();
+        for path in std::iter::once(&own).chain(&self.settings.write_kubeconfig) {
+            write_private(path, text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        Ok(())
+    }
+
+    fn start_controllers(&self, server: &Arc<ApiServer>, pki: &Pki) {
+        let client = |component: &str| {
+            let user = UserInfo::authenticated(&format!("system:{component}"), &[]);
+            Client::new(ToApiServer::new(server, user), component)
+        };
+        let config = ControllersConfig { root_ca: pki.certificate().to_owned() };
+        let clients = Clients { scheduler: client("kube-scheduler"), controllers: client("kube-controller-manager") };
+        Controllers::spawn(&clients, &self.clock, &self.tasks, config);
+    }
+
+    /// Logs once that the node is ready, and how long the start took.
+    fn announce_ready(&self, kubelet: Arc<Kubelet>, started: jiff::Timestamp) {
+        let clock = self.clock.clone();
+        self.tasks.spawn("ready announcement", async move {
+            kubelet.registered().await;
+            let elapsed = clock.now().duration_since(started);
+            tracing::info!(elapsed_ms = elapsed.as_millis(), "node is ready");
+        });
+    }
+}
+
+/// The address that packets to the world would carry; none without a route. Connecting a UDP socket sends nothing.
+fn outward_address() -> Option<IpAddr> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    // 192.0.2.1 is reserved for documentation by RFC 5737: it follows the default route.
+    socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
+    Some(socket.local_addr().ok()?.ip()).filter(|address| !address.is_unspecified())
+}
+
+async fn wait_for_signal() -> anyhow::Result<()> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}

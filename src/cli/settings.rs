@@ -1,0 +1,141 @@
+//! Settings of the server: flags and the configuration file say the same things, and a flag wins.
+//!
+//! The file is YAML with the flags' names as keys. An unknown key is an error that names its line.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::Args;
+use serde::Deserialize;
+
+/// What can be set, by flag or file.
+#[derive(Debug, Clone, Default, PartialEq, Args, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub(super) struct Settings {
+    /// Address and port of the API server [default: 0.0.0.0:6443]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(super) listen: Option<SocketAddr>,
+    /// Name of the node [default: the host name]
+    #[arg(long, value_name = "NAME")]
+    pub(super) node_name: Option<String>,
+    /// Address of the node [default: the one that its default route uses]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(super) node_ip: Option<IpAddr>,
+    /// Label of the node, `key=value`; may be given several times
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(super) node_label: Vec<String>,
+    /// Addresses of this node's pods [default: 10.42.0.0/24]
+    #[arg(long, value_name = "CIDR")]
+    pub(super) pod_cidr: Option<String>,
+    /// Addresses of services [default: 10.43.0.0/16]
+    #[arg(long, value_name = "CIDR")]
+    pub(super) service_cidr: Option<String>,
+    /// Address of a cluster DNS service for pods; may be given several times [default: none, pods use the host's]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(super) cluster_dns: Vec<IpAddr>,
+    /// Domain of the cluster [default: cluster.local]
+    #[arg(long, value_name = "DOMAIN")]
+    pub(super) cluster_domain: Option<String>,
+    /// How many pods the node takes [default: 110]
+    #[arg(long, value_name = "NUMBER")]
+    pub(super) max_pods: Option<u32>,
+    /// Largest packet of pods, in bytes [default: 1500]
+    #[arg(long, value_name = "BYTES")]
+    pub(super) mtu: Option<u32>,
+    /// Folder of static pod manifests [default: /etc/coracle/static-pods]
+    #[arg(long, value_name = "DIR")]
+    pub(super) static_pods: Option<PathBuf>,
+    /// File with bearer tokens: lines of token,user,uid,"group1,group2"
+    #[arg(long, value_name = "FILE")]
+    pub(super) token_auth_file: Option<PathBuf>,
+    /// Further name or address for the API server's certificate; may be given several times
+    #[arg(long, value_name = "NAME")]
+    pub(super) tls_san: Vec<String>,
+    /// Where the administrator's kubeconfig is written as well
+    #[arg(long, value_name = "FILE")]
+    pub(super) write_kubeconfig: Option<PathBuf>,
+    /// Run the control plane only, without a node
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub(super) disable_agent: Option<bool>,
+}
+
+impl Settings {
+    /// These settings, completed by those of a file. A file that was not named need not exist.
+    pub(super) fn with_file(self, named: Option<&Path>, usual: &Path) -> anyhow::Result<Self> {
+        let path = named.unwrap_or(usual);
+        let text = match fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => return Ok(self),
+            Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+        };
+        let file = parse(&text).with_context(|| format!("{}", path.display()))?;
+        Ok(self.or(file))
+    }
+
+    fn or(self, file: Self) -> Self {
+        fn either<T>(flags: Vec<T>, file: Vec<T>) -> Vec<T> {
+            if flags.is_empty() { file } else { flags }
+        }
+        Self {
+            listen: self.listen.or(file.listen),
+            node_name: self.node_name.or(file.node_name),
+            node_ip: self.node_ip.or(file.node_ip),
+            node_label: either(self.node_label, file.node_label),
+            pod_cidr: self.pod_cidr.or(file.pod_cidr),
+            service_cidr: self.service_cidr.or(file.service_cidr),
+            cluster_dns: either(self.cluster_dns, file.cluster_dns),
+            cluster_domain: self.cluster_domain.or(file.cluster_domain),
+            max_pods: self.max_pods.or(file.max_pods),
+            mtu: self.mtu.or(file.mtu),
+            static_pods: self.static_pods.or(file.static_pods),
+            token_auth_file: self.token_auth_file.or(file.token_auth_file),
+            tls_san: either(self.tls_san, file.tls_san),
+            write_kubeconfig: self.write_kubeconfig.or(file.write_kubeconfig),
+            disable_agent: self.disable_agent.or(file.disable_agent),
+        }
+    }
+
+    /// The node's labels.
+    pub(super) fn labels(&self) -> anyhow::Result<BTreeMap<String, String>> {
+        let split = |label: &String| {
+            let (key, value) = label.split_once('=').with_context(|| format!("label {label:?} has no '='"))?;
+            Ok((key.to_owned(), value.to_owned()))
+        };
+        self.node_label.iter().map(split).collect()
+    }
+}
+
+fn parse(text: &str) -> anyhow::Result<Settings> {
+    if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
+        return Ok(Settings::default());
+    }
+    Ok(serde_saphyr::from_str(text)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flag_wins_over_the_file() {
+        let file = parse("node-name: from-file\nmax-pods: 7\n").unwrap();
+        let flags = Settings { node_name: Some("from-flag".to_owned()), ..Settings::default() };
+        let both = flags.or(file);
+        assert_eq!((both.node_name.as_deref(), both.max_pods), (Some("from-flag"), Some(7)));
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_line() {
+        let error = parse("max-pods: 7\nnode-nmae: x\n").unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("node-nmae") && text.contains('2'), "{text}");
+    }
+
+    #[test]
+    fn a_file_without_settings_sets_nothing() {
+        assert_eq!(parse("# nothing\n\n").unwrap(), Settings::default());
+    }
+}
