@@ -21,7 +21,7 @@ pub(super) struct ToApiServer {
 
 impl ToApiServer {
     /// The way of a component that acts as `user`.
-    pub(super) fn new(server: &Arc<ApiServer>, user: UserInfo) -> Arc<dyn Transport> {
+    pub(super) fn connect(server: &Arc<ApiServer>, user: UserInfo) -> Arc<dyn Transport> {
         Arc::new(Self { server: server.clone(), user })
     }
 }

@@ -47,7 +47,9 @@ pub(crate) enum ImageCommand {
         images: Vec<String>,
     },
     /// Read images from a docker-archive, an OCI archive or an OCI layout directory. They are never collected as garbage.
-    #[command(after_help = "Example:\n  docker save app:v1 | coracle image import - \n  coracle image import --name app:v1 ./layout")]
+    #[command(
+        after_help = "Example:\n  docker save app:v1 | coracle image import - \n  coracle image import --name app:v1 ./layout"
+    )]
     Import {
         /// The file or directory; - for standard input. Archives may be compressed by gzip or zstd.
         source: PathBuf,
@@ -88,12 +90,7 @@ pub(crate) async fn run(command: ImageCommand, root: &Path) -> anyhow::Result<()
     }
 }
 
-async fn pull(
-    store: Store,
-    image: &str,
-    username: Option<String>,
-    insecure: Vec<String>,
-) -> anyhow::Result<()> {
+async fn pull(store: Store, image: &str, username: Option<String>, insecure: Vec<String>) -> anyhow::Result<()> {
     let name: Reference = image.parse().with_context(|| format!("couldn't parse image name {image:?}"))?;
     let password = || {
         let password = std::env::var("CORACLE_REGISTRY_PASSWORD");
@@ -110,7 +107,8 @@ async fn pull(
 }
 
 fn import(store: &Store, source: &Path, name: Option<&str>) -> anyhow::Result<()> {
-    let name = name.map(|name| name.parse::<Reference>().with_context(|| format!("couldn't parse image name {name:?}")));
+    let name =
+        name.map(|name| name.parse::<Reference>().with_context(|| format!("couldn't parse image name {name:?}")));
     let source = if source == Path::new("-") { Path::new("/dev/stdin") } else { source };
     let records = oci::image::import(store, source, name.transpose()?.as_ref()).context("failed to import images")?;
     for record in records {
@@ -126,7 +124,8 @@ fn export(store: &Store, image: &str, output: &Path) -> anyhow::Result<()> {
         true if std::io::stdout().is_terminal() => bail!("an archive does not go to a terminal"),
         true => oci::image::export(store, &record, &mut std::io::stdout().lock()),
         false => {
-            let mut file = std::fs::File::create(output).with_context(|| format!("cannot write {}", output.display()))?;
+            let mut file =
+                std::fs::File::create(output).with_context(|| format!("cannot write {}", output.display()))?;
             oci::image::export(store, &record, &mut file)
         }
     };
@@ -153,8 +152,10 @@ fn remove(store: &Store, images: &[String]) -> anyhow::Result<()> {
     let usage = Usage::observe(store);
     for image in images {
         let record = find(store, image)?;
-        let named = image.parse::<Reference>().ok().filter(|name| names(&record).any(|known| *known == canonical(name)));
-        let last = named.is_none() || record.tags.len() + record.digests.len() <= 1 || only_tag(&record, named.as_ref());
+        let named =
+            image.parse::<Reference>().ok().filter(|name| names(&record).any(|known| *known == canonical(name)));
+        let last =
+            named.is_none() || record.tags.len() + record.digests.len() <= 1 || only_tag(&record, named.as_ref());
         if last && usage.has(&record) {
             bail!("{image} is in use by a running container");
         }

@@ -106,7 +106,7 @@ impl Server {
         self.start_controllers(&server, &pki);
         if !self.settings.disable_agent.unwrap_or(false) {
             let user = UserInfo::authenticated(&format!("system:node:{}", facts.name), &[NODES]);
-            let transport = ToApiServer::new(&server, user);
+            let transport = ToApiServer::connect(&server, user);
             let kubelet = node::start(&self, &facts, transport).await?;
             to_kubelet.connect(&facts.name, kubelet.clone());
             self.announce_ready(kubelet, started);
@@ -181,7 +181,7 @@ impl Server {
     fn start_controllers(&self, server: &Arc<ApiServer>, pki: &Pki) {
         let client = |component: &str| {
             let user = UserInfo::authenticated(&format!("system:{component}"), &[]);
-            Client::new(ToApiServer::new(server, user), component)
+            Client::new(ToApiServer::connect(server, user), component)
         };
         let config = ControllersConfig { root_ca: pki.certificate().to_owned() };
         let clients = Clients { scheduler: client("kube-scheduler"), controllers: client("kube-controller-manager") };
