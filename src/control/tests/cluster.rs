@@ -14,7 +14,7 @@ use client::{
     Body, Client, DeleteOptions, HttpsConfig, HttpsTransport, Identity, Informer, Key, ListOptions, Object, Scope,
     Transport, TransportError,
 };
-use control::{Controllers, ControllersConfig};
+use control::{Clients, Controllers, ControllersConfig};
 use http::{Request, Response};
 use http_body_util::Full;
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Node, Pod, ServiceAccount};
@@ -64,7 +64,8 @@ async fn cluster() -> Cluster {
     let tasks = Tasks::new();
     server.start(&tasks).await.unwrap();
     let client = Client::new(Arc::new(InProcess(Arc::clone(&server))), "test");
-    Controllers::spawn(&client, &clock, &tasks, ControllersConfig { root_ca: "the CA".to_owned() });
+    let clients = Clients { scheduler: client.clone(), controllers: client.clone() };
+    Controllers::spawn(&clients, &clock, &tasks, ControllersConfig { root_ca: "the CA".to_owned() });
     Cluster { client, tasks, server, clock }
 }
 
