@@ -6,6 +6,12 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 pub fn unsupported_fields(pod: &Pod) -> Vec<String> {
     let Some(spec) = &pod.spec else { return Vec::new() };
     let mut fields = of_pod(spec);
+    let limited = spec
+        .volumes
+        .iter()
+        .flatten()
+        .filter(|volume| volume.empty_dir.as_ref().is_some_and(|own| own.size_limit.is_some()));
+    fields.extend(limited.map(|volume| format!("spec.volumes{{{}}}.emptyDir.sizeLimit", volume.name)));
     let containers = spec.containers.iter().map(|one| ("containers", one));
     let init = spec.init_containers.iter().flatten().map(|one| ("initContainers", one));
     for (list, container) in containers.chain(init) {

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use super::memory::Files;
 use super::plan::{Action, Draft, StopReason, Subject, Wish};
 use super::view::{Contained, Kind, Life, View};
+use crate::sources::SOURCE;
 
 /// A container always gets this long, as upstream's `minimumGracePeriodInSeconds`.
 const SHORTEST_GRACE: Duration = Duration::from_secs(2);
@@ -103,7 +104,10 @@ fn remove_sandboxes(view: &View<'_>, draft: &mut Draft) -> bool {
 
 /// When everything is killed: what was decided before, or the grace from now on if that is earlier.
 fn deadline(view: &View<'_>) -> Timestamp {
-    let own = view.spec.termination_grace_period_seconds.unwrap_or(DEFAULT_GRACE);
+    // An object that went away without waiting for its node was deleted by force. Manifests simply go.
+    let notes = view.pod.metadata.annotations.as_ref();
+    let forced = view.wish == Wish::Gone && notes.is_none_or(|notes| !notes.contains_key(SOURCE));
+    let own = if forced { 0 } else { view.spec.termination_grace_period_seconds.unwrap_or(DEFAULT_GRACE) };
     let seconds = view.pod.metadata.deletion_grace_period_seconds.unwrap_or(own);
     let asked = view.now + grace(seconds);
     view.memory.deadline.map_or(asked, |known| known.min(asked))
