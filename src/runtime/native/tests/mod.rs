@@ -1,3 +1,5 @@
+//! The native runtime on the real kernel, with a shim, namespaces and groups of each test's own.
+
 mod host;
 
 use std::collections::BTreeSet;
