@@ -9,6 +9,7 @@ pub mod clone;
 pub mod credentials;
 pub mod exec;
 pub mod fd;
+pub mod heap;
 pub mod limit;
 pub mod mount;
 mod netns;

@@ -6,6 +6,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use api::user::{MASTERS, NODES, UserInfo};
@@ -31,6 +32,11 @@ use super::{Root, doctor, node};
 /// The Kubernetes version whose API is served.
 pub(super) const KUBERNETES_VERSION: &str = "v1.36.0";
 
+/// Heap arenas that all threads share: more cost memory, and nothing here allocates on many threads at once.
+const ARENAS: i32 = 2;
+/// How often memory that a burst of work has left free goes back to the kernel.
+const TRIM_EVERY: Duration = Duration::from_secs(60);
+
 /// Flags of `coracle server`.
 #[derive(Debug, Args)]
 pub(super) struct ServerArguments {
@@ -51,6 +57,7 @@ impl ServerArguments {
         logs.start()?;
         doctor::require_host()?;
         let _taken = instance.take()?;
+        oci::sys::heap::limit_arenas(ARENAS);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         runtime.block_on(Server { instance, settings, clock: Arc::new(SystemClock), tasks: Tasks::new() }.run())
     }
@@ -111,6 +118,13 @@ impl Server {
             to_kubelet.connect(&facts.name, kubelet.clone());
             self.announce_ready(kubelet, started);
         }
+        self.tasks.spawn("heap trim", async {
+            let mut timer = tokio::time::interval(TRIM_EVERY);
+            loop {
+                timer.tick().await;
+                task::blocking(oci::sys::heap::trim).await;
+            }
+        });
         wait_for_signal().await?;
         tracing::info!("shutting down; pods go on");
         self.tasks.shutdown().await;
