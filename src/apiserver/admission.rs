@@ -40,8 +40,11 @@ pub(crate) async fn create(call: &Call, object: &mut Value) -> Result<(), ApiErr
     Ok(())
 }
 
-/// The next state of an object.
-pub(crate) fn update(call: &Call, new: &Value, old: &Value) -> Result<(), ApiError> {
+/// The next state of an object; changes it and may refuse it.
+pub(crate) fn update(call: &Call, new: &mut Value, old: &Value) -> Result<(), ApiError> {
+    if is_core(call, "pods") && call.request.subresource.is_empty() {
+        default_toleration_seconds(new);
+    }
     let Some(node) = restricted_node(call) else { return Ok(()) };
     let refuse = |text: String| Err(ApiError::forbidden("", call.row.plural, meta(new, "name"), &text));
     let is_status = call.request.subresource == "status";

@@ -9,6 +9,7 @@ use client::Client;
 use client::events::{EventType, Recorder};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod, PodStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::config::{KubeletConfig, Seams};
 use crate::container::{ConfigError, Context, Dns};
@@ -95,6 +96,20 @@ impl Shared {
         };
         self.board().values().filter(named).max_by_key(|entry| entry.pod.metadata.creation_timestamp.clone()).cloned()
     }
+}
+
+/// `name_namespace(uid)`, as upstream's `format.Pod`.
+pub(crate) fn in_full(metadata: &ObjectMeta) -> String {
+    let text = |field: &Option<String>| field.clone().unwrap_or_default();
+    format!("{}_{}({})", text(&metadata.name), text(&metadata.namespace), text(&metadata.uid))
+}
+
+/// An error of the operating system in the words of Go's `syscall.Errno`, which users know and search for.
+pub(crate) fn errno_text(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut letters = text.chars();
+    letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
 }
 
 /// An error with all its sources, for a user who sees one line.

@@ -53,7 +53,7 @@ fn validate(object: &Value) -> Vec<FieldError> {
         size += decoded_len(value);
     }
     if size > MAX_DATA {
-        errors.push(FieldError::too_long("", MAX_DATA));
+        errors.push(FieldError::too_long("[]", MAX_DATA));
     }
     errors
 }

@@ -51,7 +51,8 @@ pub(super) fn check_update(new: &Value, old: &Value) -> Vec<FieldError> {
             items(new, "finalizers").iter().filter(|name| !known.contains(name)).map(Value::to_string).collect();
         if !added.is_empty() {
             let detail = format!(
-                "no new finalizers can be added if the object is being deleted, found new finalizers {added:?}"
+                "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
+                added.join(", ")
             );
             errors.push(FieldError::forbidden(path.child("finalizers"), &detail));
         }

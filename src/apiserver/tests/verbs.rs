@@ -126,6 +126,27 @@ async fn an_update_of_a_stale_version_conflicts_and_one_without_version_does_not
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_manifest_without_the_tolerations_of_admission_replaces_a_pod() {
+    let world = World::new().await;
+    let mut pod = bound_pod(&world, "p").await;
+    pod["spec"].as_object_mut().unwrap().remove("tolerations");
+    pod["metadata"]["labels"] = json!({ "tier": "front" });
+    let replaced = world.ask(&format!("PUT {PODS}/p"), pod).await.expect(200);
+    assert_eq!(replaced["spec"]["tolerations"].as_array().map(Vec::len), Some(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn data_that_is_too_large_is_refused() {
+    let world = World::new().await;
+    let large = json!({ "metadata": { "name": "c" }, "data": { "a": "x".repeat((1 << 20) + 1) } });
+    let refused = world.ask(&format!("POST {CONFIG}"), large).await.expect(422);
+    assert_eq!(
+        at(&refused, "/message"),
+        "ConfigMap \"c\" is invalid: []: Too long: may not be more than 1048576 bytes"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_update_that_changes_nothing_is_not_written() {
     let world = World::new().await;
     let first = world.ask(&format!("POST {CONFIG}"), sample("", "c")).await.expect(201);
@@ -272,6 +293,10 @@ async fn finalizers_hold_an_object_until_the_last_one_is_removed() {
     let marked = world.ask(&format!("DELETE {path}"), Value::Null).await.expect(200);
     assert_eq!(at(&marked, "/metadata/deletionTimestamp"), "2026-01-02T03:04:05Z");
     world.ask(&format!("GET {path}"), Value::Null).await.expect(200);
+    let more = json!({ "metadata": { "finalizers": ["example.com/hold", "example.com/more"] } });
+    let refused = world.patch(&path, "merge-patch", more).await.expect(422);
+    let found = "found new finalizers []string{\"example.com/more\"}";
+    assert!(at(&refused, "/message").ends_with(found), "{refused}");
     world.patch(&path, "merge-patch", json!({ "metadata": { "finalizers": null } })).await.expect(200);
     world.ask(&format!("GET {path}"), Value::Null).await.expect(404);
 }

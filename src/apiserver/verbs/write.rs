@@ -56,7 +56,7 @@ pub(super) async fn replace(
     if row.namespaced && meta(&new, "namespace").is_empty() {
         metadata_mut(&mut new).insert("namespace".to_owned(), old["metadata"]["namespace"].clone());
     }
-    admission::update(call, &new, old)?;
+    admission::update(call, &mut new, old)?;
     (row.default)(&mut new);
     let wrong = if call.request.subresource == "status" {
         row.prepare_status(&mut new, old);

@@ -20,16 +20,16 @@ pub enum ConfigError {
     #[error("container {name} not found")]
     NoContainer { name: String },
     /// Root, though `runAsNonRoot` forbids it.
-    #[error("container has runAsNonRoot and image will run as root (container: {container})")]
-    ImageRunsAsRoot { container: String },
+    #[error("container has runAsNonRoot and image will run as root (pod: {pod:?}, container: {container})")]
+    ImageRunsAsRoot { pod: String, container: String },
     /// Root by `runAsUser`, though `runAsNonRoot` forbids it.
-    #[error("container's runAsUser breaks non-root policy (container: {container})")]
-    UserIsRoot { container: String },
+    #[error("container's runAsUser breaks non-root policy (pod: {pod:?}, container: {container})")]
+    UserIsRoot { pod: String, container: String },
     /// The image's user is a name, so that nobody can tell.
     #[error(
-        "container has runAsNonRoot and image has non-numeric user ({user}), cannot verify user is non-root (container: {container})"
+        "container has runAsNonRoot and image has non-numeric user ({user}), cannot verify user is non-root (pod: {pod:?}, container: {container})"
     )]
-    UserIsName { user: String, container: String },
+    UserIsName { user: String, pod: String, container: String },
     /// Neither the pod nor the image says what to run.
     #[error("no command specified")]
     NoCommand,

@@ -4,6 +4,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSecurityContext, SeccompProf
 use runtime::{ImageDefaults, Privileges, Seccomp, User};
 
 use super::{ConfigError, Context};
+use crate::shared::in_full;
 
 fn contexts<'a>(
     pod: &'a Pod,
@@ -19,7 +20,7 @@ pub(super) fn user(pod: &Pod, container: &Container, defaults: &ImageDefaults) -
     let gid = own.and_then(|own| own.run_as_group).or(all.and_then(|all| all.run_as_group));
     let non_root = own.and_then(|own| own.run_as_non_root).or(all.and_then(|all| all.run_as_non_root));
     if non_root == Some(true) {
-        verify_non_root(container, uid, defaults)?;
+        verify_non_root(pod, container, uid, defaults)?;
     }
     let group =
         |field, value: i64| u32::try_from(value).map_err(|_| ConfigError::Value { field, value: value.to_string() });
@@ -34,19 +35,24 @@ pub(super) fn user(pod: &Pod, container: &Container, defaults: &ImageDefaults) -
     })
 }
 
-fn verify_non_root(container: &Container, uid: Option<i64>, defaults: &ImageDefaults) -> Result<(), ConfigError> {
-    let name = container.name.clone();
+fn verify_non_root(
+    pod: &Pod,
+    container: &Container,
+    uid: Option<i64>,
+    defaults: &ImageDefaults,
+) -> Result<(), ConfigError> {
+    let (pod, name) = (in_full(&pod.metadata), container.name.clone());
     match uid {
-        Some(0) => return Err(ConfigError::UserIsRoot { container: name }),
+        Some(0) => return Err(ConfigError::UserIsRoot { pod, container: name }),
         Some(_) => return Ok(()),
         None => {}
     }
     let user = defaults.user.split(':').next().unwrap_or_default();
     match user.parse::<u32>() {
-        Ok(0) => Err(ConfigError::ImageRunsAsRoot { container: name }),
+        Ok(0) => Err(ConfigError::ImageRunsAsRoot { pod, container: name }),
         Ok(_) => Ok(()),
-        Err(_) if user.is_empty() => Err(ConfigError::ImageRunsAsRoot { container: name }),
-        Err(_) => Err(ConfigError::UserIsName { user: user.to_owned(), container: name }),
+        Err(_) if user.is_empty() => Err(ConfigError::ImageRunsAsRoot { pod, container: name }),
+        Err(_) => Err(ConfigError::UserIsName { user: user.to_owned(), pod, container: name }),
     }
 }
 

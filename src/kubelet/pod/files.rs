@@ -45,6 +45,19 @@ impl PodDirs {
         self.root.join("pod.json")
     }
 
+    /// Writes the checkpoint if the pod has its directory; tells whether it has.
+    pub(crate) fn keep(&self, pod: &Pod) -> io::Result<bool> {
+        if !self.root.is_dir() {
+            return Ok(false);
+        }
+        write_whole(&self.checkpoint(), &serde_json::to_vec(pod)?).map(|()| true)
+    }
+
+    /// The pod as the checkpoint says it was; none if there is no readable one.
+    pub(crate) fn recall(&self) -> Option<Pod> {
+        serde_json::from_slice(&fs::read(self.checkpoint()).ok()?).ok()
+    }
+
     pub(crate) fn hosts(&self) -> PathBuf {
         self.root.join("etc-hosts")
     }

@@ -141,6 +141,15 @@ impl Memory {
         Self { status: pod.status.clone().unwrap_or_default(), acknowledged: true, ..Self::default() }
     }
 
+    /// Takes over the end of a pod that the API server has and this agent does not know of: a terminal phase is never
+    /// left, whoever wrote it.
+    pub fn heed(&mut self, pod: &Pod) {
+        let over = |status: &PodStatus| matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+        if let Some(status) = pod.status.as_ref().filter(|status| over(status) && !over(&self.status)) {
+            self.status = status.clone();
+        }
+    }
+
     /// Takes over what a plan decided. The status is taken over by the worker, which knows whether it changed.
     pub fn adopt(&mut self, plan: &Plan) {
         self.deadline = plan.deadline.or(self.deadline);

@@ -4,7 +4,7 @@ use client::events::{EventType, reference, reference_part};
 use k8s_openapi::api::core::v1::{ContainerStatus, ObjectReference, Pod, PodStatus};
 
 use super::plan::WaitingReason;
-use crate::shared::Shared;
+use crate::shared::{Shared, in_full};
 
 /// Reports an event about a pod.
 pub(super) fn of_pod(shared: &Shared, pod: &Pod, kind: EventType, reason: &str, message: &str) {
@@ -28,8 +28,12 @@ pub(super) fn unsupported(shared: &Shared, pod: &Pod, fields: &[String]) {
     of_pod(shared, pod, EventType::Warning, "UnsupportedField", &message);
 }
 
-/// Reports what follows from a change of status: containers that begin to wait for a reason worth knowing.
+/// Reports what follows from a change of status: a deadline that has passed, containers that begin to wait for a reason
+/// worth knowing.
 pub(super) fn transitions(shared: &Shared, pod: &Pod, old: &PodStatus, new: &PodStatus) {
+    if let (Some(reason @ "DeadlineExceeded"), true) = (new.reason.as_deref(), new.reason != old.reason) {
+        of_pod(shared, pod, EventType::Normal, reason, new.message.as_deref().unwrap_or_default());
+    }
     let before = statuses(old);
     for status in statuses(new) {
         let was = before.iter().find(|was| was.name == status.name).and_then(|was| waiting_reason(was));
@@ -47,12 +51,9 @@ fn worth_telling(
     reason: &str,
     message: &str,
 ) -> Vec<(EventType, &'static str, String)> {
-    let text = |field: &Option<String>| field.clone().unwrap_or_default();
     let is = |known: WaitingReason| reason == known.as_str();
     if is(WaitingReason::CrashLoopBackOff) {
-        let metadata = &pod.metadata;
-        let (pod, namespace, uid) = (text(&metadata.name), text(&metadata.namespace), text(&metadata.uid));
-        let message = format!("Back-off restarting failed container {} in pod {pod}_{namespace}({uid})", status.name);
+        let message = format!("Back-off restarting failed container {} in pod {}", status.name, in_full(&pod.metadata));
         vec![(EventType::Warning, "BackOff", message)]
     } else if is(WaitingReason::ImagePullBackOff) {
         vec![

@@ -9,6 +9,7 @@ use super::memory::{FailedStart, Files, Pull, StartError};
 use super::plan::{Action, Draft, PresentImage, Start, StopReason, WaitingReason};
 use super::stop;
 use super::view::{Contained, Ended, Kind, Life, RestartPolicy, View};
+use crate::shared::in_full;
 
 /// How much of the wait after a failed pull the failure itself is shown for; then the back-off is.
 const SHOW_PULL_ERROR: u32 = 2;
@@ -192,16 +193,12 @@ fn restart(
     draft.wake(due);
     let seconds = ended.backoff.as_secs();
     let period = if seconds >= 60 { format!("{}m{}s", seconds / 60, seconds % 60) } else { format!("{seconds}s") };
-    let message =
-        format!("back-off {period} restarting failed container={} pod={}", container.name(), pod_in_full(view));
+    let message = format!(
+        "back-off {period} restarting failed container={} pod={}",
+        container.name(),
+        in_full(&view.pod.metadata)
+    );
     draft.wait(container.name(), WaitingReason::CrashLoopBackOff, Some(message));
-}
-
-/// `name_namespace(uid)`, as upstream's `format.Pod`.
-fn pod_in_full(view: &View<'_>) -> String {
-    let metadata = &view.pod.metadata;
-    let text = |field: &Option<String>| field.clone().unwrap_or_default();
-    format!("{}_{}({})", text(&metadata.name), text(&metadata.namespace), text(&metadata.uid))
 }
 
 /// Fetches the image if need be, then starts.

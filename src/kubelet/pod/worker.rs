@@ -17,7 +17,8 @@ use tokio::sync::{Notify, watch};
 use tokio::task::{Id, JoinSet};
 
 use super::assignment::Assignment;
-use super::memory::Memory;
+use super::files::PodDirs;
+use super::memory::{Files, Memory};
 use super::operation::{self, Job, Outcome};
 use super::plan::{Action, Desired, Plan, Subject, Wish, plan};
 use super::{observe, report};
@@ -67,6 +68,8 @@ pub(super) struct Worker {
     busy: HashMap<Id, Subject>,
     warned: Vec<String>,
     retry_status_at: Option<Timestamp>,
+    /// The checkpoint as this worker wrote it last.
+    kept: Option<Box<Pod>>,
 }
 
 impl Worker {
@@ -94,10 +97,12 @@ impl Worker {
             busy: HashMap::new(),
             warned: Vec::new(),
             retry_status_at: None,
+            kept: None,
         }
     }
 
     async fn run(mut self) {
+        self.recall().await;
         loop {
             let assignment = self.assignment.borrow_and_update().clone();
             let Some(plan) = self.step(&assignment).await else {
@@ -118,6 +123,7 @@ impl Worker {
             self.memory.acknowledged = true;
         }
         let wish = assignment.wish;
+        self.memory.heed(pod);
         let mut plan = plan(Desired { pod, wish }, &observed, &self.memory, self.shared.now());
         self.prober.follow(pod, &observed);
         if plan.finished {
@@ -126,9 +132,41 @@ impl Worker {
         tracing::debug!(uid = self.uid, actions = ?plan.actions, wake_at = ?plan.wake_at, "planned");
         self.memory.adopt(&plan);
         self.report(assignment, &mut plan);
+        Box::pin(self.keep_checkpoint(pod)).await;
         self.begin(assignment, &plan);
         self.shared.post(&self.uid, Arc::clone(pod), self.memory.status.clone());
         Some(plan)
+    }
+
+    /// Takes over what the last agent knew of the pod's status. It is never older than what that told the API server,
+    /// and may not have been told at all.
+    async fn recall(&mut self) {
+        let dirs = PodDirs::of(&self.assignment.borrow().pod, &self.shared.config);
+        if let Some(status) = task::blocking(move || dirs.recall()).await.and_then(|pod| pod.status) {
+            self.memory.status = status;
+            self.memory.acknowledged = false;
+        }
+    }
+
+    /// Writes down what the pod is and how it stands before anything is done about it: the agent may die at any moment,
+    /// and the next one shall neither run a finished pod again nor bring an old definition back.
+    async fn keep_checkpoint(&mut self, pod: &Pod) {
+        if self.memory.files == Files::Removed {
+            return;
+        }
+        let mut current = Box::new(pod.clone());
+        current.metadata.managed_fields = None;
+        current.metadata.resource_version = None;
+        current.status = Some(self.memory.status.clone());
+        if self.kept.as_ref() == Some(&current) {
+            return;
+        }
+        let dirs = PodDirs::of(pod, &self.shared.config);
+        let written = current.clone();
+        match task::blocking(move || dirs.keep(&written)).await {
+            Ok(kept) => self.kept = kept.then_some(current),
+            Err(error) => tracing::warn!(uid = self.uid, %error, "checkpoint of the pod not written"),
+        }
     }
 
     fn warn_of_unsupported_fields(&mut self, pod: &Pod) {

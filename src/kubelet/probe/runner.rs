@@ -20,7 +20,7 @@ use tokio::sync::Notify;
 use super::verdict::{Rule, Series, Verdict};
 use super::{Verdicts, probes};
 use crate::pod::plan::FailedProbe;
-use crate::shared::{Shared, chain};
+use crate::shared::{Shared, chain, errno_text};
 
 /// How much a probe command may print, as upstream's `maxReadLength`.
 const OUTPUT_LIMIT: usize = 10 * 1024;
@@ -130,7 +130,7 @@ async fn ask(desk: &Desk<'_>, probe: &Probe, timeout: Duration) -> Result<(), St
         if let Some(get) = &probe.http_get {
             ask_by_http(desk, get).await
         } else if let Some(tcp) = &probe.tcp_socket {
-            connect(desk, tcp.host.as_deref(), &tcp.port).await.map(drop)
+            dial(address(desk, tcp.host.as_deref(), &tcp.port)?).await.map(drop)
         } else {
             Err("missing probe handler".to_owned())
         }
@@ -153,9 +153,10 @@ async fn ask_by_command(desk: &Desk<'_>, args: Vec<String>, timeout: Duration) -
 }
 
 async fn ask_by_http(desk: &Desk<'_>, get: &HTTPGetAction) -> Result<(), String> {
-    let (stream, address) = connect(desk, get.host.as_deref(), &get.port).await?;
     let path = get.path.clone().unwrap_or_default();
     let path = if path.starts_with('/') { path } else { format!("/{path}") };
+    let address = address(desk, get.host.as_deref(), &get.port)?;
+    let stream = dial(address).await.map_err(|problem| format!("Get \"http://{address}{path}\": {problem}"))?;
     let mut request =
         http::Request::builder().uri(&path).header("User-Agent", "kube-probe/1.36").header("Accept", "*/*");
     let headers = get.http_headers.iter().flatten();
@@ -169,22 +170,22 @@ async fn ask_by_http(desk: &Desk<'_>, get: &HTTPGetAction) -> Result<(), String>
     let request = request.body(Empty::<Bytes>::new()).map_err(|error| problem(&error))?;
     let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
     let (mut sender, connection) = handshake.map_err(|error| problem(&error))?;
-    // The connection is driven here and dropped with this future: no task is left behind by a timeout.
-    let exchange = sender.send_request(request);
+    let mut exchange = std::pin::pin!(sender.send_request(request));
+    // The connection is driven here and dropped with this future: no task is left behind by a timeout. A server that
+    // closes right after its answer ends it in the same breath, so the answer is asked for once more then.
     let response = tokio::select! {
-        response = exchange => response.map_err(|error| problem(&error))?,
-        broken = connection => {
-            return Err(match broken {
-                Ok(()) => format!("Get \"http://{address}{path}\": EOF"),
-                Err(error) => problem(&error),
-            });
-        }
+        response = &mut exchange => response,
+        _ = connection => exchange.await,
     };
+    let response = response.map_err(|error| match error.is_incomplete_message() || error.is_canceled() {
+        true => format!("Get \"http://{address}{path}\": EOF"),
+        false => problem(&error),
+    })?;
     let status = response.status().as_u16();
     if (200..400).contains(&status) { Ok(()) } else { Err(format!("HTTP probe failed with statuscode: {status}")) }
 }
 
-async fn connect(desk: &Desk<'_>, host: Option<&str>, port: &IntOrString) -> Result<(TcpStream, SocketAddr), String> {
+fn address(desk: &Desk<'_>, host: Option<&str>, port: &IntOrString) -> Result<SocketAddr, String> {
     let port = port_number(&desk.target.container, port)?;
     let host = host.filter(|host| !host.is_empty());
     let address = match host {
@@ -193,9 +194,12 @@ async fn connect(desk: &Desk<'_>, host: Option<&str>, port: &IntOrString) -> Res
         }
         None => desk.target.address.ok_or("the pod has no address")?,
     };
-    let address = SocketAddr::new(address, port);
+    Ok(SocketAddr::new(address, port))
+}
+
+async fn dial(address: SocketAddr) -> Result<TcpStream, String> {
     let stream = TcpStream::connect(address).await;
-    stream.map(|stream| (stream, address)).map_err(|error| format!("dial tcp {address}: connect: {error}"))
+    stream.map_err(|error| format!("dial tcp {address}: connect: {}", errno_text(&error)))
 }
 
 fn port_number(container: &Container, port: &IntOrString) -> Result<u16, String> {

@@ -186,10 +186,73 @@ async fn an_agent_that_starts_again_leaves_running_containers_alone() {
     world.start_agent().await;
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(world.pod("web").expect("the pod")["status"], before);
-    let starts = world.runtime.calls().into_iter().filter(|call| matches!(call, Call::StartContainer(..))).count();
-    assert_eq!(starts, 1);
+    assert_eq!(starts(&world), 1);
     world.delete("web", 30);
     world.until_gone("web").await;
+}
+
+/// How often a container was started.
+fn starts(world: &World) -> usize {
+    world.runtime.calls().into_iter().filter(|call| matches!(call, Call::StartContainer(..))).count()
+}
+
+/// A pod that has succeeded and given its sandbox back.
+async fn finished() -> World {
+    let world = started().await;
+    world.program("web", &[Program::exits(Duration::from_secs(1), 0)]);
+    let mut spec = one_container();
+    spec["restartPolicy"] = json!("Never");
+    world.create("web", spec);
+    world.until_pod("web", "it succeeds", |pod| phase(pod) == "Succeeded").await;
+    world.until("its sandbox is gone", |world| world.network.attached().is_empty()).await;
+    world
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_finished_pod_is_not_run_again_by_the_next_agent() {
+    let mut world = finished().await;
+    let before = world.pod("web").expect("the pod")["status"].clone();
+    world.start_agent().await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(starts(&world), 1);
+    assert_eq!(world.pod("web").expect("the pod")["status"], before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_finished_pod_is_not_run_again_without_an_api_server() {
+    let mut world = finished().await;
+    world.with_api = false;
+    world.start_agent().await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(starts(&world), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_finished_pod_is_not_run_again_when_its_checkpoint_is_lost() {
+    let mut world = finished().await;
+    std::fs::remove_dir_all(world.directory.path().join("lib/pods")).expect("the checkpoints");
+    world.start_agent().await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(starts(&world), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_container_with_a_new_image_is_left_alone_by_the_next_agent() {
+    let mut world = started().await;
+    world.create("web", one_container());
+    world.until_pod("web", "it is ready", is_ready).await;
+    let mut spec = one_container();
+    spec["containers"][0]["image"] = json!("web:2");
+    world.api.patch("/api/v1/namespaces/default/pods/web", &json!({ "spec": spec }));
+    world
+        .until_pod("web", "it runs the new image", |pod| {
+            is_ready(pod) && pod["status"]["containerStatuses"][0]["restartCount"] == 1
+        })
+        .await;
+    world.with_api = false;
+    world.start_agent().await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(starts(&world), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -281,6 +344,11 @@ async fn a_command_that_does_not_exist_counts_as_ended_with_128() {
     let pod = world.pod("web").expect("the pod");
     let ended = state(&pod, "terminated");
     assert_eq!((&ended["exitCode"], &ended["reason"]), (&json!(128), &json!("StartError")));
+    let message = ended["message"].as_str().unwrap_or_default();
+    assert!(
+        message.starts_with("unable to start container process: exec: ") && !message.contains("os error"),
+        "{message}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -322,6 +390,7 @@ async fn an_active_deadline_ends_the_pod() {
     world.until_pod("web", "it fails", |pod| phase(pod) == "Failed").await;
     let pod = world.pod("web").expect("the pod");
     assert_eq!(pod["status"]["reason"], "DeadlineExceeded");
+    assert_eq!(world.events("Pod").iter().filter(|reason| *reason == "DeadlineExceeded").count(), 1);
     assert!((30..33).contains(&world.elapsed()), "it took {} simulated seconds", world.elapsed());
 }
 

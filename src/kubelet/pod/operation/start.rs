@@ -16,17 +16,17 @@ use super::super::{labels, observe, report};
 use super::{Job, Outcome};
 use crate::container::{self, Request, ResolvConf};
 use crate::references;
-use crate::shared::{PrepareError, chain};
+use crate::shared::{PrepareError, chain, errno_text};
 use crate::volumes;
 
 /// SIGTERM
 const TERM: i32 = 15;
 
-/// Makes the pod's directory, checkpoint and volumes.
+/// Makes the pod's directories and volumes.
 pub(super) async fn prepare_files(job: &Job) -> Outcome {
     let shared = &job.shared;
     let dirs = PodDirs::of(&job.pod, &shared.config);
-    if let Err(error) = write_checkpoint(job, dirs.clone()).await {
+    if let Err(error) = make_directories(dirs.clone()).await {
         return Outcome::FilesFailed(chain(&error));
     }
     let problems = volumes::prepare(shared, &job.pod, &dirs).await;
@@ -39,17 +39,15 @@ pub(super) async fn prepare_files(job: &Job) -> Outcome {
     Outcome::FilesFailed(problems.first().map(|problem| chain(problem)).unwrap_or_default())
 }
 
-async fn write_checkpoint(job: &Job, dirs: PodDirs) -> Result<(), PrepareError> {
-    let pod = (*job.pod).clone();
-    let write = move || -> io::Result<()> {
+async fn make_directories(dirs: PodDirs) -> Result<(), PrepareError> {
+    let make = move || -> io::Result<()> {
         for dir in [&dirs.root, &dirs.run, &dirs.logs] {
             fs::create_dir_all(dir)?;
         }
         fs::set_permissions(&dirs.root, fs::Permissions::from_mode(0o750))?;
-        fs::set_permissions(&dirs.run, fs::Permissions::from_mode(0o750))?;
-        write_whole(&dirs.checkpoint(), &serde_json::to_vec(&pod)?)
+        fs::set_permissions(&dirs.run, fs::Permissions::from_mode(0o750))
     };
-    task::blocking(write).await.map_err(|source| PrepareError::Write { what: "checkpoint of the pod", source })
+    task::blocking(make).await.map_err(|source| PrepareError::Write { what: "directories of the pod", source })
 }
 
 /// Translates and starts a container.
@@ -76,7 +74,7 @@ pub(super) async fn start(job: &Job, start: Start) -> Outcome {
             Outcome::Started { container: name }
         }
         Err(error) => {
-            let message = chain(&error);
+            let message = start_message(&error);
             let kind = start_error(&error);
             if kind == StartError::Execute {
                 tell(EventType::Normal, "Created", &format!("Created container: {name}"));
@@ -93,6 +91,17 @@ fn start_error(error: &RuntimeError) -> StartError {
         RuntimeError::Execute { .. } => StartError::Execute,
         _ => StartError::Create,
     }
+}
+
+/// What users are told of a failed start. That a command cannot be executed is worded as `os/exec` and runc word it.
+fn start_message(error: &RuntimeError) -> String {
+    let RuntimeError::Execute { command, source } = error else { return chain(error) };
+    let problem = match source.kind() {
+        io::ErrorKind::NotFound if !command.contains('/') => "executable file not found in $PATH".to_owned(),
+        io::ErrorKind::NotFound => format!("stat {command}: {}", errno_text(source)),
+        _ => errno_text(source),
+    };
+    format!("unable to start container process: exec: {command:?}: {problem}")
 }
 
 fn find<'a>(job: &'a Job, name: &str) -> Option<&'a Container> {
