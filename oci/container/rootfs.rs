@@ -3,18 +3,17 @@
 //! The agent makes them in the host's namespace and hands them over as descriptors; a mount that is attached nowhere is
 //! seen by nobody and vanishes with its last descriptor. Nothing here changes what the host has mounted.
 
+mod overlay;
+
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags};
-use rustix::io::Errno;
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string,
-    fsmount, fsopen, open_tree,
-};
+use rustix::mount::{OpenTreeFlags, open_tree};
+
+pub use overlay::{Overlay, overlay};
 
 /// Why a mount could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -61,96 +60,6 @@ impl RootfsError {
     fn path(operation: &'static str, path: &Path, source: impl Into<io::Error>) -> Self {
         Self::Path { operation, path: path.to_owned(), source: source.into() }
     }
-}
-
-/// A root file system made of layers.
-#[derive(Debug, Clone, Copy)]
-pub struct Overlay<'a> {
-    /// Unpacked layers, the lowest first; at least one.
-    pub lower: &'a [PathBuf],
-    /// What is written goes here; created if absent.
-    pub upper: &'a Path,
-    /// Empty directory on the same file system, for the kernel's use; created if absent.
-    pub work: &'a Path,
-    /// Whether to leave out syncs of what is written: after a crash of the host it must not be used again.
-    pub volatile: bool,
-}
-
-/// Longest string that fsconfig(2) takes.
-const VALUE_MAX: usize = 255;
-
-/// Mounts an overlay.
-///
-/// # Errors
-/// When a directory is missing or the kernel refuses.
-pub fn overlay(overlay: &Overlay<'_>) -> Result<OwnedFd, RootfsError> {
-    let layers = overlay.lower.len();
-    let refused = |step| move |errno: Errno| RootfsError::Overlay { layers, step, source: errno.into() };
-    for path in [overlay.upper, overlay.work] {
-        fs::create_dir_all(path).map_err(|source| RootfsError::path("create", path, source))?;
-    }
-    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(refused("open file system"))?;
-    // Keeps the descriptors that stand for long paths until the mount is made.
-    let mut kept = Vec::new();
-    add_lower(&context, overlay.lower, &mut kept)?;
-    for (name, path) in [("upperdir", overlay.upper), ("workdir", overlay.work)] {
-        let value = short(path, &mut kept)?;
-        fsconfig_set_string(&context, name, value.as_path()).map_err(refused(name))?;
-    }
-    if overlay.volatile {
-        fsconfig_set_flag(&context, "volatile").map_err(refused("volatile"))?;
-    }
-    fsconfig_create(&context).map_err(refused("create"))?;
-    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).map_err(refused("mount"))
-}
-
-/// Adds the lower directories, the topmost first as the kernel wants them: one by one where it can (Linux 6.7), else as
-/// one string.
-fn add_lower(context: &OwnedFd, lower: &[PathBuf], kept: &mut Vec<OwnedFd>) -> Result<(), RootfsError> {
-    let layers = lower.len();
-    let refused = |errno: Errno| RootfsError::Overlay { layers, step: "lower directory", source: errno.into() };
-    for (index, path) in lower.iter().rev().enumerate() {
-        let value = short(path, kept)?;
-        match fsconfig_set_string(context, "lowerdir+", value.as_path()) {
-            Ok(()) => {}
-            Err(Errno::INVAL) if index == 0 => return add_lower_at_once(context, lower, kept),
-            Err(errno) => return Err(refused(errno)),
-        }
-    }
-    Ok(())
-}
-
-fn add_lower_at_once(context: &OwnedFd, lower: &[PathBuf], kept: &mut Vec<OwnedFd>) -> Result<(), RootfsError> {
-    let layers = lower.len();
-    let mut value = Vec::new();
-    for path in lower.iter().rev() {
-        if !value.is_empty() {
-            value.push(b':');
-        }
-        value.extend_from_slice(through_descriptor(path, kept)?.as_os_str().as_bytes());
-    }
-    if value.len() > VALUE_MAX {
-        return Err(RootfsError::TooManyLayers { layers });
-    }
-    fsconfig_set_string(context, "lowerdir", value.as_slice()).map_err(|errno| RootfsError::Overlay {
-        layers,
-        step: "lower directories",
-        source: errno.into(),
-    })
-}
-
-/// The path itself, or one through a descriptor where it is too long for fsconfig(2).
-fn short(path: &Path, kept: &mut Vec<OwnedFd>) -> Result<PathBuf, RootfsError> {
-    if path.as_os_str().len() <= VALUE_MAX { Ok(path.to_owned()) } else { through_descriptor(path, kept) }
-}
-
-fn through_descriptor(path: &Path, kept: &mut Vec<OwnedFd>) -> Result<PathBuf, RootfsError> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let opened = rustix::fs::open(path, flags, Mode::empty());
-    let opened = opened.map_err(|errno| RootfsError::path("open", path, errno))?;
-    let name = PathBuf::from(format!("/dev/fd/{}", opened.as_raw_fd()));
-    kept.push(opened);
-    Ok(name)
 }
 
 /// Clones the mount at a path, following symbolic links; with all mounts below it if `recursive`.
