@@ -1,10 +1,15 @@
-//! Which devices a group may use: the allow list of the v1 controller. On v2 it takes an eBPF program, which is not
-//! written here; such hosts get a warning.
+//! Which devices a group may use: the allow list of the v1 controller or, where that is not mounted, an eBPF program on
+//! the v2 group.
 
 use std::fmt;
-use std::fs;
+use std::fs::{self, File};
+use std::os::fd::AsFd as _;
+use std::path::Path;
 
-use super::{CgroupError, Controller, Group, Warning};
+use rustix::io::Errno;
+
+use super::{CgroupError, Controller, Group, Warning, program};
+use crate::sys::bpf::Program;
 
 /// Kinds of devices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,20 +69,45 @@ impl DeviceRule {
 }
 
 impl Group {
-    /// Sets which devices may be used.
+    /// Sets which devices may be used, instead of what was set before.
     ///
     /// # Errors
     /// When the group does not exist or the kernel refuses a rule: a container must not get more than it was given.
     pub fn restrict_devices(&self, rules: &[DeviceRule]) -> Result<Vec<Warning>, CgroupError> {
-        let Some((directory, false)) = self.directory_of(Controller::Devices) else {
-            return Ok(vec![Warning::Missing { controller: Controller::Devices }]);
-        };
-        for rule in rules {
-            let file = directory.join(if rule.allow { "devices.allow" } else { "devices.deny" });
-            fs::write(&file, rule.to_string()).map_err(|source| CgroupError::file("write", &file, source))?;
+        if let Some((directory, false)) = self.directory_of(Controller::Devices) {
+            write_rules(&directory, rules)?;
+            return Ok(Vec::new());
         }
-        Ok(Vec::new())
+        let missing = vec![Warning::Missing { controller: Controller::Devices }];
+        let Some(directory) = self.v2_directory() else { return Ok(missing) };
+        match Program::load(&program::compile(rules)) {
+            Ok(program) => replace(&directory, &program).map(|()| Vec::new()),
+            // A host without the privilege or without bpf(2) cannot restrict devices at all.
+            Err(Errno::PERM | Errno::NOSYS) => Ok(missing),
+            Err(errno) => Err(CgroupError::file("load the device program of", &directory, errno.into())),
+        }
     }
+}
+
+fn write_rules(directory: &Path, rules: &[DeviceRule]) -> Result<(), CgroupError> {
+    for rule in rules {
+        let file = directory.join(if rule.allow { "devices.allow" } else { "devices.deny" });
+        fs::write(&file, rule.to_string()).map_err(|source| CgroupError::file("write", &file, source))?;
+    }
+    Ok(())
+}
+
+/// Attaches a program and only then detaches those that were there, so that no moment is without one. While there are
+/// several, all of them have to permit a device.
+fn replace(directory: &Path, program: &Program) -> Result<(), CgroupError> {
+    let group = File::open(directory).map_err(|source| CgroupError::file("open", directory, source))?;
+    let failed = |operation| move |errno: Errno| CgroupError::file(operation, directory, errno.into());
+    let former = Program::attached(group.as_fd()).map_err(failed("list the device programs of"))?;
+    program.attach(group.as_fd()).map_err(failed("attach a device program to"))?;
+    for program in former {
+        program.detach(group.as_fd()).map_err(failed("detach a device program from"))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -108,13 +108,13 @@ impl Group {
     }
 
     fn missing(&self) -> Vec<Warning> {
-        let v2_only = self.host.v1.is_empty();
         Controller::ALL
             .into_iter()
             .filter(|controller| match controller {
-                // v2 has freezing and killing in its core.
-                Controller::Freezer => self.host.v2.is_none() && self.host.v1_of(*controller).is_none(),
-                Controller::Devices => v2_only || self.host.v1_of(*controller).is_none(),
+                // v2 has freezing in its core, and programs for devices on every group.
+                Controller::Freezer | Controller::Devices => {
+                    self.host.v2.is_none() && self.host.v1_of(*controller).is_none()
+                }
                 _ => self.directory_of(*controller).is_none(),
             })
             .map(|controller| Warning::Missing { controller })

@@ -11,6 +11,7 @@ mod devices;
 mod group;
 mod host;
 mod limits;
+mod program;
 mod stats;
 
 pub use devices::{DeviceKind, DeviceRule};

@@ -5,6 +5,7 @@
 
 #![allow(unsafe_code, reason = "this module exists to hold it")]
 
+pub mod bpf;
 pub mod clone;
 pub mod credentials;
 pub mod exec;

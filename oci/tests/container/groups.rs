@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use oci::cgroup::{Controller, DeviceRule, Limits, Warning};
+use oci::cgroup::{Controller, DeviceKind, DeviceRule, Group, Hierarchies, Limits, Warning};
 use serde_json::json;
 
 use crate::stage::Stage;
@@ -86,17 +86,46 @@ fn groups_below_are_removed_with_their_parent() {
     assert!(!child.exists() && !stage.group.exists());
 }
 
+/// A device that is on no list and does not exist: an attempt that is permitted fails with ENXIO (6).
+fn config_with_forbidden_device(stage: &Stage) -> serde_json::Value {
+    let mut config = stage.config(&["cat", "/dev/forbidden", "--", "write", "/dev/null", "x"]);
+    config["linux"]["devices"] = json!([{"path": "/dev/forbidden", "type": "c", "major": 60, "minor": 0}]);
+    config
+}
+
 #[test]
-fn devices_are_restricted_where_there_is_a_controller() {
-    let Some(stage) = Stage::new("devices_are_restricted_where_there_is_a_controller") else { return };
+fn devices_are_restricted_in_the_hosts_own_way() {
+    let Some(stage) = Stage::new("devices_are_restricted_in_the_hosts_own_way") else { return };
     let warnings = stage.group.restrict_devices(&DeviceRule::defaults()).unwrap();
     if lacks(&warnings, Controller::Devices) {
-        eprintln!("SKIP devices_are_restricted_where_there_is_a_controller: no devices controller");
+        eprintln!("SKIP devices_are_restricted_in_the_hosts_own_way: no devices controller and no bpf(2)");
         return;
     }
-    let mut config = stage.config(&["cat", "/dev/forbidden", "--", "write", "/dev/null", "x"]);
-    // The kernel's log, which is on no list.
-    let device = json!({"path": "/dev/forbidden", "type": "c", "major": 1, "minor": 11});
-    config["linux"]["devices"] = json!([device]);
+    assert_eq!(stage.run(&config_with_forbidden_device(&stage)), "error 1\nwritten\n");
+}
+
+#[test]
+fn device_programs_replace_each_other_on_the_v2_group() {
+    let test = "device_programs_replace_each_other_on_the_v2_group";
+    let Some(stage) = Stage::new(test) else { return };
+    // Also a hybrid host has a v2 tree, and containers are born in it.
+    let Some(v2) = stage.host.cgroups.v2.clone() else {
+        eprintln!("SKIP {test}: no cgroup v2");
+        return;
+    };
+    let group = Group::new(&Hierarchies { v1: Vec::new(), v2: Some(v2) }, stage.group.path()).unwrap();
+    let rule =
+        |allow, major, minor| DeviceRule { allow, kind: DeviceKind::Character, major, minor, access: "rw".to_owned() };
+    if lacks(&group.restrict_devices(&DeviceRule::defaults()).unwrap(), Controller::Devices) {
+        eprintln!("SKIP {test}: no bpf(2)");
+        return;
+    }
+    let config = config_with_forbidden_device(&stage);
     assert_eq!(stage.run(&config), "error 1\nwritten\n");
+    // Permits the one and forbids the other: were the former program still there, both would be refused.
+    group.restrict_devices(&[rule(true, None, None), rule(false, Some(1), Some(3))]).unwrap();
+    assert_eq!(stage.run(&config), "error 6\nerror 1\n");
+    group.restrict_devices(&[]).unwrap();
+    let output = stage.run(&stage.config(&["write", "/dev/null", "x"]));
+    assert_eq!(output, "written\n");
 }
