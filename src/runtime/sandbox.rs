@@ -17,6 +17,11 @@ impl SandboxId {
     pub fn new(pod_uid: &str, attempt: u32) -> Self {
         Self(format!("{pod_uid}-{attempt}"))
     }
+
+    /// Which attempt at its pod's sandbox it is.
+    pub fn attempt(&self) -> Option<u32> {
+        self.0.rsplit_once('-').and_then(|(_, attempt)| attempt.parse().ok())
+    }
 }
 
 impl fmt::Display for SandboxId {

@@ -154,8 +154,12 @@ impl Memory {
     pub fn adopt(&mut self, plan: &Plan) {
         self.deadline = plan.deadline.or(self.deadline);
         for action in &plan.actions {
-            if let Action::StopContainer { container, deadline, reason, .. } = action {
-                self.stops.insert(container.clone(), Stopping { deadline: *deadline, reason: *reason });
+            match action {
+                Action::StopContainer { container, deadline, reason, .. } => {
+                    self.stops.insert(container.clone(), Stopping { deadline: *deadline, reason: *reason });
+                }
+                Action::RemoveSandbox { sandbox } => self.sandbox_ends(sandbox),
+                _ => {}
             }
         }
     }
@@ -171,8 +175,9 @@ impl Memory {
         self.sandbox = Some(Failure::after(self.sandbox.as_ref(), SANDBOX_RETRY, message, now));
     }
 
-    /// A sandbox was removed; its number is not used again.
-    pub fn sandbox_removed(&mut self, attempt: u32) {
+    /// A sandbox is being removed; its number is not used again, whatever comes of that.
+    fn sandbox_ends(&mut self, sandbox: &SandboxId) {
+        let attempt = sandbox.attempt().unwrap_or(0);
         self.next_sandbox = self.next_sandbox.max(attempt.saturating_add(1));
     }
 

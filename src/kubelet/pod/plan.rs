@@ -3,7 +3,7 @@
 //! [`plan`] is pure, synchronous and total: everything that it knows is in its arguments, everything that it wants is in
 //! its result. The worker observes, plans, acts and observes again; it decides nothing. Invariants, kept by the
 //! properties in `tests.rs`: applying a plan again and again comes to rest; no action concerns a subject that an
-//! operation in flight concerns; no app container starts before the init containers are done; the deadline of a
+//! operation in flight concerns; a wake-up lies in the future; no app container starts before the init containers are done; the deadline of a
 //! termination never moves later; a terminal phase is never left.
 //!
 //! ```text
@@ -219,7 +219,7 @@ pub struct Plan {
     pub actions: Vec<Action>,
     /// The status that the pod has.
     pub status: PodStatus,
-    /// When to look again though nothing has happened.
+    /// When to look again though nothing has happened; later than now.
     pub wake_at: Option<Timestamp>,
     /// When what is being terminated will be killed; remembered, so that it can only move earlier.
     pub deadline: Option<Timestamp>,
@@ -230,6 +230,7 @@ pub struct Plan {
 /// The decision as it takes shape.
 #[derive(Debug, Default)]
 pub(super) struct Draft {
+    pub(super) now: Timestamp,
     pub(super) actions: Vec<Action>,
     pub(super) waiting: BTreeMap<String, Waiting>,
     pub(super) wake_at: Option<Timestamp>,
@@ -238,8 +239,12 @@ pub(super) struct Draft {
 }
 
 impl Draft {
-    /// Looks again at `at` at the latest.
+    /// Looks again at `at` at the latest. What is due already has begun, or begins when what is in flight has come back;
+    /// a wake-up in the past would only make the worker spin until then.
     pub(super) fn wake(&mut self, at: Timestamp) {
+        if at <= self.now {
+            return;
+        }
         self.wake_at = Some(self.wake_at.map_or(at, |known| known.min(at)));
     }
 
@@ -263,7 +268,7 @@ impl Draft {
 /// Decides what to do next for a pod and what its status is.
 pub fn plan(desired: Desired<'_>, observed: &Observed, memory: &Memory, now: Timestamp) -> Plan {
     let view = View::new(desired, observed, memory, now);
-    let mut draft = Draft::default();
+    let mut draft = Draft { now, ..Draft::default() };
     if view.ends() {
         stop::tear_down(&view, &mut draft);
     } else if view.is_over() {

@@ -60,8 +60,7 @@ pub(super) fn stop_all(view: &View<'_>, draft: &mut Draft) -> bool {
     } else if let Some(sidecar) = view.init.iter().rev().find(|sidecar| sidecar.runs()) {
         stop_container(view, draft, sidecar, deadline, StopReason::PodEnds);
     }
-    let starting = view.containers().any(|container| busy(view, &Subject::Container(container.name().to_owned())));
-    !starting && !view.containers().any(Contained::runs)
+    !view.is_busy() && !view.containers().any(Contained::runs)
 }
 
 /// Asks a container to end, unless it was asked to end at least as early.

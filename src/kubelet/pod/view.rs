@@ -11,7 +11,7 @@ use runtime::{ContainerId, ContainerState, ContainerStatus, SandboxState, Sandbo
 
 use super::labels;
 use super::memory::{FailedStart, Memory, StartError};
-use super::plan::{Desired, Observed, StopReason, Wish};
+use super::plan::{Desired, Observed, StopReason, Subject, Wish};
 
 /// Exit code of a container whose end nobody saw.
 const UNKNOWN_EXIT: i32 = 137;
@@ -202,6 +202,14 @@ impl<'a> View<'a> {
             Kind::Sidecar => begun || init.is_started(self),
             _ => begun || (init.current && init.succeeded()),
         })
+    }
+
+    /// Whether an operation on any container is under way: one that is being started may run a moment from now.
+    pub(super) fn is_busy(&self) -> bool {
+        let busy = |container: &Contained<'_>| {
+            self.observed.in_flight.contains(&Subject::Container(container.name().to_owned()))
+        };
+        self.containers().any(busy)
     }
 
     /// Whether any container has ever been started.

@@ -82,7 +82,7 @@ impl Worker {
         let pod = Arc::clone(&assignment.borrow().pod);
         let uid = pod.metadata.uid.clone().unwrap_or_default();
         let mut memory = Memory::of(&pod);
-        memory.next_sandbox = known.iter().filter_map(attempt_of).max().unwrap_or(0);
+        memory.next_sandbox = known.iter().filter_map(SandboxId::attempt).max().unwrap_or(0);
         let prober = Prober::new(Arc::clone(&shared), Arc::clone(&look));
         Self {
             shared,
@@ -131,8 +131,9 @@ impl Worker {
         }
         tracing::debug!(uid = self.uid, actions = ?plan.actions, wake_at = ?plan.wake_at, "planned");
         self.memory.adopt(&plan);
-        self.report(assignment, &mut plan);
+        self.take_status(assignment, &plan);
         Box::pin(self.keep_checkpoint(pod)).await;
+        self.report(assignment, &mut plan);
         self.begin(assignment, &plan);
         self.shared.post(&self.uid, Arc::clone(pod), self.memory.status.clone());
         Some(plan)
@@ -177,13 +178,17 @@ impl Worker {
         self.warned = fields;
     }
 
-    /// Takes over the status and begins to write it if it is new.
-    fn report(&mut self, assignment: &Assignment, plan: &mut Plan) {
+    /// Takes over the status.
+    fn take_status(&mut self, assignment: &Assignment, plan: &Plan) {
         if plan.status != self.memory.status {
             report::transitions(&self.shared, &assignment.pod, &self.memory.status, &plan.status);
             self.memory.status = plan.status.clone();
             self.memory.acknowledged = false;
         }
+    }
+
+    /// Begins to write the status unless it is known.
+    fn report(&mut self, assignment: &Assignment, plan: &mut Plan) {
         let Some(target) = assignment.report_to.clone().filter(|_| assignment.wish == Wish::Keep) else { return };
         if self.memory.acknowledged || self.busy.values().any(|subject| *subject == Subject::Object) {
             return;
@@ -270,7 +275,6 @@ impl Worker {
             Outcome::SandboxReady => memory.sandbox = None,
             Outcome::SandboxFailed(message) => memory.sandbox_failed(message, now),
             Outcome::SandboxRemoved(sandbox) => {
-                memory.sandbox_removed(attempt_of(&sandbox).unwrap_or(0));
                 self.known.remove(&sandbox);
             }
             Outcome::Pulled { container, attempt } => memory.pulled(&container, attempt),
@@ -292,10 +296,6 @@ impl Worker {
             }
         }
     }
-}
-
-fn attempt_of(sandbox: &SandboxId) -> Option<u32> {
-    sandbox.0.rsplit_once('-').and_then(|(_, attempt)| attempt.parse().ok())
 }
 
 async fn sleep(until: Option<Duration>) {

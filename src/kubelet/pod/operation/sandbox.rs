@@ -55,11 +55,13 @@ fn failed(job: &Job, error: &dyn std::error::Error) -> Outcome {
 }
 
 pub(super) async fn remove(job: &Job, sandbox: SandboxId) -> Outcome {
-    if let Err(error) = job.shared.seams.runtime.remove_sandbox(&sandbox).await {
-        return retry(job, "remove sandbox", &error).await;
-    }
+    // The address goes first (it rests until its link is gone): once the sandbox cannot be seen any more, nobody would
+    // ask for that.
     if let Err(error) = job.shared.seams.network.detach(&sandbox.0).await {
         return retry(job, "detach network", &error).await;
+    }
+    if let Err(error) = job.shared.seams.runtime.remove_sandbox(&sandbox).await {
+        return retry(job, "remove sandbox", &error).await;
     }
     Outcome::SandboxRemoved(sandbox)
 }

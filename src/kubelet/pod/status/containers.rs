@@ -78,7 +78,7 @@ fn terminated(ended: &Ended) -> ContainerState {
 
 /// Whether the pod has ended before this container was ever started.
 fn ended_unstarted(view: &View<'_>, draft: &Draft, container: &Contained<'_>) -> bool {
-    let over = draft.deadline.is_some() && !view.containers().any(Contained::runs);
+    let over = draft.deadline.is_some() && !view.is_busy() && !view.containers().any(Contained::runs);
     let initialized = container.kind != Kind::App || view.initialized();
     over && view.ends() && initialized
 }

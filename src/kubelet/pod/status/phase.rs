@@ -58,7 +58,7 @@ pub(super) fn judge(view: &View<'_>, draft: &Draft, init: &[ContainerStatus], ap
     if let Some(terminal) = old.filter(|phase| phase.is_terminal()) {
         return plain(terminal);
     }
-    let stopped = init.iter().chain(apps).all(|status| running(status).is_none());
+    let stopped = !view.is_busy() && init.iter().chain(apps).all(|status| running(status).is_none());
     if view.past_active_deadline() && !view.ends() {
         let phase = if stopped { Phase::Failed } else { old.unwrap_or(Phase::Pending) };
         return Verdict {
