@@ -162,6 +162,7 @@ impl Group {
     /// # Errors
     /// When the kernel's files cannot be used.
     pub fn kill_all(&self) -> Result<(), CgroupError> {
+        self.unthrottle();
         if let Some(directory) = self.v2_directory() {
             let file = directory.join("cgroup.kill");
             match fs::write(&file, "1") {
@@ -172,6 +173,19 @@ impl Group {
             }
         }
         self.sweep()
+    }
+
+    /// Lifts the limit on processor time of the group and of groups below. For groups that end: the processes of a fork
+    /// bomb need minutes to die within a small quota. What cannot be lifted stays; the group only ends later then.
+    pub fn unthrottle(&self) {
+        for directory in self.tree() {
+            for (file, unlimited) in [("cpu.cfs_quota_us", "-1"), ("cpu.max", "max")] {
+                let file = directory.join(file);
+                if file.exists() {
+                    let _ = fs::write(file, unlimited);
+                }
+            }
+        }
     }
 
     /// Freezes, kills and thaws, so that a group that forks faster than it can be listed ends as well.

@@ -77,6 +77,27 @@ fn a_kill_for_want_of_memory_is_counted() {
 }
 
 #[test]
+fn a_group_that_is_killed_dies_without_a_quota() {
+    let Some(stage) = Stage::new("a_group_that_is_killed_dies_without_a_quota") else { return };
+    let warnings =
+        stage.group.apply(&Limits { cpu_quota: Some(20_000), cpu_period: Some(100_000), ..Limits::default() }).unwrap();
+    let quotas = || -> Vec<String> {
+        let v1 = stage.host.cgroups.used_v1().map(|hierarchy| &hierarchy.mount);
+        let mounts = v1.chain(stage.host.cgroups.v2.as_ref().map(|unified| &unified.mount));
+        let groups = mounts.map(|mount| mount.join(stage.group.path()));
+        let files = groups.flat_map(|group| ["cpu.cfs_quota_us", "cpu.max"].map(|file| group.join(file)));
+        files.filter_map(|file| fs::read_to_string(file).ok()).map(|text| text.trim().to_owned()).collect()
+    };
+    if lacks(&warnings, Controller::Cpu) {
+        eprintln!("SKIP a_group_that_is_killed_dies_without_a_quota: no cpu controller");
+        return;
+    }
+    assert!(quotas().iter().any(|quota| quota.starts_with("20000")), "{:?}", quotas());
+    stage.group.kill_all().unwrap();
+    assert!(quotas().iter().all(|quota| quota == "-1" || quota.starts_with("max")), "{:?}", quotas());
+}
+
+#[test]
 fn groups_below_are_removed_with_their_parent() {
     let Some(stage) = Stage::new("groups_below_are_removed_with_their_parent") else { return };
     let child = stage.group.child("small/smaller").unwrap();

@@ -57,11 +57,22 @@ pub(super) async fn sandbox(node: Arc<Node>, id: SandboxId) -> Result<(), Runtim
     let _turn = sandbox.turn().await;
     if let Life::Ready(live) | Life::Ending(live) = sandbox.life() {
         sandbox.set_life(Life::Ending(live.clone()));
+        unthrottle(&node, &sandbox).await?;
         end(&node, &sandbox, &live).await?;
     }
     undo(&node, &sandbox).await?;
     node.sandboxes().remove(&id);
     node.changed(&id);
+    Ok(())
+}
+
+/// Lets what ends use the processor freely.
+async fn unthrottle(node: &Arc<Node>, sandbox: &Arc<Sandbox>) -> Result<(), RuntimeError> {
+    if shares_pod(node, sandbox) {
+        return Ok(());
+    }
+    let pod = groups::pod(&node.host.cgroups, &sandbox.record.spec)?;
+    task::blocking(move || pod.unthrottle()).await;
     Ok(())
 }
 
