@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::Pod;
 use runtime::{ContainerState, ContainerStatus, Image, SandboxId, SandboxStatus};
 
 use super::files::PodDirs;
+use super::operation;
 use super::plan::{Observed, PresentImage};
 use super::worker::Worker;
 use crate::container::Context;
@@ -43,15 +44,21 @@ pub(super) async fn all_sandboxes(shared: &Shared, uid: &str) -> Vec<SandboxId> 
     all.into_iter().filter(|sandbox| sandbox.spec.pod_uid == uid).map(|sandbox| sandbox.spec.id).collect()
 }
 
+/// The sandboxes that exist. One that cannot be looked at is looked at again until it can: taken for absent, its
+/// containers would count as lost, and a second sandbox would be made beside it.
 async fn sandboxes(worker: &Worker) -> Vec<SandboxStatus> {
     let mut found = Vec::new();
     for id in &worker.known {
-        match worker.shared.seams.runtime.status(id).await {
-            Ok(status) => found.extend(status),
-            Err(error) => {
-                tracing::warn!(sandbox = %id, error = &error as &dyn std::error::Error, "cannot look at sandbox")
+        let status = loop {
+            match worker.shared.seams.runtime.status(id).await {
+                Ok(status) => break status,
+                Err(error) => {
+                    tracing::warn!(sandbox = %id, error = &error as &dyn std::error::Error, "cannot look at sandbox")
+                }
             }
-        }
+            tokio::time::sleep(operation::PAUSE).await;
+        };
+        found.extend(status);
     }
     found
 }
