@@ -464,3 +464,23 @@ async fn the_node_is_registered_and_its_lease_renewed() {
     );
     assert_eq!(world.events("Node")[..1], ["Starting"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_never_restarts_fails_when_its_sandbox_dies_before_all_containers_were_started() {
+    let world = started().await;
+    world
+        .images
+        .on_pull("slow:1", PullOutcome::Refused { latency: Duration::from_secs(1), message: "not yet".to_owned() });
+    world.create(
+        "web",
+        json!({
+            "restartPolicy": "Never",
+            "containers": [{"name": "web", "image": "web:1"}, {"name": "slow", "image": "slow:1"}],
+        }),
+    );
+    world.until("one container runs", |world| world.runtime.running() == 1).await;
+    let uid = world.pod("web").expect("the pod")["metadata"]["uid"].as_str().expect("a uid").to_owned();
+    world.runtime.kill_shim(&SandboxId::new(&uid, 0));
+    world.until_pod("web", "it has failed", |pod| phase(pod) == "Failed").await;
+    world.until("its sandbox is gone", |world| world.network.attached().is_empty()).await;
+}

@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::super::plan::Draft;
+use super::super::run::needs_sandbox;
 use super::super::view::{Contained, Ended, Kind, Life, View, whole_seconds};
 
 /// Renders the statuses of containers, in the order of the pod.
@@ -76,8 +77,11 @@ fn terminated(ended: &Ended) -> ContainerState {
     }
 }
 
-/// Whether the pod has ended before this container was ever started.
+/// Whether the pod has ended before this container was ever started, or has lost its only sandbox for good.
 fn ended_unstarted(view: &View<'_>, draft: &Draft, container: &Contained<'_>) -> bool {
+    if view.live_sandbox().is_none() && !view.is_busy() && !needs_sandbox(view) {
+        return true;
+    }
     let over = draft.deadline.is_some() && !view.is_busy() && !view.containers().any(Contained::runs);
     let initialized = container.kind != Kind::App || view.initialized();
     over && view.ends() && initialized
