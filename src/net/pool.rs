@@ -15,6 +15,8 @@ use crate::range::Range;
 pub(crate) struct Pool {
     /// Sandbox → address.
     used: BTreeMap<String, Ipv4Addr>,
+    /// Sandboxes whose links have been made whole; the others have an address on record only.
+    connected: BTreeSet<String>,
     /// Address → name of the link that may still exist.
     resting: BTreeMap<Ipv4Addr, String>,
     /// The last address that was handed out.
@@ -25,6 +27,16 @@ impl Pool {
     /// The address of a sandbox.
     pub(crate) fn get(&self, sandbox: &str) -> Option<Ipv4Addr> {
         self.used.get(sandbox).copied()
+    }
+
+    /// The address of a sandbox that is connected.
+    pub(crate) fn get_connected(&self, sandbox: &str) -> Option<Ipv4Addr> {
+        self.get(sandbox).filter(|_| self.connected.contains(sandbox))
+    }
+
+    /// Notes that a sandbox is connected, unless its address was taken back meanwhile; false if that was known.
+    pub(crate) fn connect(&mut self, sandbox: &str) -> bool {
+        self.used.contains_key(sandbox) && self.connected.insert(sandbox.to_owned())
     }
 
     /// Gives a sandbox an address: the one it has, or the next free one, or none when there is none. `is_gone` tells
@@ -58,6 +70,7 @@ impl Pool {
     /// Takes a sandbox's address back; it rests until `link` is gone.
     pub(crate) fn give_back(&mut self, sandbox: &str, link: String) -> bool {
         let Some(address) = self.used.remove(sandbox) else { return false };
+        self.connected.remove(sandbox);
         self.resting.insert(address, link);
         true
     }

@@ -127,7 +127,7 @@ impl Network for NativeNetwork {
     }
 
     fn attachment(&self, sandbox: &str) -> Option<Attachment> {
-        self.inner.pool().get(sandbox).map(|address| Attachment { addresses: vec![IpAddr::V4(address)] })
+        self.inner.pool().get_connected(sandbox).map(|address| Attachment { addresses: vec![IpAddr::V4(address)] })
     }
 }
 
@@ -151,6 +151,10 @@ impl Inner {
         let pair = Pair { name: self.config.link_name(&request.sandbox), address, mtu: self.config.mtu };
         pair.connect(&mut host, &request.namespace)?;
         inside(request.namespace.clone(), move |socket| pair.configure_inside(socket))?;
+        let mut pool = self.pool();
+        if pool.connect(&request.sandbox) {
+            self.save(&pool)?;
+        }
         Ok(Attachment { addresses: vec![IpAddr::V4(address)] })
     }
 

@@ -111,6 +111,22 @@ fn attaching_again_changes_nothing_and_a_restart_remembers() {
 }
 
 #[test]
+fn a_sandbox_that_could_not_be_connected_is_not_attached() {
+    on_pretend_host(async |state| {
+        let network = NativeNetwork::start(config(state.clone())).await.unwrap();
+        let no_network = NetNs::new(fs::File::open("/proc/self/ns/uts").unwrap().into());
+        let request = Attach { sandbox: "a-0".to_owned(), namespace: no_network };
+        assert!(network.attach(request).await.is_err());
+        assert_eq!(network.attachment("a-0"), None);
+        drop(network);
+        let network = NativeNetwork::start(config(state)).await.unwrap();
+        assert_eq!(network.attachment("a-0"), None);
+        let address = attach(&network, "a-0", &namespace()).await;
+        assert_eq!(network.attachment("a-0"), Some(Attachment { addresses: vec![IpAddr::V4(address)] }));
+    });
+}
+
+#[test]
 fn an_address_rests_until_the_kernel_has_removed_its_link() {
     on_pretend_host(async |state| {
         let small = NativeNetworkConfig { range: "10.91.7.0/30".parse().unwrap(), ..config(state) };
