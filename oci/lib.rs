@@ -6,6 +6,8 @@ pub mod cgroup;
 pub mod container;
 #[cfg(feature = "image")]
 pub mod image;
+#[cfg(feature = "compile")]
+pub mod lifecycle;
 pub mod protocol;
 #[cfg(feature = "compile")]
 pub mod seccomp;

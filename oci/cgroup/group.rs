@@ -175,6 +175,22 @@ impl Group {
         self.sweep()
     }
 
+    /// Sends a signal to all processes of the group and of groups below that are there now.
+    ///
+    /// # Errors
+    /// When the kernel's files cannot be read.
+    pub fn signal_all(&self, signal: Signal) -> Result<(), CgroupError> {
+        let mut seen = BTreeSet::new();
+        for directory in self.tree() {
+            seen.extend(pids_in(&directory)?);
+        }
+        for pid in seen.into_iter().filter_map(Pid::from_raw) {
+            // It may have ended by itself meanwhile.
+            let _ = kill_process(pid, signal);
+        }
+        Ok(())
+    }
+
     /// Lifts the limit on processor time of the group and of groups below. For groups that end: the processes of a fork
     /// bomb need minutes to die within a small quota. What cannot be lifted stays; the group only ends later then.
     pub fn unthrottle(&self) {

@@ -23,6 +23,8 @@ pub(super) enum Message {
     Terminal(OwnedFd),
     /// A step could not be done.
     Warning { step: u16, errno: i32 },
+    /// All is prepared, and it waits for the word to start.
+    Waiting,
     /// Nothing but the system call filter and execve(2) is left.
     Executing,
     /// It ends because something could not be done.
@@ -37,6 +39,7 @@ const EXECUTING: u8 = 3;
 const FAILED_STEP: u8 = 4;
 const FAILED_EXECUTE: u8 = 5;
 const FAILED_PREPARE: u8 = 6;
+const WAITING: u8 = 7;
 
 fn say(channel: BorrowedFd<'_>, kind: u8, index: u16, errno: i32, rights: &[BorrowedFd<'_>]) -> Result<(), Errno> {
     let mut bytes = [kind, 0, 0, 0, 0, 0, 0, 0];
@@ -56,6 +59,10 @@ pub(super) fn say_terminal(channel: BorrowedFd<'_>, master: BorrowedFd<'_>) -> R
 
 pub(super) fn say_warning(channel: BorrowedFd<'_>, step: u16, errno: Errno) -> Result<(), Errno> {
     say(channel, WARNING, step, errno.raw_os_error(), &[])
+}
+
+pub(super) fn say_waiting(channel: BorrowedFd<'_>) -> Result<(), Errno> {
+    say(channel, WAITING, 0, 0, &[])
 }
 
 pub(super) fn say_executing(channel: BorrowedFd<'_>) -> Result<(), Errno> {
@@ -99,6 +106,7 @@ pub(super) fn hear(channel: BorrowedFd<'_>, flags: RecvFlags) -> Result<Message,
         TERMINAL => rights.next().and_then(|mut fds| fds.next()).map(Message::Terminal).ok_or(Errno::BADMSG),
         WARNING => Ok(Message::Warning { step, errno }),
         EXECUTING => Ok(Message::Executing),
+        WAITING => Ok(Message::Waiting),
         FAILED_STEP => Ok(Message::Failed { place: Place::Step(step), errno }),
         FAILED_EXECUTE => Ok(Message::Failed { place: Place::Execute, errno }),
         FAILED_PREPARE => Ok(Message::Failed { place: Place::Prepare, errno }),

@@ -162,6 +162,7 @@ impl<'a> Child<'a> {
                 self.announce();
                 seccomp::install_filter(program, *flags)
             }
+            Step::AwaitStart { fifo } => self.await_start(find(self.fds, *fifo)?),
         }
     }
 
@@ -214,6 +215,19 @@ impl<'a> Child<'a> {
         match rustix::net::recv(self.channel, &mut word, RecvFlags::empty())? {
             (0, _) => end(127),
             _ => Ok(()),
+        }
+    }
+
+    /// The parent has gone its way once it knows; what follows is not told to anybody.
+    fn await_start(&self, fifo: BorrowedFd<'_>) -> Result<(), Errno> {
+        channel::say_waiting(self.channel)?;
+        let mut word = [0_u8; 1];
+        loop {
+            match rustix::io::read(fifo, &mut word) {
+                Ok(0) => end(127),
+                Err(Errno::INTR) => {}
+                result => return result.map(drop),
+            }
         }
     }
 

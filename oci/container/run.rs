@@ -8,6 +8,7 @@
 //!   │                                       │  further steps
 //!   │ ◀───────────────── terminal + its fd  │  (only with a terminal)
 //!   │ ◀───────────────── warning, step, errno  (any number)
+//!   │ ◀───────────────── waiting            │  (only with AwaitStart) until somebody writes to the fifo
 //!   │ ◀───────────────── executing          │
 //!   │ ◀───────────────── failed, place, errno  (or)
 //!   │ ◀───────────────── end of file        │  execve(2) has closed the channel
@@ -316,7 +317,8 @@ impl Starting {
         self.child.pid
     }
 
-    /// Waits until the program runs.
+    /// Waits until the program runs, or until its [`Step::AwaitStart`] waits for the word to start. In the latter case
+    /// nobody hears what becomes of it afterwards.
     ///
     /// # Errors
     /// Where and why it failed; nothing is left of the child then.
@@ -344,6 +346,7 @@ impl Starting {
                 Ok(Message::Terminal(master)) => self.terminal = Some(master),
                 Ok(Message::Warning { step, errno }) => self.warnings.push(StartWarning { step, errno }),
                 Ok(Message::Executing) => self.executing = true,
+                Ok(Message::Waiting) => return Ok(Progress::Started(self.started())),
                 Ok(Message::Failed { place, errno }) => return Err(StartError { place, errno }),
                 Ok(Message::End) if self.executing => return Ok(Progress::Started(self.started())),
                 Ok(Message::End) => return Err(StartError::new(Place::Died, Errno::CHILD)),

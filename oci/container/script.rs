@@ -336,9 +336,32 @@ pub enum Step {
         /// `SECCOMP_FILTER_FLAG_*` bits.
         flags: u32,
     },
+    /// Tells the parent that all is prepared, and waits until a byte can be read from a fifo, whoever writes it.
+    AwaitStart {
+        /// The fifo, opened for reading and writing, so that it never ends.
+        fifo: Fd,
+    },
 }
 
 impl Step {
+    /// The path that it is about, for messages.
+    #[must_use]
+    pub fn subject(&self) -> Option<&std::ffi::CStr> {
+        match self {
+            Self::Mount { target: path, .. }
+            | Self::Attach { target: path, .. }
+            | Self::Directory { path, .. }
+            | Self::Device { path, .. }
+            | Self::Symlink { path, .. }
+            | Self::Mask { path }
+            | Self::ReadOnly { path }
+            | Self::Seal { path }
+            | Self::Sysctl { path, .. }
+            | Self::WorkingDirectory { path } => Some(path),
+            _ => None,
+        }
+    }
+
     /// A short name for messages.
     #[must_use]
     pub const fn name(&self) -> &'static str {
@@ -374,6 +397,7 @@ impl Step {
             Self::NoNewPrivileges => "set no_new_privs",
             Self::FindProgram => "find program",
             Self::Seccomp { .. } => "install seccomp filter",
+            Self::AwaitStart { .. } => "await start",
         }
     }
 }

@@ -10,6 +10,7 @@ mod image;
 mod instance;
 mod logs;
 mod node;
+mod oci;
 mod reset;
 mod server;
 mod settings;
@@ -53,6 +54,13 @@ enum Command {
     /// Make the host as it was before Coracle: ends all pods and removes all state
     #[command(after_help = "Example: coracle reset --yes")]
     Reset(reset::ResetArguments),
+    /// Run containers of OCI bundles; see `coracle oci --help`
+    #[command(after_help = "Example: coracle oci run --bundle /srv/web web", disable_help_flag = true)]
+    Oci {
+        /// A command of `coracle oci`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<std::ffi::OsString>,
+    },
     /// Print the version
     #[command(after_help = "Example: coracle version")]
     Version,
@@ -80,7 +88,14 @@ impl Root {
 
 /// Parses the command line, runs the command and turns its error into text and exit code.
 pub(crate) fn main() -> ExitCode {
+    // Before anything else, because a container's start must not wait for what only a node needs.
+    if let Some(arguments) = oci::called(std::env::args_os()) {
+        return oci::main(arguments);
+    }
     let cli = Cli::parse();
+    if let Command::Oci { arguments } = cli.command {
+        return oci::main([std::ffi::OsString::from("coracle oci")].into_iter().chain(arguments).collect());
+    }
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -108,6 +123,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             cli.logs.start()?;
             one_thread()?.block_on(arguments.run())
         }
+        Command::Oci { .. } => unreachable!("main has taken it"),
         Command::Version => {
             println!("coracle {}", env!("CARGO_PKG_VERSION"));
             println!("kubernetes {}", server::KUBERNETES_VERSION);

@@ -67,6 +67,24 @@ pub struct Compiled {
     pub warnings: Vec<String>,
 }
 
+impl Compiled {
+    /// Lets the program outlive whoever starts it. For starters that end while it runs; see [`Step::DieWithParent`].
+    pub fn outlive_parent(&mut self) {
+        self.script.steps.retain(|step| !matches!(step, Step::DieWithParent { .. }));
+    }
+
+    /// Makes the child wait, when all is prepared, for a byte in a fifo: before the system call filter, which may forbid
+    /// to read it, and before capabilities are given up that the filter needs. The fifo's place is the one after all
+    /// others.
+    pub fn await_start(&mut self) {
+        let places = self.descriptors.len() + self.starter_paths.len();
+        let fifo = Fd(u16::try_from(places).expect("a configuration has fewer mounts than 65535"));
+        let steps = &mut self.script.steps;
+        let at = steps.iter().position(|step| matches!(step, Step::Seccomp { .. })).unwrap_or(steps.len());
+        steps.insert(at, Step::AwaitStart { fifo });
+    }
+}
+
 /// Why a configuration cannot become a container.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CompileError {
