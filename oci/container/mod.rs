@@ -10,6 +10,7 @@ mod channel;
 mod child;
 #[cfg(feature = "compile")]
 pub mod compile;
+mod ending;
 mod identity;
 mod mounts;
 mod program;
@@ -18,5 +19,6 @@ mod run;
 mod script;
 mod target;
 
+pub use ending::{ending_children, reap_later};
 pub use run::*;
 pub use script::*;

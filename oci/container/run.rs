@@ -15,8 +15,8 @@
 //! ```
 //!
 //! May be called from any thread of any program; [`begin`] returns without waiting for the child, so that a program of
-//! one thread can serve others meanwhile. It does not open, create or remove anything but the child. Invariant: a
-//! failed start leaves no process behind.
+//! one thread can serve others meanwhile. It does not open, create or remove anything but the child. Invariant: the child
+//! of a failed start has been killed; where it has not been waited for, it is among [`super::ending_children`].
 
 use std::fmt;
 use std::io;
@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 
 use super::channel::{self, Message};
 use super::child::Child;
-use super::{Fd, Namespaces, Script, Step};
+use super::{Fd, Namespaces, Script, Step, ending};
 use crate::sys::clone::{self, Birth};
 use crate::sys::exec::Argv;
 
@@ -152,7 +152,7 @@ pub enum Progress {
 }
 
 /// A child on its way to execve(2). Readable (see [`AsFd`]) when there is something to be seen of it. Dropping it kills
-/// the child.
+/// the child, which is to be found among [`super::ending_children`] then.
 #[derive(Debug)]
 pub struct Starting {
     child: Unstarted,
@@ -162,20 +162,27 @@ pub struct Starting {
     executing: bool,
 }
 
-/// A child that nobody waits for yet: killed and reaped when dropped.
+/// A child that nobody waits for yet: killed when dropped, and handed to [`ending`] to be reaped.
 #[derive(Debug)]
 struct Unstarted {
     pid: i32,
     /// None once it runs.
     pidfd: Option<OwnedFd>,
+    /// Whether the caller has time to wait for its end.
+    wait: bool,
 }
 
 impl Drop for Unstarted {
     fn drop(&mut self) {
-        let Some(pidfd) = &self.pidfd else { return };
-        // Fails only if it has ended already; either way it has to be reaped.
-        let _ = pidfd_send_signal(pidfd, Signal::KILL);
-        let _ = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
+        let Some(pidfd) = self.pidfd.take() else { return };
+        // Fails only if it has ended already; either way it has to be reaped. Who serves others must not wait for that:
+        // a child that hangs in a mount or in opening a file of a file system that does not answer dies when that does.
+        let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+        if self.wait {
+            let _ = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
+        } else {
+            ending::reap_later(pidfd);
+        }
     }
 }
 
@@ -250,7 +257,7 @@ fn spawn(
         Child::new(launch, target, theirs.as_fd(), &stdio).run(&args, &env)
     });
     // From here on the child is killed when this function returns early.
-    let child = cloned.map(|(pid, pidfd)| Unstarted { pid, pidfd: Some(pidfd) });
+    let child = cloned.map(|(pid, pidfd)| Unstarted { pid, pidfd: Some(pidfd), wait: false });
     inside.leave()?;
     let child = child.map_err(|errno| StartError::new(Place::Clone, errno))?;
     for fd in &script.joins {
@@ -323,6 +330,7 @@ impl Starting {
     /// # Errors
     /// Where and why it failed; nothing is left of the child then.
     pub fn finish(mut self) -> Result<Started, StartError> {
+        self.child.wait = true;
         loop {
             match self.listen(RecvFlags::empty())? {
                 Progress::Pending(starting) => self = starting,
@@ -334,7 +342,7 @@ impl Starting {
     /// Looks at what the child has said, without waiting.
     ///
     /// # Errors
-    /// Where and why it failed; nothing is left of the child then.
+    /// Where and why it failed; the child has been killed then.
     pub fn advance(self) -> Result<Progress, StartError> {
         self.listen(RecvFlags::DONTWAIT)
     }

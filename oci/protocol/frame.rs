@@ -11,6 +11,9 @@ pub const HEADER: usize = 5;
 /// The longest payload. The kernel's limit for arguments and environment together is of this order.
 pub const MAX_FRAME: usize = 4 << 20;
 
+/// The longest payload of somebody who has not introduced himself: a `Hello` and room for later additions.
+pub const MAX_BRIEF_FRAME: usize = 256;
+
 /// The most descriptors of a frame; below the kernel's `SCM_MAX_FD` of 253.
 pub const MAX_DESCRIPTORS: usize = 250;
 
@@ -71,8 +74,10 @@ pub fn decode<T: DeserializeOwned>(payload: &[u8]) -> Result<T, FrameError> {
 /// Collects one frame at a time from bytes and descriptors as they arrive.
 ///
 /// It never wants bytes of two frames at once, so that descriptors belong to the frame during which they arrived.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Frames {
+    max_length: usize,
+    max_descriptors: usize,
     header: [u8; HEADER],
     header_filled: usize,
     payload: Vec<u8>,
@@ -81,8 +86,21 @@ pub struct Frames {
 
 impl Frames {
     /// Nothing received yet.
+    #[must_use]
     pub fn new() -> Self {
-        Self::default()
+        Self::limited(MAX_FRAME, MAX_DESCRIPTORS)
+    }
+
+    /// As [`Frames::new`], for short frames without descriptors only: strangers must not make the receiver keep
+    /// anything.
+    #[must_use]
+    pub fn brief() -> Self {
+        Self::limited(MAX_BRIEF_FRAME, 0)
+    }
+
+    fn limited(max_length: usize, max_descriptors: usize) -> Self {
+        let (header, payload, descriptors) = ([0; HEADER], Vec::new(), Vec::new());
+        Self { max_length, max_descriptors, header, header_filled: 0, payload, descriptors }
     }
 
     /// How many bytes to ask for next; never 0 after [`Frames::take`] has returned nothing.
@@ -99,10 +117,10 @@ impl Frames {
         let (head, body) = bytes.split_at(bytes.len().min(HEADER - self.header_filled));
         self.header[self.header_filled..][..head.len()].copy_from_slice(head);
         self.header_filled += head.len();
-        if self.header_filled == HEADER && self.length() > MAX_FRAME {
+        if self.header_filled == HEADER && self.length() > self.max_length {
             return Err(FrameError::TooLong { length: self.length() });
         }
-        if self.descriptors.len() > MAX_DESCRIPTORS {
+        if self.descriptors.len() > self.max_descriptors {
             return Err(FrameError::Descriptors { count: self.descriptors.len() });
         }
         self.payload.extend_from_slice(body);
@@ -117,7 +135,8 @@ impl Frames {
         if self.header_filled < HEADER || self.payload.len() < self.length() {
             return Ok(None);
         }
-        let frame = std::mem::take(self);
+        let empty = Self::limited(self.max_length, self.max_descriptors);
+        let frame = std::mem::replace(self, empty);
         if frame.descriptors.len() != usize::from(frame.header[4]) {
             return Err(FrameError::Descriptors { count: frame.descriptors.len() });
         }
@@ -127,5 +146,11 @@ impl Frames {
     fn length(&self) -> usize {
         let [a, b, c, d, _] = self.header;
         usize::try_from(u32::from_le_bytes([a, b, c, d])).unwrap_or(usize::MAX)
+    }
+}
+
+impl Default for Frames {
+    fn default() -> Self {
+        Self::new()
     }
 }

@@ -37,7 +37,7 @@ mod socket;
 #[cfg(test)]
 mod tests;
 
-pub use frame::{FrameError, Frames, HEADER, MAX_DESCRIPTORS, MAX_FRAME, decode, encode};
+pub use frame::{FrameError, Frames, HEADER, MAX_BRIEF_FRAME, MAX_DESCRIPTORS, MAX_FRAME, decode, encode};
 pub use message::{
     ContainerRecord, Exec, Failure, FromShim, Limits, LogOptions, Namespaces, Outcome, Reply, Request, Role, RunState,
     SetUp, Start, ToShim, VERSION, Warning,

@@ -24,8 +24,20 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
+    /// A connection of somebody who has not introduced himself.
     pub(crate) fn new(socket: OwnedFd) -> Self {
-        Self { socket, frames: Frames::new(), unsent: VecDeque::new(), greeted: false }
+        Self { socket, frames: Frames::brief(), unsent: VecDeque::new(), greeted: false }
+    }
+
+    /// The connection to the agent that has started this program.
+    pub(crate) fn first(socket: OwnedFd) -> Self {
+        Self { frames: Frames::new(), ..Self::new(socket) }
+    }
+
+    /// The agent has introduced itself, and may send long messages from now on.
+    pub(crate) fn greet(&mut self) {
+        self.greeted = true;
+        self.frames = Frames::new();
     }
 
     /// Whether something waits to be sent.

@@ -1,8 +1,8 @@
 //! A container from its start to its removal.
 //!
 //! ```text
-//! Launching ──executed──► Running ──reaped──► Exited ──Remove──► (forgotten)
-//!     └──────failed──────► (forgotten)
+//! Launching ──executed──► Running ──reaped──► Ending ──output and record written──► Exited ──Remove──► (forgotten)
+//!     └──failed, given up──► (forgotten)         └───────────DRAIN_MS later───────────┘
 //! ```
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -12,24 +12,27 @@ use rustix::fs::OFlags;
 use rustix::process::Signal;
 
 use crate::group::GroupFiles;
-use crate::log::{Copied, Log, Stream};
 use crate::program::{Launching, Process};
+use crate::scribe::Output;
 use crate::server::Asker;
 use crate::time::{Moment, wall_nanos};
 
-/// Chunks that are copied of an exited container's output before its exit is told: all that its pipes can hold.
-const LAST_CHUNKS: u32 = 16;
+/// How long the last output and the record may take to be written before the end is told all the same. A process that
+/// has survived the container's init may hold its output open for ever, and a disk may hang.
+const DRAIN_MS: u64 = 1000;
 
 /// A container.
 #[derive(Debug)]
 pub(crate) struct Container {
     pub(crate) phase: Phase,
-    log: Log,
-    streams: [Option<Stream>; 2],
+    output: Output,
     /// Kept open for as long as the container may read it.
     stdin: Option<OwnedFd>,
     group: GroupFiles,
     kill_at: Option<Moment>,
+    /// Kills for want of memory that had happened before this program killed the container: that of some other process,
+    /// which the container survived.
+    survived_oom_kills: u64,
 }
 
 /// Where in its life it is.
@@ -37,31 +40,40 @@ pub(crate) struct Container {
 pub(crate) enum Phase {
     Launching(Launching, Asker),
     Running(Process, ContainerRecord),
+    Ending(Ending),
     Exited(ContainerRecord),
     /// Between two of the above; never seen outside of a transition.
     Between,
 }
 
+/// The last moments of a container, which still counts as running.
+#[derive(Debug)]
+pub(crate) struct Ending {
+    running: ContainerRecord,
+    exited: ContainerRecord,
+    until: Moment,
+}
+
 /// What a container is made with, beside its program.
 #[derive(Debug)]
 pub(crate) struct Plumbing {
-    pub(crate) log: Log,
-    pub(crate) streams: [Option<Stream>; 2],
+    pub(crate) output: Output,
     pub(crate) stdin: Option<OwnedFd>,
     pub(crate) group: GroupFiles,
 }
 
 impl Container {
     pub(crate) fn new(launching: Launching, asker: Asker, plumbing: Plumbing) -> Self {
-        let Plumbing { log, streams, stdin, group } = plumbing;
-        Self { phase: Phase::Launching(launching, asker), log, streams, stdin, group, kill_at: None }
+        let Plumbing { output, stdin, group } = plumbing;
+        let phase = Phase::Launching(launching, asker);
+        Self { phase, output, stdin, group, kill_at: None, survived_oom_kills: 0 }
     }
 
     /// What is told of it; nothing before its program is executed.
     pub(crate) fn record(&self) -> Option<ContainerRecord> {
         match &self.phase {
-            Phase::Running(_, record) | Phase::Exited(record) => {
-                Some(ContainerRecord { log_errno: self.log.errno(), ..record.clone() })
+            Phase::Running(_, record) | Phase::Ending(Ending { running: record, .. }) | Phase::Exited(record) => {
+                Some(ContainerRecord { log_errno: self.output.errno(), ..record.clone() })
             }
             Phase::Launching(..) | Phase::Between => None,
         }
@@ -71,23 +83,22 @@ impl Container {
     pub(crate) fn life(&self) -> Option<BorrowedFd<'_>> {
         match &self.phase {
             Phase::Launching(launching, _) => Some(launching.as_fd()),
-            Phase::Running(process, _) => Some(process.as_fd()),
-            Phase::Exited(_) | Phase::Between => None,
+            Phase::Running(process, _) => process.life(),
+            Phase::Ending(_) | Phase::Exited(_) | Phase::Between => None,
         }
     }
 
-    /// The streams that can be read now, with their places.
-    pub(crate) fn readable(&self) -> impl Iterator<Item = (usize, BorrowedFd<'_>)> {
-        let streams = if self.log.retry_at().is_none() { &self.streams[..] } else { &[] };
-        streams.iter().enumerate().filter_map(|(place, stream)| Some((place, stream.as_ref()?.as_fd())))
+    /// The descriptors that tell of its output.
+    pub(crate) fn output(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.output.sources()
     }
 
     /// Its program is executed.
     pub(crate) fn started(&mut self, id: &str, process: Process, terminal: Option<OwnedFd>, sequence: u64) {
         if let Some(terminal) = terminal {
-            // A terminal replaces the pipes; its input side goes away with it.
+            // Its input side goes away with the pipes.
             let _ = rustix::fs::fcntl_setfl(&terminal, OFlags::NONBLOCK);
-            self.streams = [Some(Stream::new("stdout", terminal)), None];
+            self.output.replace(terminal);
             self.stdin = None;
         }
         let record = ContainerRecord {
@@ -97,27 +108,36 @@ impl Container {
             state: RunState::Running { pid: process.pid },
             log_errno: None,
         };
+        self.output.keep(&bytes(&record), Moment::now());
         self.phase = Phase::Running(process, record);
     }
 
-    /// Its init has ended: kills what is left in its group, copies the output that is there, keeps the exit.
-    pub(crate) fn exited(&mut self, outcome: Outcome, sequence: u64, now: Moment) {
+    /// Its init has ended: kills what is left in its group, has its last output and its exit written.
+    pub(crate) fn ended(&mut self, running: ContainerRecord, outcome: Outcome, sequence: u64, now: Moment) {
         let finished_at = wall_nanos();
+        let oom_killed = self.group.oom_kills() > self.survived_oom_kills;
         self.group.kill_all();
-        let oom_killed = self.group.has_oom_kill();
-        for place in 0..self.streams.len() {
-            for _ in 0..LAST_CHUNKS {
-                if self.copy(place, now) != Copied::Some {
-                    break;
-                }
-            }
-        }
-        if let Phase::Running(_, record) = std::mem::replace(&mut self.phase, Phase::Between) {
-            let state = RunState::Exited { outcome, oom_killed, finished_at };
-            self.phase = Phase::Exited(ContainerRecord { sequence, state, ..record });
-        }
+        let state = RunState::Exited { outcome, oom_killed, finished_at };
+        let exited = ContainerRecord { sequence, state, log_errno: self.output.errno(), ..running.clone() };
+        self.output.finish(&bytes(&exited), now);
+        self.phase = Phase::Ending(Ending { running, exited, until: now.after_ms(DRAIN_MS) });
         self.stdin = None;
         self.kill_at = None;
+    }
+
+    /// Its end may be told, if there was one and nothing more is to be waited for; whether that is so.
+    pub(crate) fn settle(&mut self, now: Moment) -> bool {
+        let is_due = |ending: &Ending| self.output.is_settled() || ending.until <= now;
+        match std::mem::replace(&mut self.phase, Phase::Between) {
+            Phase::Ending(ending) if is_due(&ending) => {
+                self.phase = Phase::Exited(ending.exited);
+                true
+            }
+            other => {
+                self.phase = other;
+                false
+            }
+        }
     }
 
     /// Sends the signal and moves the deadline earlier, never later.
@@ -129,26 +149,42 @@ impl Container {
     }
 
     /// Kills all of it.
-    pub(crate) fn kill(&self) {
+    pub(crate) fn kill(&mut self) {
         if let Phase::Running(process, _) = &self.phase {
+            if !process.is_over() {
+                self.survived_oom_kills = self.group.oom_kills();
+            }
             process.signal(Signal::KILL.as_raw());
         }
         self.group.kill_all();
     }
 
-    /// When [`Container::tick`] has something to do.
-    pub(crate) fn wake_at(&self) -> Option<Moment> {
-        self.kill_at.into_iter().chain(self.log.retry_at()).min()
+    /// Kills what its init has left, which has ended.
+    pub(crate) fn kill_rest(&self) {
+        self.group.kill_all();
     }
 
-    /// Does what is due; whether the state of its log has changed.
-    pub(crate) fn tick(&mut self, now: Moment) -> bool {
-        self.keep_deadline(now);
-        let before = self.log.errno();
-        if self.log.retry_at().is_some_and(|at| at <= now) {
-            self.log.retry(now);
+    /// When [`Container::tick`], a look at its life or [`Container::settle`] has something to do.
+    pub(crate) fn wake_at(&self) -> Option<Moment> {
+        let phase = match &self.phase {
+            Phase::Ending(ending) => Some(ending.until),
+            _ => self.look_at(),
+        };
+        self.kill_at.into_iter().chain(self.output.wake_at()).chain(phase).min()
+    }
+
+    /// When to look at its life without its having been polled.
+    pub(crate) fn look_at(&self) -> Option<Moment> {
+        match &self.phase {
+            Phase::Running(process, _) => process.look_at(),
+            _ => None,
         }
-        before != self.log.errno()
+    }
+
+    /// Does what is due.
+    pub(crate) fn tick(&mut self, now: Moment) {
+        self.keep_deadline(now);
+        self.output.tick(now);
     }
 
     fn keep_deadline(&mut self, now: Moment) {
@@ -158,21 +194,14 @@ impl Container {
         }
     }
 
-    /// Copies one chunk of a stream; whether the state of the log has changed.
-    pub(crate) fn pump(&mut self, place: usize, now: Moment) -> bool {
-        let before = self.log.errno();
-        self.copy(place, now);
-        before != self.log.errno()
+    /// Sees to its output; whether the state of its log has changed.
+    pub(crate) fn pump(&mut self, now: Moment) -> bool {
+        self.output.look(now)
     }
+}
 
-    fn copy(&mut self, place: usize, now: Moment) -> Copied {
-        let Some(stream) = &mut self.streams[place] else { return Copied::End };
-        let copied = self.log.copy(stream, now);
-        if copied == Copied::End {
-            self.streams[place] = None;
-        }
-        copied
-    }
+fn bytes(record: &ContainerRecord) -> Vec<u8> {
+    postcard::to_extend(record, Vec::new()).expect("a record has no types that cannot be written")
 }
 
 /// A command in a container.
@@ -198,8 +227,21 @@ impl Command {
     pub(crate) fn life(&self) -> Option<BorrowedFd<'_>> {
         match &self.phase {
             CommandPhase::Launching(launching) => Some(launching.as_fd()),
-            CommandPhase::Running(process) => Some(process.as_fd()),
+            CommandPhase::Running(process) => process.life(),
             CommandPhase::Over => None,
+        }
+    }
+
+    /// When the command has something due.
+    pub(crate) fn wake_at(&self) -> Option<Moment> {
+        self.kill_at.into_iter().chain(self.look_at()).min()
+    }
+
+    /// When to look at its life without its having been polled.
+    pub(crate) fn look_at(&self) -> Option<Moment> {
+        match &self.phase {
+            CommandPhase::Running(process) => process.look_at(),
+            _ => None,
         }
     }
 

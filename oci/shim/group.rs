@@ -42,9 +42,9 @@ impl GroupFiles {
         }
     }
 
-    /// Whether the kernel has killed a process of the group for want of memory.
-    pub(crate) fn has_oom_kill(&self) -> bool {
-        self.memory_events.as_ref().is_some_and(|events| oom_kills(&text(events)) > 0)
+    /// How many processes of the group the kernel has killed for want of memory.
+    pub(crate) fn oom_kills(&self) -> u64 {
+        self.memory_events.as_ref().map_or(0, |events| oom_kills(&text(events)))
     }
 }
 

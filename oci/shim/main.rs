@@ -4,7 +4,8 @@
 //! Started by the native runtime with a connected Unix socket as its standard input, over which it gets all it needs
 //! (see [`oci::protocol`]); it reads no arguments, no environment and no configuration. It is small on purpose, because
 //! there is one per pod: one thread, no buffers per container, no knowledge of images or Kubernetes. Invariants: it
-//! never touches a path outside of the directory that becomes its root; whatever an agent sends, it goes on.
+//! never touches a path outside of the directory that becomes its root; whatever an agent sends, whatever a container
+//! does and however a disk behaves, it goes on.
 
 mod connection;
 mod container;
@@ -13,6 +14,7 @@ mod log;
 mod program;
 mod record;
 mod requests;
+mod scribe;
 mod server;
 mod setup;
 mod time;
@@ -38,7 +40,7 @@ fn main() -> ExitCode {
 }
 
 fn serve() -> io::Result<()> {
-    let mut agent = Connection::new(take_stdin()?);
+    let mut agent = Connection::first(take_stdin()?);
     let (wanted, root) = receive_set_up(&mut agent)?;
     let sandbox = match setup::set_up(&wanted, &root) {
         Ok(sandbox) => sandbox,

@@ -2,9 +2,18 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use oci::container::{Place, Progress, Script, StartError, StartWarning, Started, Starting, Step};
+use oci::container::{Place, Progress, Script, StartError, StartWarning, Started, Starting, Step, reap_later};
 use oci::protocol::{Failure, Outcome, Warning};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Signal, WaitId, WaitIdOptions};
+
+use crate::time::Moment;
+
+/// How long a process that has ended may be withheld by a tracer before its end is told without its status.
+const WITHHELD_MS: u64 = 1000;
+
+/// How long to wait between two looks at such a process.
+const LOOK_MS: u64 = 20;
 
 /// A process that has been cloned and has not executed its program yet.
 #[derive(Debug)]
@@ -26,6 +35,25 @@ pub(crate) enum Launched {
 pub(crate) struct Process {
     pub(crate) pid: u32,
     pidfd: OwnedFd,
+    withheld: Option<Withheld>,
+}
+
+/// A process that has ended and that its parent cannot reap: the kernel shows it to its tracer alone, until that has
+/// taken note or has ended itself (ptrace(2); kernel/exit.c, `wait_consider_task`). A container may trace a command that
+/// is run in it. Its descriptor is readable all the time, so it must not be polled.
+#[derive(Debug)]
+struct Withheld {
+    until: Moment,
+    look_at: Moment,
+}
+
+/// What a look at a process showed.
+#[derive(Debug)]
+pub(crate) enum Look {
+    Lives(Process),
+    /// It has ended, and a tracer keeps how.
+    Withheld(Process),
+    Ended(Outcome),
 }
 
 impl Launching {
@@ -41,7 +69,7 @@ impl Launching {
             Progress::Started(Started { pid, pidfd, terminal, warnings }) => {
                 let warnings = warnings.iter().map(|warning| named(warning, &script)).collect();
                 let pid = u32::try_from(pid).unwrap_or(0);
-                Ok(Launched::Running(Process { pid, pidfd }, terminal, warnings))
+                Ok(Launched::Running(Process { pid, pidfd, withheld: None }, terminal, warnings))
             }
         }
     }
@@ -67,13 +95,52 @@ impl Process {
         }
     }
 
-    /// How it ended, if it has.
-    pub(crate) fn reap(&self) -> Option<Outcome> {
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-        let status = rustix::process::waitid(WaitId::PidFd(self.pidfd.as_fd()), options).ok()??;
-        let signal = status.terminating_signal().map(Outcome::Signal);
-        signal.or(status.exit_status().map(Outcome::Code))
+    /// What to poll for its end.
+    pub(crate) fn life(&self) -> Option<BorrowedFd<'_>> {
+        self.withheld.is_none().then(|| self.pidfd.as_fd())
     }
+
+    /// When to look without its having been polled.
+    pub(crate) fn look_at(&self) -> Option<Moment> {
+        self.withheld.as_ref().map(|withheld| withheld.look_at)
+    }
+
+    /// Whether it has ended.
+    pub(crate) fn is_over(&self) -> bool {
+        is_over(&self.pidfd)
+    }
+
+    /// Reaps it if it has ended. What a tracer does not give away in time is told as a kill, because nothing better is
+    /// known; the process is reaped when it can be.
+    pub(crate) fn look(mut self, now: Moment) -> Look {
+        if let Some(outcome) = reap(&self.pidfd) {
+            return Look::Ended(outcome);
+        }
+        if !self.is_over() {
+            return Look::Lives(self);
+        }
+        let until = self.withheld.map_or(now.after_ms(WITHHELD_MS), |withheld| withheld.until);
+        if until <= now {
+            reap_later(self.pidfd);
+            return Look::Ended(Outcome::Signal(Signal::KILL.as_raw()));
+        }
+        self.withheld = Some(Withheld { until, look_at: now.after_ms(LOOK_MS) });
+        Look::Withheld(self)
+    }
+}
+
+/// Whether a child has ended, reaped or not.
+pub(crate) fn is_over(pidfd: &OwnedFd) -> bool {
+    let mut descriptors = [PollFd::new(pidfd, PollFlags::IN)];
+    poll(&mut descriptors, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0)
+}
+
+/// Reaps a child and tells how it ended, if it has.
+pub(crate) fn reap(pidfd: &OwnedFd) -> Option<Outcome> {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+    let status = rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), options).ok()??;
+    let signal = status.terminating_signal().map(Outcome::Signal);
+    signal.or(status.exit_status().map(Outcome::Code))
 }
 
 fn named(warning: &StartWarning, script: &Script) -> Warning {

@@ -2,7 +2,6 @@
 
 use std::io;
 
-use oci::protocol::ContainerRecord;
 use rustix::fs::{Mode, OFlags};
 
 /// The file in the container's directory.
@@ -12,12 +11,10 @@ const NAME: &str = "record";
 /// is neither renamed into place nor forced to the disk: a rename makes some file systems write at once, and what a power
 /// cut ends needs no record, since nothing runs afterwards. What is left of a longer former record is cut off after that,
 /// and ignored by readers before.
-pub(crate) fn store(record: &ContainerRecord) -> io::Result<()> {
-    let invalid = |error| io::Error::new(io::ErrorKind::InvalidData, error);
-    let bytes = postcard::to_extend(record, Vec::new()).map_err(invalid)?;
-    let path = format!("containers/{}/{NAME}", record.container);
+pub(crate) fn store(container: &str, bytes: &[u8]) -> io::Result<()> {
+    let path = format!("containers/{container}/{NAME}");
     let file = rustix::fs::open(&path, OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC, Mode::from_raw_mode(0o600))?;
-    let written = rustix::io::retry_on_intr(|| rustix::io::pwrite(&file, &bytes, 0))?;
+    let written = rustix::io::retry_on_intr(|| rustix::io::pwrite(&file, bytes, 0))?;
     if written < bytes.len() {
         return Err(io::ErrorKind::WriteZero.into());
     }

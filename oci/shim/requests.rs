@@ -11,8 +11,8 @@ use rustix::pipe::PipeFlags;
 use crate::connection::ConnectionId;
 use crate::container::{Command, CommandPhase, Container, Phase, Plumbing};
 use crate::group::GroupFiles;
-use crate::log::{Log, LogFile, Stream};
 use crate::program::{Launching, failure};
+use crate::scribe::{LogPlace, Output};
 use crate::server::{Asker, Server};
 use crate::setup;
 use crate::time::Moment;
@@ -28,7 +28,7 @@ struct Parts {
 /// A container's standard streams: our ends and its ends.
 struct Streams {
     stdin: Option<OwnedFd>,
-    ours: [Option<Stream>; 2],
+    ours: [Option<OwnedFd>; 2],
     its_stdin: OwnedFd,
     its_stdout: OwnedFd,
     its_stderr: OwnedFd,
@@ -90,7 +90,6 @@ impl Server {
             parts.script.insert(place, copy);
         }
         let directory = parts.log_directory.ok_or(Failure::Invalid)?;
-        let file = LogFile::open(directory, start.log).map_err(|error| setup::failure("open log", &error))?;
         let streams = step("make pipes", self.streams(start.stdin))?;
         let stdio = Stdio {
             stdin: streams.its_stdin.as_fd(),
@@ -100,8 +99,9 @@ impl Server {
         let fds: Vec<BorrowedFd<'_>> = parts.script.iter().map(AsFd::as_fd).collect();
         let starting =
             begin(&Launch { script: &script, fds: &fds, stdio }).map_err(|error| failure(&error, &script))?;
-        let plumbing =
-            Plumbing { log: Log::new(file), streams: streams.ours, stdin: streams.stdin, group: parts.group };
+        let log = LogPlace { directory, options: start.log };
+        let output = Output::new(&start.container, log, streams.ours);
+        let plumbing = Plumbing { output, stdin: streams.stdin, group: parts.group };
         let container = Container::new(Launching::new(starting, script), asker, plumbing);
         self.containers.insert(start.container, container);
         Ok(())
@@ -123,8 +123,7 @@ impl Server {
         } else {
             (rustix::io::fcntl_dupfd_cloexec(&self.sandbox.null, 0)?, None)
         };
-        let ours = [Some(Stream::new("stdout", out)), Some(Stream::new("stderr", err))];
-        Ok(Streams { stdin, ours, its_stdin, its_stdout, its_stderr })
+        Ok(Streams { stdin, ours: [Some(out), Some(err)], its_stdin, its_stdout, its_stderr })
     }
 
     fn exec(&mut self, asker: Asker, exec: &Exec, descriptors: Vec<OwnedFd>) -> Result<(), Failure> {
@@ -145,10 +144,16 @@ impl Server {
         Ok(())
     }
 
-    fn stop(&mut self, container: &str, signal: i32, grace_ms: u64) -> Reply {
-        let Some(container) = self.containers.get_mut(container) else {
+    /// Stops a container. One that is not executed yet has nobody who could heed a signal: its start is given up.
+    fn stop(&mut self, id: &str, signal: i32, grace_ms: u64) -> Reply {
+        let Some(container) = self.containers.get_mut(id) else {
             return Reply::Failed(Failure::NoContainer);
         };
+        if let Phase::Launching(_, starter) = container.phase {
+            self.containers.remove(id);
+            self.reply(starter, Reply::Failed(given_up()));
+            return Reply::Done;
+        }
         let now = Moment::now();
         container.stop(signal, now.after_ms(grace_ms), now);
         Reply::Done
@@ -170,7 +175,7 @@ impl Server {
     fn shut_down(&mut self, asker: Asker) {
         self.shutdown = Some(asker);
         self.containers.retain(|_, container| !matches!(container.phase, Phase::Launching(..)));
-        self.containers.values().for_each(Container::kill);
+        self.containers.values_mut().for_each(Container::kill);
         self.commands.iter_mut().for_each(Command::kill);
     }
 }
@@ -190,6 +195,11 @@ fn sort(roles: &[Role], descriptors: Vec<OwnedFd>) -> Result<Parts, Failure> {
         }
     }
     Ok(parts)
+}
+
+/// Why a container that was stopped too early does not run.
+fn given_up() -> Failure {
+    Failure::Step { step: "wait for program".to_owned(), errno: Errno::CANCELED.raw_os_error() }
 }
 
 /// Whether a string names an entry of a directory.

@@ -1,13 +1,14 @@
 //! The event loop: one thread, one poll(2), everything that can happen to a sandbox.
 //!
-//! Invariants: ends of processes are handled before requests, and requests before output, of which each round copies one
-//! chunk per stream, so that output never delays reaping or exec. Only the agent that spoke last is listened to:
+//! Invariants: nothing here touches a disk or waits for a process, so that neither a hung file system nor a flood of output
+//! delays reaping or exec. Only the agent that spoke last is listened to:
 //! requests that an earlier one left in its socket are not carried out behind the back of a later one.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
+use oci::container::ending_children;
 use oci::protocol::{FromShim, Reply, VERSION};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -15,13 +16,15 @@ use rustix::net::SocketFlags;
 
 use crate::connection::{Connection, ConnectionId};
 use crate::container::{Command, CommandPhase, Container, Phase};
-use crate::program::Launched;
-use crate::record;
+use crate::program::{Launched, Look, is_over, reap};
 use crate::setup::Sandbox;
 use crate::time::Moment;
 
 /// The most connections at a time; more are a mistake of somebody.
 const CONNECTIONS: usize = 16;
+
+/// How long to wait before trying again what could not be done.
+const LATER_MS: u64 = 100;
 
 /// Where an answer goes: a connection, and the request's identity there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,6 +42,10 @@ pub(crate) struct Server {
     pub(crate) containers: BTreeMap<String, Container>,
     pub(crate) commands: Vec<Command>,
     sequence: u64,
+    /// Children that only have to be reaped, with the moment before which that need not be tried again.
+    ending: Vec<(OwnedFd, Option<Moment>)>,
+    /// The listener is not polled before this.
+    accept_at: Option<Moment>,
     /// Who asked for the end.
     pub(crate) shutdown: Option<Asker>,
 }
@@ -50,7 +57,9 @@ enum Event {
     Command(Asker),
     Listener,
     Connection(ConnectionId),
-    Output(String, usize),
+    Output(String),
+    /// A child that only has to be reaped has ended.
+    Ending,
 }
 
 impl Server {
@@ -62,6 +71,8 @@ impl Server {
             containers: BTreeMap::new(),
             commands: Vec::new(),
             sequence: 0,
+            ending: Vec::new(),
+            accept_at: None,
             shutdown: None,
         }
     }
@@ -88,7 +99,8 @@ impl Server {
         }
     }
 
-    fn wait(&self) -> io::Result<Vec<Event>> {
+    fn wait(&mut self) -> io::Result<Vec<Event>> {
+        self.ending.extend(ending_children().into_iter().map(|child| (child, None)));
         let (events, mut descriptors) = self.sources();
         let timeout = self.timeout();
         match poll(&mut descriptors, timeout.as_ref()) {
@@ -107,23 +119,28 @@ impl Server {
         let commands = self.commands.iter().filter_map(|command| {
             Some((Event::Command(command.asker), PollFd::from_borrowed_fd(command.life()?, PollFlags::IN)))
         });
-        let listener = [(Event::Listener, PollFd::new(&self.sandbox.listener, PollFlags::IN))];
+        let listener = self.accept_at.is_none().then_some(&self.sandbox.listener);
+        let listener = listener.map(|listener| (Event::Listener, PollFd::new(listener, PollFlags::IN)));
         let connections = self.connections.iter().map(|(id, connection)| {
             let mut flags = PollFlags::IN;
             flags.set(PollFlags::OUT, connection.has_unsent());
             (Event::Connection(*id), PollFd::from_borrowed_fd(connection.as_fd(), flags))
         });
         let outputs = self.containers.iter().flat_map(|(id, container)| {
-            container.readable().map(|(place, stream)| {
-                (Event::Output(id.clone(), place), PollFd::from_borrowed_fd(stream, PollFlags::IN))
-            })
+            container
+                .output()
+                .map(|source| (Event::Output(id.clone()), PollFd::from_borrowed_fd(source, PollFlags::IN)))
         });
-        lives.chain(commands).chain(listener).chain(connections).chain(outputs).unzip()
+        let ending = self.ending.iter().filter(|(_, not_before)| not_before.is_none());
+        let ending = ending.map(|(child, _)| (Event::Ending, PollFd::new(child, PollFlags::IN)));
+        lives.chain(commands).chain(listener).chain(connections).chain(outputs).chain(ending).unzip()
     }
 
     fn timeout(&self) -> Option<Timespec> {
         let containers = self.containers.values().filter_map(Container::wake_at);
-        let next = containers.chain(self.commands.iter().filter_map(|command| command.kill_at)).min()?;
+        let commands = self.commands.iter().filter_map(Command::wake_at);
+        let ending = self.ending.iter().filter_map(|(_, not_before)| *not_before);
+        let next = containers.chain(commands).chain(ending).chain(self.accept_at).min()?;
         // One more than is left, so that the moment has surely passed afterwards.
         let wait = next.ms_since(Moment::now()) + 1;
         let (seconds, rest) = (i64::try_from(wait / 1000).unwrap_or(i64::MAX), wait % 1000);
@@ -136,20 +153,29 @@ impl Server {
             Event::Command(asker) => self.command_lives(asker),
             Event::Listener => self.accept(),
             Event::Connection(id) => self.serve(id),
-            Event::Output(id, place) => {
-                let changed = self.containers.get_mut(&id).is_some_and(|found| found.pump(place, Moment::now()));
+            Event::Output(id) => {
+                let changed = self.containers.get_mut(&id).is_some_and(|found| found.pump(Moment::now()));
                 if changed {
                     self.changed();
                 }
             }
+            Event::Ending => self.reap_ending(),
         }
     }
 
     fn tick(&mut self) {
         let now = Moment::now();
+        let is_due = |at: Option<Moment>| at.is_some_and(|at| at <= now);
+        let withheld = self.containers.iter().filter(|(_, container)| is_due(container.look_at()));
+        let withheld: Vec<_> = withheld.map(|(id, _)| id.clone()).collect();
+        withheld.iter().for_each(|id| self.container_lives(id));
+        let withheld = self.commands.iter().filter(|command| is_due(command.look_at()));
+        let withheld: Vec<_> = withheld.map(|command| command.asker).collect();
+        withheld.into_iter().for_each(|asker| self.command_lives(asker));
         let mut changed = false;
         for container in self.containers.values_mut() {
-            changed |= container.tick(now);
+            container.tick(now);
+            changed |= container.settle(now);
         }
         for command in &mut self.commands {
             if command.kill_at.is_some_and(|at| at <= now) {
@@ -158,9 +184,24 @@ impl Server {
             }
         }
         self.end_commands();
+        self.accept_at = self.accept_at.filter(|at| *at > now);
+        if self.ending.iter().any(|(_, not_before)| is_due(*not_before)) {
+            self.reap_ending();
+        }
         if changed {
             self.changed();
         }
+    }
+
+    /// Reaps what can be reaped of the children that nobody waits for. One that has ended and cannot be is withheld by a
+    /// tracer, see [`crate::program`]: it is looked at again later, instead of being polled.
+    fn reap_ending(&mut self) {
+        let later = Moment::now().after_ms(LATER_MS);
+        self.ending.retain_mut(|(child, not_before)| {
+            let is_reaped = reap(child).is_some();
+            *not_before = is_over(child).then_some(later);
+            !is_reaped
+        });
     }
 
     /// A container's start has got further, or its init has ended.
@@ -176,7 +217,6 @@ impl Server {
                         container.kill();
                     }
                     if let Some(record) = container.record() {
-                        self.keep(&record);
                         self.reply(asker, Reply::Started { container: record, warnings });
                     }
                     self.tell_changed();
@@ -186,18 +226,18 @@ impl Server {
                     self.reply(asker, Reply::Failed(failure));
                 }
             },
-            Phase::Running(process, record) => {
-                let outcome = process.reap();
-                container.phase = Phase::Running(process, record);
-                if let Some(outcome) = outcome {
-                    self.sequence += 1;
-                    container.exited(outcome, self.sequence, Moment::now());
-                    if let Some(record) = container.record() {
-                        self.keep(&record);
-                    }
-                    self.tell_changed();
+            Phase::Running(process, record) => match process.look(Moment::now()) {
+                Look::Lives(process) => container.phase = Phase::Running(process, record),
+                Look::Withheld(process) => {
+                    container.phase = Phase::Running(process, record);
+                    // Its tracer may be among what it has left.
+                    container.kill_rest();
                 }
-            }
+                Look::Ended(outcome) => {
+                    self.sequence += 1;
+                    container.ended(record, outcome, self.sequence, Moment::now());
+                }
+            },
             other => container.phase = other,
         }
     }
@@ -214,9 +254,9 @@ impl Server {
                     self.reply(asker, Reply::Failed(failure));
                 }
             },
-            CommandPhase::Running(process) => match process.reap() {
-                None => command.phase = CommandPhase::Running(process),
-                Some(outcome) => {
+            CommandPhase::Running(process) => match process.look(Moment::now()) {
+                Look::Lives(process) | Look::Withheld(process) => command.phase = CommandPhase::Running(process),
+                Look::Ended(outcome) => {
                     let timed_out = command.timed_out;
                     self.commands.retain(|command| command.asker != asker);
                     self.reply(asker, Reply::Exited { outcome, timed_out });
@@ -239,13 +279,33 @@ impl Server {
         }
     }
 
-    /// Takes one connection, if its owner may speak.
+    /// Takes one connection, if its owner may speak. Room for it is made by those that have not introduced themselves,
+    /// so that nobody keeps the agent out by connecting and saying nothing.
     fn accept(&mut self) {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        // Whoever gave up meanwhile is not waited for.
-        let Ok(socket) = rustix::net::accept_with(&self.sandbox.listener, flags) else { return };
-        if self.connections.len() < CONNECTIONS && is_root(&socket) {
-            self.connect(Connection::new(socket), false);
+        match rustix::net::accept_with(&self.sandbox.listener, flags) {
+            Ok(socket) if is_root(&socket) => {
+                if self.connections.len() >= CONNECTIONS {
+                    self.drop_oldest_stranger();
+                }
+                if self.connections.len() < CONNECTIONS {
+                    self.connect(Connection::new(socket), false);
+                }
+            }
+            // Whoever may not speak, or gave up meanwhile, is not waited for.
+            Ok(_) | Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => {}
+            // No descriptors or no memory: the connection stays in the queue, and polling it would never rest.
+            Err(_) => {
+                self.drop_oldest_stranger();
+                self.accept_at = Some(Moment::now().after_ms(LATER_MS));
+            }
+        }
+    }
+
+    fn drop_oldest_stranger(&mut self) {
+        let stranger = self.connections.iter().find(|(_, connection)| !connection.greeted).map(|(id, _)| *id);
+        if let Some(id) = stranger {
+            self.disconnect(id);
         }
     }
 
@@ -267,17 +327,21 @@ impl Server {
 
     /// Listens to a new agent, and to none before it.
     pub(crate) fn greet(&mut self, id: ConnectionId) {
-        let former: Vec<_> = self.connections.keys().copied().filter(|other| *other < id).collect();
+        let is_former = |(other, connection): &(&ConnectionId, &Connection)| **other < id || connection.greeted;
+        let former = self.connections.iter().filter(|(other, _)| **other != id).filter(is_former);
+        let former: Vec<_> = former.map(|(other, _)| *other).collect();
         former.into_iter().for_each(|other| self.disconnect(other));
         if let Some(connection) = self.connections.get_mut(&id) {
-            connection.greeted = true;
+            connection.greet();
         }
         self.send(id, &FromShim::Hello { version: VERSION, pid: own_pid() });
     }
 
-    /// Forgets a connection; its commands end, since nobody waits for them.
+    /// Forgets a connection; its commands end and its starts are given up, since nobody waits for them.
     pub(crate) fn disconnect(&mut self, id: ConnectionId) {
         self.connections.remove(&id);
+        self.containers
+            .retain(|_, container| !matches!(container.phase, Phase::Launching(_, asker) if asker.connection == id));
         for command in self.commands.iter_mut().filter(|command| command.asker.connection == id) {
             command.kill();
         }
@@ -309,14 +373,6 @@ impl Server {
 
     pub(crate) fn sequence(&self) -> u64 {
         self.sequence
-    }
-
-    /// The record on disk is for the time after the shim; without it the agent tells an exit as unknown then, so a full
-    /// disk is no reason to do anything else now.
-    fn keep(&self, record: &oci::protocol::ContainerRecord) {
-        if let Err(error) = record::store(record) {
-            eprintln!("cannot keep the record of {}: {error}", record.container);
-        }
     }
 
     fn is_empty(&self) -> bool {

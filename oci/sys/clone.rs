@@ -85,6 +85,42 @@ pub fn clone3(birth: Birth<'_>, child: impl FnOnce()) -> Result<(i32, OwnedFd), 
     }
 }
 
+/// The most descriptors that [`fork_with_only`] leaves open.
+const KEPT: usize = 8;
+
+/// Forks a process that has, beside its standard streams, the given descriptors only, and runs `child` in it; returns a
+/// handle on it. For programs of one thread: `child` may do whatever they may. What it captures of other descriptors
+/// means nothing in it, and is never closed a second time because it does not return.
+///
+/// # Errors
+/// Those of clone3(2); EINVAL when there are too many descriptors.
+pub fn fork_with_only(kept: &[BorrowedFd<'_>], child: impl FnOnce()) -> Result<OwnedFd, Errno> {
+    let mut numbers = [u32::MAX; KEPT];
+    for (number, fd) in numbers.get_mut(..kept.len()).ok_or(Errno::INVAL)?.iter_mut().zip(kept) {
+        *number = fd.as_raw_fd().unsigned_abs();
+    }
+    numbers.sort_unstable();
+    let (_, pidfd) = clone3(Birth::default(), || {
+        let mut first = 3;
+        for number in numbers.into_iter().filter(|number| *number >= 3) {
+            if number > first {
+                close_range(first, number - 1);
+            }
+            first = number.saturating_add(1);
+        }
+        child();
+    })?;
+    Ok(pidfd)
+}
+
+/// Closes what is open from `first` to `last`. Without close_range(2), of Linux 5.9, they stay open.
+fn close_range(first: u32, last: u32) {
+    // SAFETY: called in a fresh process that never returns to the code that owns the descriptors.
+    unsafe {
+        libc::syscall(libc::SYS_close_range, first, last, 0);
+    }
+}
+
 /// The error of the last call into libc.
 pub(super) fn last_errno() -> Errno {
     // SAFETY: the location is this thread's own and always valid.

@@ -46,6 +46,11 @@ impl Lines {
         Self { stream, begun: Vec::new() }
     }
 
+    /// Whether a line has begun whose end has not come yet.
+    pub(super) fn has_begun(&self) -> bool {
+        !self.begun.is_empty()
+    }
+
     /// Passes on the lines of `input` that are complete or as long as a line may be.
     pub(super) fn feed(&mut self, input: &[u8], nanos: i64, buffer: &mut [u8], write: &mut dyn FnMut(&[u8])) {
         let stamp = rfc3339(nanos);

@@ -1,9 +1,8 @@
 //! Container output to log files in CRI format.
 //!
-//! Called by the event loop when a pipe is readable. One static buffer serves all containers, so that a container costs
-//! no memory for it; only the beginning of a line that is not complete yet is kept per stream. Invariants: what was read
+//! Called by a scribe (see [`crate::scribe`]) when a pipe is readable; the event loop never gets here. Invariants: what was read
 //! is written in order or held; while something is held because the file cannot be written, no more is read, so that
-//! the container's pipe fills up and its writer waits; one call reads one chunk, so that the loop gets back to its other
+//! the container's pipe fills up and its writer waits; one call reads one chunk, so that the caller gets back to its other
 //! duties.
 //!
 //! The format is that of the kubelet (kubernetes/kubernetes: pkg/kubelet/kuberuntime/logs), the cutting of long lines
@@ -13,11 +12,13 @@ mod file;
 mod lines;
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::{Mutex, PoisonError};
 
+use oci::protocol::LogOptions;
+
 use crate::time::{Moment, wall_nanos};
-pub(crate) use file::LogFile;
+use file::LogFile;
 use lines::{Lines, STAMPED};
 
 /// Bytes of the longest line that is not cut, and of one read.
@@ -31,25 +32,29 @@ struct Buffers {
     output: [u8; CHUNK + STAMPED],
 }
 
-/// Not on the heap, so that only pages that output has touched count.
+/// Not on the heap: zero pages that nobody has touched cost nothing, in the shim and in every scribe.
 static BUFFERS: Mutex<Buffers> = Mutex::new(Buffers { input: [0; CHUNK], output: [0; CHUNK + STAMPED] });
 
 /// One of a container's output pipes.
 #[derive(Debug)]
-pub(crate) struct Stream {
-    pipe: OwnedFd,
+pub(crate) struct Stream<'a> {
+    pipe: BorrowedFd<'a>,
     lines: Lines,
 }
 
-impl Stream {
-    pub(crate) fn new(name: &'static str, pipe: OwnedFd) -> Self {
+impl<'a> Stream<'a> {
+    pub(crate) fn new(name: &'static str, pipe: BorrowedFd<'a>) -> Self {
         Self { pipe, lines: Lines::new(name) }
     }
-}
 
-impl AsFd for Stream {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.pipe.as_fd()
+    /// Where it comes from.
+    pub(crate) fn pipe(&self) -> BorrowedFd<'a> {
+        self.pipe
+    }
+
+    /// Whether the beginning of a line is kept here alone.
+    pub(crate) fn has_begun_line(&self) -> bool {
+        self.lines.has_begun()
     }
 }
 
@@ -68,17 +73,18 @@ pub(crate) enum Copied {
 
 /// A container's log.
 #[derive(Debug)]
-pub(crate) struct Log {
-    file: LogFile,
+pub(crate) struct Log<'a> {
+    file: LogFile<'a>,
     /// Formatted, but not written yet.
     held: Vec<u8>,
     retry_at: Option<Moment>,
     errno: Option<i32>,
 }
 
-impl Log {
-    pub(crate) fn new(file: LogFile) -> Self {
-        Self { file, held: Vec::new(), retry_at: None, errno: None }
+impl<'a> Log<'a> {
+    /// A log that is opened when there is something to write.
+    pub(crate) fn new(directory: BorrowedFd<'a>, options: &'a LogOptions) -> Self {
+        Self { file: LogFile::new(directory, options), held: Vec::new(), retry_at: None, errno: None }
     }
 
     /// What the kernel said when the file could not be written.
@@ -100,13 +106,13 @@ impl Log {
     }
 
     /// Copies at most one chunk from a stream.
-    pub(crate) fn copy(&mut self, stream: &mut Stream, now: Moment) -> Copied {
+    pub(crate) fn copy(&mut self, stream: &mut Stream<'_>, now: Moment) -> Copied {
         if self.retry_at.is_some() {
             return Copied::Held;
         }
         let mut buffers = BUFFERS.lock().unwrap_or_else(PoisonError::into_inner);
         let Buffers { input, output } = &mut *buffers;
-        let count = match rustix::io::read(&stream.pipe, &mut input[..]) {
+        let count = match rustix::io::read(stream.pipe, &mut input[..]) {
             Ok(count) => count,
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return Copied::Nothing,
             // A pipe gives no other error; whatever it is, there is nothing more to read.

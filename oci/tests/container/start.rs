@@ -70,6 +70,9 @@ fn a_working_directory_that_leads_outside_is_refused() {
 fn a_start_that_is_given_up_leaves_no_process() {
     let Some(stage) = Stage::new("a_start_that_is_given_up_leaves_no_process") else { return };
     stage.abandon(&stage.config(&["wait"]));
+    for child in oci::container::ending_children() {
+        waitid(WaitId::PidFd(child.as_fd()), WaitIdOptions::EXITED).unwrap();
+    }
     assert_eq!(stage.group.pids().unwrap(), Vec::<i32>::new());
 }
 

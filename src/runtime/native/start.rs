@@ -12,6 +12,7 @@ use oci::container::rootfs::{Overlay, overlay};
 use oci::protocol::{Limits, LogOptions, Reply, Request, Role, Start};
 use oci_spec::runtime::Spec;
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
 use super::create::is_plain_name;
 use super::layout::{CONFIG, CONTAINER, ContainerStarted, make_private, write_json};
@@ -223,13 +224,23 @@ fn compile_failed(error: &CompileError) -> RuntimeError {
     RuntimeError::Invalid { message: error.to_string() }
 }
 
-/// Creates and opens the log's directory; readable by others, as upstream.
+/// Creates the log, and opens its directory; readable by others, as upstream.
 fn log_directory(log: &Path) -> Result<OwnedFd, RuntimeError> {
     let directory = log.parent().unwrap_or(Path::new("/"));
     let mut builder = std::fs::DirBuilder::new();
     builder.recursive(true).mode(0o755).create(directory).map_err(|source| failed("create log directory", source))?;
     let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
-    rustix::fs::open(directory, flags, Mode::empty()).map_err(|errno| failed("open log directory", errno))
+    let directory = rustix::fs::open(directory, flags, Mode::empty());
+    let directory = directory.map_err(|errno| failed("open log directory", errno))?;
+    create_log(&directory, log).map_err(|errno| failed("create log", errno))?;
+    Ok(directory)
+}
+
+/// An empty log is there even if nothing is ever written to it. The shim must not wait for a disk, and opens it late.
+fn create_log(directory: &OwnedFd, log: &Path) -> Result<(), Errno> {
+    let name = log.file_name().ok_or(Errno::INVAL)?;
+    let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    rustix::fs::openat(directory, name, flags, Mode::from_raw_mode(0o640)).map(drop)
 }
 
 /// Opens what the script needs, and says where the shim puts in what only it can open.
