@@ -29,6 +29,8 @@ pub(super) enum Message {
     Executing,
     /// It ends because something could not be done.
     Failed { place: Place, errno: i32 },
+    /// A second child was born by [`super::Step::Fork`]; the first has nothing more to say.
+    Born { pid: i32, pidfd: OwnedFd },
     /// Nothing more comes.
     End,
 }
@@ -40,6 +42,7 @@ const FAILED_STEP: u8 = 4;
 const FAILED_EXECUTE: u8 = 5;
 const FAILED_PREPARE: u8 = 6;
 const WAITING: u8 = 7;
+const BORN: u8 = 8;
 
 fn say(channel: BorrowedFd<'_>, kind: u8, index: u16, errno: i32, rights: &[BorrowedFd<'_>]) -> Result<(), Errno> {
     let mut bytes = [kind, 0, 0, 0, 0, 0, 0, 0];
@@ -78,6 +81,10 @@ pub(super) fn say_failed(channel: BorrowedFd<'_>, place: Place, errno: Errno) ->
     say(channel, kind, index, errno.raw_os_error(), &[])
 }
 
+pub(super) fn say_born(channel: BorrowedFd<'_>, pid: i32, pidfd: BorrowedFd<'_>) -> Result<(), Errno> {
+    say(channel, BORN, 0, pid, &[pidfd])
+}
+
 /// What the child says next; EAGAIN if it has not said it yet and `flags` forbid to wait.
 pub(super) fn hear(channel: BorrowedFd<'_>, flags: RecvFlags) -> Result<Message, Errno> {
     let mut bytes = [0; 8];
@@ -102,8 +109,10 @@ pub(super) fn hear(channel: BorrowedFd<'_>, flags: RecvFlags) -> Result<Message,
         RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
         _ => None,
     });
+    let mut right = || rights.next().and_then(|mut fds| fds.next()).ok_or(Errno::BADMSG);
     match bytes[0] {
-        TERMINAL => rights.next().and_then(|mut fds| fds.next()).map(Message::Terminal).ok_or(Errno::BADMSG),
+        TERMINAL => right().map(Message::Terminal),
+        BORN => right().map(|pidfd| Message::Born { pid: errno, pidfd }),
         WARNING => Ok(Message::Warning { step, errno }),
         EXECUTING => Ok(Message::Executing),
         WAITING => Ok(Message::Waiting),

@@ -18,7 +18,7 @@ use super::program;
 use super::run::{Launch, find, set_namespaces};
 use super::target::locate;
 use super::{Namespaces, Place, Script, Step, channel};
-use crate::sys::clone::end;
+use crate::sys::clone::{Birth, clone3, end};
 use crate::sys::exec::{Argv, execve};
 use crate::sys::{credentials, fd, seccomp, signal, tty};
 
@@ -34,6 +34,8 @@ pub(super) struct Child<'a> {
     /// The process file system of the container, opened where nobody can have put anything over it.
     proc: Option<OwnedFd>,
     announced: bool,
+    /// Whether this is the second child already.
+    forked: bool,
     found: program::Found,
 }
 
@@ -53,6 +55,7 @@ impl<'a> Child<'a> {
             root: None,
             proc: None,
             announced: false,
+            forked: false,
             found: program::Found::new(),
         }
     }
@@ -62,8 +65,16 @@ impl<'a> Child<'a> {
         if let Err(errno) = self.prepare() {
             self.fail(Place::Prepare, errno);
         }
+        self.interpret(0, args, env)
+    }
+
+    /// Runs the script from a step on.
+    fn interpret(&mut self, from: usize, args: &Argv<'_>, env: &Argv<'_>) -> ! {
         let script = self.script;
-        for (step, index) in script.steps.iter().zip(0_u16..) {
+        for (step, index) in script.steps.iter().zip(0_u16..).skip(from) {
+            if let Step::Fork { new } = step {
+                self.fork(*new, index, args, env);
+            }
             match self.step(step) {
                 Ok(()) => {}
                 Err(errno) if may_be_refused(step, errno) => {
@@ -75,6 +86,38 @@ impl<'a> Child<'a> {
         self.announce();
         let errno = execve(self.found.path(&script.program), args, env);
         self.fail(Place::Execute, errno)
+    }
+
+    /// Ends, and goes on in a child. That says nothing before the parent knows of it and would reap it.
+    fn fork(&mut self, new: Namespaces, index: u16, args: &Argv<'_>, env: &Argv<'_>) -> ! {
+        let place = Place::Step(index);
+        if self.forked {
+            self.fail(place, Errno::INVAL);
+        }
+        self.forked = true;
+        let birth = Birth { namespaces: new.0, cgroup: None, sibling: true };
+        let born = clone3(birth, || {
+            match self.await_word().and_then(|()| self.arrived_in(new)) {
+                Ok(()) => self.interpret(usize::from(index) + 1, args, env),
+                Err(errno) => self.fail(place, errno),
+            };
+        });
+        match born {
+            Ok((pid, pidfd)) => {
+                let _ = channel::say_born(self.channel, pid, pidfd.as_fd());
+                end(0)
+            }
+            Err(errno) => self.fail(place, errno),
+        }
+    }
+
+    /// Descriptors of the former mounts are of no use any more.
+    fn arrived_in(&mut self, kinds: Namespaces) -> Result<(), Errno> {
+        if kinds.contains(Namespaces::MOUNT) {
+            self.root = Some(mounts::current_root()?);
+            self.proc = None;
+        }
+        Ok(())
     }
 
     fn fail(&self, place: Place, errno: Errno) -> ! {
@@ -140,8 +183,8 @@ impl<'a> Child<'a> {
             | Step::ReadOnlyRoot
             | Step::Pivot => self.mount_step(step),
             Step::Terminal { bind_console, uid } => self.terminal(*bind_console, *uid),
-            Step::AwaitJoins => self.await_joins(),
-            Step::NewCgroupNamespace => new_cgroup_namespace(),
+            Step::AwaitJoins => self.await_word(),
+            Step::NewCgroupNamespace => mounts::new_namespaces(Namespaces::CGROUP),
             Step::Sysctl { path, value } => mounts::write_below(self.proc()?, &[c"sys/", path], value),
             Step::OomScore { value } => identity::set_oom_score(self.proc()?, *value),
             Step::Limit { resource, soft, hard } => identity::set_limit(*resource, *soft, *hard),
@@ -163,6 +206,21 @@ impl<'a> Child<'a> {
                 seccomp::install_filter(program, *flags)
             }
             Step::AwaitStart { fifo } => self.await_start(find(self.fds, *fifo)?),
+            Step::OwnProc => {
+                self.proc = Some(mounts::make(c"proc", c"proc", &[], 0)?);
+                Ok(())
+            }
+            Step::RaiseLimit { resource, hard } => identity::raise_limit(*resource, *hard),
+            Step::VisibleMounts => {
+                mounts::make_visible()?;
+                self.arrived_in(Namespaces::MOUNT)
+            }
+            Step::NewNamespaces { kinds } => {
+                mounts::new_namespaces(*kinds)?;
+                self.arrived_in(*kinds)
+            }
+            // The one step that does not return here.
+            Step::Fork { .. } => Err(Errno::INVAL),
         }
     }
 
@@ -201,16 +259,19 @@ impl<'a> Child<'a> {
     }
 
     fn join(&mut self, namespace: BorrowedFd<'_>, kinds: Namespaces) -> Result<(), Errno> {
-        set_namespaces(namespace, kinds)?;
-        if kinds.contains(Namespaces::MOUNT) {
-            self.root = Some(mounts::current_root()?);
-            self.proc = None;
+        let changes_users = kinds.contains(Namespaces::USER);
+        if changes_users {
+            identity::drop_groups()?;
         }
-        Ok(())
+        set_namespaces(namespace, kinds)?;
+        if changes_users {
+            identity::become_root()?;
+        }
+        self.arrived_in(kinds)
     }
 
     /// Waits for the parent's word; a parent that has died says nothing any more.
-    fn await_joins(&self) -> Result<(), Errno> {
+    fn await_word(&self) -> Result<(), Errno> {
         let mut word = [0_u8; 1];
         match rustix::net::recv(self.channel, &mut word, RecvFlags::empty())? {
             (0, _) => end(127),
@@ -265,10 +326,6 @@ impl<'a> Child<'a> {
 /// Whether a step is worth a warning only when the kernel refuses it.
 fn may_be_refused(step: &Step, errno: Errno) -> bool {
     matches!(step, Step::OomScore { .. } | Step::Limit { .. }) && matches!(errno, Errno::ACCESS | Errno::PERM)
-}
-
-fn new_cgroup_namespace() -> Result<(), Errno> {
-    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWCGROUP).map_err(|errno| Errno::from_raw_os_error(errno as i32))
 }
 
 /// A path that is put together without allocating.

@@ -27,6 +27,17 @@ pub(super) fn change_user(uid: u32, gid: u32, groups: &[u32]) -> Result<(), Errn
     capset(None, present)
 }
 
+/// Forgets the groups of the host, which a user namespace would not show and the kernel would still count.
+pub(super) fn drop_groups() -> Result<(), Errno> {
+    set_thread_groups(&[])
+}
+
+/// Becomes root of the user namespace that was just joined. No capability is lost, since no id was its root before.
+pub(super) fn become_root() -> Result<(), Errno> {
+    set_thread_res_gid(rustix::fs::Gid::ROOT, rustix::fs::Gid::ROOT, rustix::fs::Gid::ROOT)?;
+    set_thread_res_uid(rustix::fs::Uid::ROOT, rustix::fs::Uid::ROOT, rustix::fs::Uid::ROOT)
+}
+
 /// The kernel's limit of supplementary groups is 65536; what a pod names fits in here.
 const GROUPS_MAX: usize = 4096;
 
@@ -77,6 +88,18 @@ pub(super) fn set_limit(resource: u32, soft: u64, hard: u64) -> Result<(), Errno
             Err(Errno::PERM)
         }
         result => result.map(drop),
+    }
+}
+
+/// Makes room for a later [`set_limit`]. What the kernel refuses here it refuses there again.
+pub(super) fn raise_limit(resource: u32, hard: u64) -> Result<(), Errno> {
+    let present = limit::exchange(resource, None)?;
+    if present.hard >= hard {
+        return Ok(());
+    }
+    match limit::exchange(resource, Some(Limit { soft: present.soft, hard })) {
+        Ok(_) | Err(Errno::PERM) => Ok(()),
+        Err(errno) => Err(errno),
     }
 }
 

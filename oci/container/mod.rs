@@ -18,6 +18,7 @@ pub mod rootfs;
 mod run;
 mod script;
 mod target;
+pub mod users;
 
 pub use ending::{ending_children, reap_later};
 pub use run::*;

@@ -4,7 +4,7 @@ use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, openat2};
-use rustix::fs::{chownat, fstat, fstatfs, major, makedev, minor, mknodat, symlinkat};
+use rustix::fs::{chownat, fstat, fstatfs, major, makedev, minor, mkdirat, mknodat, symlinkat};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
@@ -15,7 +15,7 @@ use rustix::process::{chdir, fchdir, pivot_root};
 
 use super::child::{READ, joined};
 use super::target::{Make, locate, open, prepare, prepare_parent};
-use super::{Attributes, FsOption, Passing};
+use super::{Attributes, FsOption, Namespaces, Passing};
 use crate::sys::fd::kernel_getcwd;
 use crate::sys::mount::{MountChange, mount_setattr};
 
@@ -35,6 +35,29 @@ pub(super) fn current_root() -> Result<OwnedFd, Errno> {
 /// host is kept alive by the copy.
 pub(super) fn isolate() -> Result<(), Errno> {
     mount_change(c"/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
+}
+
+/// Makes a mount namespace that has nothing but complete process and kernel file systems: in a directory each, because
+/// one that is covered is not complete. Its root is theirs alone, because what lies over a root cannot be removed from
+/// inside a user namespace, which gets it locked.
+pub(super) fn make_visible() -> Result<(), Errno> {
+    new_namespaces(Namespaces::MOUNT)?;
+    isolate()?;
+    let place = make(c"tmpfs", c"tmpfs", &[], 0)?;
+    move_mount(&place, c"", CWD, c"/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+    for file_system in [c"proc", c"sysfs"] {
+        mkdirat(&place, file_system, Mode::from_raw_mode(0o755))?;
+        let mount = make(file_system, file_system, &[], 0)?;
+        move_mount(&mount, c"", &place, file_system, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+    }
+    pivot(place.as_fd())
+}
+
+/// unshare(2).
+pub(super) fn new_namespaces(kinds: Namespaces) -> Result<(), Errno> {
+    let kinds = nix::sched::CloneFlags::from_bits_retain(kinds.0.cast_signed());
+    #[expect(clippy::as_conversions, reason = "the enumeration's values are the kernel's numbers")]
+    nix::sched::unshare(kinds).map_err(|errno| Errno::from_raw_os_error(errno as i32))
 }
 
 /// Puts a detached mount over the present root, where it needs no directory of its own.

@@ -3,6 +3,7 @@
 //! The agent makes them in the host's namespace and hands them over as descriptors; a mount that is attached nowhere is
 //! seen by nobody and vanishes with its last descriptor. Nothing here changes what the host has mounted.
 
+mod mapped;
 mod overlay;
 
 use std::fs;
@@ -13,6 +14,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{OpenTreeFlags, open_tree};
 
+pub use mapped::{clone_mapped, overlay_mapped};
 pub use overlay::{Overlay, overlay};
 
 /// Why a mount could not be made.
@@ -45,6 +47,23 @@ pub enum RootfsError {
     TooManyLayers {
         /// How many lower directories there are.
         layers: usize,
+    },
+    /// The files of a mount cannot appear with other ids.
+    #[error(
+        "failed to set MOUNT_ATTR_IDMAP on {}{}",
+        path.display(),
+        if source.raw_os_error() == Some(libc::EINVAL) {
+            " (maybe the filesystem used doesn't support idmap mounts on this kernel?)"
+        } else {
+            ""
+        }
+    )]
+    Map {
+        /// What was to be mounted; the words are those that runc gives users of Kubernetes.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
     },
     /// Mounts cannot pass both ways through a mount that is not shared.
     #[error("path {} is mounted on {} but it is not a shared mount", path.display(), mount.display())]

@@ -260,19 +260,22 @@ fn spawn(
     let child = cloned.map(|(pid, pidfd)| Unstarted { pid, pidfd: Some(pidfd), wait: false });
     inside.leave()?;
     let child = child.map_err(|errno| StartError::new(Place::Clone, errno))?;
+    let channel = ours.expect("only the child takes it");
+    let mut starting = Starting { child, channel, terminal: None, warnings: Vec::new(), executing: false };
+    if script.steps.iter().any(|step| matches!(step, Step::Fork { .. })) {
+        starting.await_birth()?;
+    }
     for fd in &script.joins {
         let group = find(launch.fds, *fd).map_err(prepare)?;
-        match join(group, child.pid) {
+        match join(group, starting.child.pid) {
             Ok(()) => {}
             // It has failed already; what it has said about that is heard later.
             Err(Errno::SRCH) => break,
             Err(errno) => return Err(StartError::new(Place::Group(*fd), errno)),
         }
     }
-    let channel = ours.expect("only the child takes it");
-    // A child that has failed already does not hear this, and has said why.
-    let _ = send(&channel, &[1], SendFlags::NOSIGNAL);
-    Ok(Starting { child, channel, terminal: None, warnings: Vec::new(), executing: false })
+    starting.go();
+    Ok(starting)
 }
 
 /// A descriptor of the same thing with a number that is not that of a standard stream.
@@ -355,6 +358,7 @@ impl Starting {
                 Ok(Message::Warning { step, errno }) => self.warnings.push(StartWarning { step, errno }),
                 Ok(Message::Executing) => self.executing = true,
                 Ok(Message::Waiting) => return Ok(Progress::Started(self.started())),
+                Ok(Message::Born { .. }) => return Err(StartError::new(Place::Died, Errno::BADMSG)),
                 Ok(Message::Failed { place, errno }) => return Err(StartError { place, errno }),
                 Ok(Message::End) if self.executing => return Ok(Progress::Started(self.started())),
                 Ok(Message::End) => return Err(StartError::new(Place::Died, Errno::CHILD)),
@@ -362,6 +366,31 @@ impl Starting {
                 Err(errno) => return Err(StartError::new(Place::Died, errno)),
             }
         }
+    }
+
+    /// Waits for the second child (see [`super::users`]) and takes it for the child. The first one has but a few steps
+    /// before that, none of which waits for anybody.
+    fn await_birth(&mut self) -> Result<(), StartError> {
+        loop {
+            match channel::hear(self.channel.as_fd(), RecvFlags::empty()) {
+                Ok(Message::Born { pid, pidfd }) => {
+                    // The first one ends by itself: there is next to nothing to wait for.
+                    self.child.wait = true;
+                    self.child = Unstarted { pid, pidfd: Some(pidfd), wait: false };
+                    self.go();
+                    return Ok(());
+                }
+                Ok(Message::Warning { step, errno }) => self.warnings.push(StartWarning { step, errno }),
+                Ok(Message::Failed { place, errno }) => return Err(StartError { place, errno }),
+                Ok(_) => return Err(StartError::new(Place::Died, Errno::CHILD)),
+                Err(errno) => return Err(StartError::new(Place::Died, errno)),
+            }
+        }
+    }
+
+    /// Lets the child go on. One that has failed already does not hear this, and has said why.
+    fn go(&self) {
+        let _ = send(&self.channel, &[1], SendFlags::NOSIGNAL);
     }
 
     fn started(mut self) -> Started {

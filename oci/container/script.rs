@@ -28,6 +28,8 @@ impl Namespaces {
     pub const UTS: Self = Self(0x0400_0000);
     /// System V IPC and POSIX message queues.
     pub const IPC: Self = Self(0x0800_0000);
+    /// Users, groups and capabilities.
+    pub const USER: Self = Self(0x1000_0000);
     /// Process ids.
     pub const PID: Self = Self(0x2000_0000);
     /// Network.
@@ -158,14 +160,15 @@ pub struct Instruction {
 /// an image holds. Variants are appended only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Step {
-    /// Joins a namespace.
+    /// Joins a namespace. After joining a user namespace the child is its root.
     Join {
         /// The namespace.
         namespace: Fd,
         /// Its kind.
         kind: Namespaces,
     },
-    /// Joins namespaces of the process that [`exec`](super::exec) is aimed at; its root becomes the root.
+    /// Joins namespaces of the process that [`exec`](super::exec) is aimed at; its root becomes the root. After joining
+    /// a user namespace the child is its root.
     JoinTarget {
         /// Which ones.
         kinds: Namespaces,
@@ -341,6 +344,29 @@ pub enum Step {
         /// The fifo, opened for reading and writing, so that it never ends.
         fifo: Fd,
     },
+    /// Opens a process file system that is mounted nowhere, for steps before there is one below the root.
+    OwnProc,
+    /// Raises a hard resource limit, if it is lower, as only the host's root may; a refusal is what a later
+    /// [`Step::Limit`] tells of.
+    RaiseLimit {
+        /// `RLIMIT_*` number.
+        resource: u32,
+        /// Hard limit; `u64::MAX` for none.
+        hard: u64,
+    },
+    /// Enters a new mount namespace that has nothing but complete process and kernel file systems, without which the
+    /// kernel lets no user namespace mount its own. They go with the pivot of the container.
+    VisibleMounts,
+    /// Goes on in a child that is born into new namespaces and is a child of the parent; at most once in a script.
+    Fork {
+        /// Which ones.
+        new: Namespaces,
+    },
+    /// Enters new namespaces; not one of process ids, which only children do.
+    NewNamespaces {
+        /// Which ones.
+        kinds: Namespaces,
+    },
 }
 
 impl Step {
@@ -398,6 +424,10 @@ impl Step {
             Self::FindProgram => "find program",
             Self::Seccomp { .. } => "install seccomp filter",
             Self::AwaitStart { .. } => "await start",
+            Self::OwnProc => "open process file system",
+            Self::RaiseLimit { .. } => "raise resource limit",
+            Self::VisibleMounts => "make file systems visible",
+            Self::Fork { .. } | Self::NewNamespaces { .. } => "new namespaces",
         }
     }
 }

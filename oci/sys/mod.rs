@@ -13,6 +13,7 @@ pub mod fd;
 pub mod heap;
 pub mod limit;
 pub mod mount;
+pub mod namespace;
 mod netns;
 pub mod seccomp;
 pub mod signal;

@@ -27,13 +27,22 @@ pub struct MountChange {
 /// # Errors
 /// Those of mount_setattr(2).
 pub fn mount_setattr(mount: BorrowedFd<'_>, change: MountChange) -> Result<(), Errno> {
-    let attributes = libc::mount_attr {
-        attr_set: change.set,
-        attr_clr: change.clear,
-        propagation: change.propagation,
-        userns_fd: 0,
-    };
-    let flags = libc::AT_EMPTY_PATH | if change.recursive { libc::AT_RECURSIVE } else { 0 };
+    let MountChange { set, clear, propagation, recursive } = change;
+    set_attributes(mount, &libc::mount_attr { attr_set: set, attr_clr: clear, propagation, userns_fd: 0 }, recursive)
+}
+
+/// Lets the files of a detached mount appear with the ids that a user namespace maps theirs to.
+///
+/// # Errors
+/// Those of mount_setattr(2); EINVAL if the file system cannot do it, EPERM if the mount has been mapped before.
+pub fn map_ids(mount: BorrowedFd<'_>, user_namespace: BorrowedFd<'_>, recursive: bool) -> Result<(), Errno> {
+    let userns_fd = u64::from(user_namespace.as_raw_fd().unsigned_abs());
+    let attributes = libc::mount_attr { attr_set: libc::MOUNT_ATTR_IDMAP, attr_clr: 0, propagation: 0, userns_fd };
+    set_attributes(mount, &attributes, recursive)
+}
+
+fn set_attributes(mount: BorrowedFd<'_>, attributes: &libc::mount_attr, recursive: bool) -> Result<(), Errno> {
+    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the path is an empty string, and `attributes` is a complete mount_attr of the size given.
     let result = unsafe {
         libc::syscall(
@@ -41,7 +50,7 @@ pub fn mount_setattr(mount: BorrowedFd<'_>, change: MountChange) -> Result<(), E
             mount.as_raw_fd(),
             c"".as_ptr(),
             flags,
-            &raw const attributes,
+            std::ptr::from_ref(attributes),
             size_of::<libc::mount_attr>(),
         )
     };

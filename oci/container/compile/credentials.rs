@@ -49,6 +49,13 @@ impl Writer<'_> {
         Ok(Step::Seccomp { program: filter.program, flags: filter.flags })
     }
 
+    /// What has to be done while the child is root of the host still, for [`Self::limits`] to succeed later.
+    pub(super) fn raise_limits(&mut self, process: &Process) {
+        for limit in process.rlimits().iter().flatten() {
+            self.steps.push(Step::RaiseLimit { resource: resource_of(limit.typ()), hard: limit.hard() });
+        }
+    }
+
     fn limits(&mut self, process: &Process) {
         for limit in process.rlimits().iter().flatten() {
             let resource = resource_of(limit.typ());
@@ -75,7 +82,7 @@ impl Writer<'_> {
         Ok(Sets { bounding, rest })
     }
 
-    /// A set as bits, without what the starting process does not hold itself.
+    /// A set as bits, without what the process cannot have because the starting process does not hold it itself.
     fn available(&mut self, set: Option<&CapabilitySet>, name: &str) -> Result<u64, CompileError> {
         let mut bits = 0;
         for capability in set.into_iter().flatten() {
@@ -84,14 +91,16 @@ impl Writer<'_> {
             })?;
             bits |= number.bitmask();
         }
-        let absent = bits & !self.host.capabilities;
+        // Joining a user namespace gives all of them, whatever one held before (user_namespaces(7)).
+        let held = if self.users.is_some() { u64::MAX } else { self.host.capabilities };
+        let absent = bits & !held;
         for capability in caps::all().into_iter().filter(|capability| absent & capability.bitmask() != 0) {
             let warning = format!("{capability} cannot be given, because the runtime does not hold it itself");
             if !self.warnings.contains(&warning) {
                 self.warnings.push(warning);
             }
         }
-        Ok(bits & self.host.capabilities)
+        Ok(bits & held)
     }
 }
 

@@ -70,7 +70,9 @@ impl Writer<'_> {
         (uid, gid): (u32, u32),
     ) -> Result<(), CompileError> {
         let target = absolute(path, "linux.devices")?;
-        if self.host.can_make_devices || mode & FORMAT == FIFO {
+        // Nobody makes device nodes in a user namespace of its own.
+        let can_make = self.host.can_make_devices && self.users.is_none();
+        if can_make || mode & FORMAT == FIFO {
             self.steps.push(Step::Device { path: target, mode, major, minor, uid, gid });
             return Ok(());
         }

@@ -15,6 +15,7 @@ mod open;
 mod supported;
 #[cfg(test)]
 mod tests;
+mod users;
 
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
@@ -26,7 +27,9 @@ pub use limits::{device_rules, limits};
 pub use open::{OpenError, open};
 
 use super::rootfs::Recursive;
+use super::users::IdMaps;
 use super::{Fd, Namespaces, Program, Script, Step};
+use users::Users;
 
 /// Something that the caller opens and hands over with the script.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +45,24 @@ pub enum Descriptor {
         /// Whether it must pass mounts back to the host: [`super::rootfs::require_shared`].
         shared: bool,
     },
+    /// As `HostPath`, with files that appear with other ids: [`super::rootfs::clone_mapped`].
+    MappedPath {
+        /// Which one.
+        path: PathBuf,
+        /// Whether with the mounts below it.
+        recursive: Recursive,
+        /// Whether it must pass mounts back to the host: [`super::rootfs::require_shared`].
+        shared: bool,
+        /// How they appear.
+        by: MappedBy,
+        /// Whether that holds for mounts below as well.
+        all: bool,
+    },
+    /// A new user namespace: [`super::users::make`].
+    UserNamespace {
+        /// Its ids.
+        maps: IdMaps,
+    },
     /// A namespace, opened for reading.
     Namespace {
         /// Where it is found.
@@ -51,6 +72,15 @@ pub enum Descriptor {
     GroupV2,
     /// This element of [`crate::cgroup::Joins::v1`].
     GroupV1(usize),
+}
+
+/// What says how ids appear.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MappedBy {
+    /// These.
+    Maps(IdMaps),
+    /// The user namespace at this path.
+    Namespace(PathBuf),
 }
 
 /// A script and what goes with it.
@@ -133,6 +163,7 @@ pub fn compile(spec: &Spec, host: &HostFacts) -> Result<Compiled, CompileError> 
     let linux = spec.linux().as_ref().ok_or(CompileError::Missing { property: "linux" })?;
     let mut writer = Writer::new(host);
     writer.namespaces(spec)?;
+    writer.users(spec, process)?;
     writer.steps.extend([Step::NewSession, Step::IsolateMounts]);
     let mount = writer.need(Descriptor::Rootfs);
     writer.steps.push(Step::Root { mount });
@@ -148,7 +179,9 @@ pub fn compile(spec: &Spec, host: &HostFacts) -> Result<Compiled, CompileError> 
     }
     writer.cgroup_mounts(spec)?;
     writer.sysctls(spec)?;
-    writer.oom_score(process);
+    if writer.users.is_none() {
+        writer.oom_score(process);
+    }
     writer.hidden_paths(linux)?;
     if spec.root().as_ref().is_some_and(|root| root.readonly().unwrap_or(false)) {
         writer.steps.push(Step::ReadOnlyRoot);
@@ -166,15 +199,22 @@ pub fn compile(spec: &Spec, host: &HostFacts) -> Result<Compiled, CompileError> 
 pub fn compile_exec(spec: &Spec, process: &Process, host: &HostFacts) -> Result<Compiled, CompileError> {
     supported::check_process(process)?;
     let mut writer = Writer::new(host);
-    let kinds =
+    let mut kinds =
         Namespaces::MOUNT.with(Namespaces::CGROUP).with(Namespaces::UTS).with(Namespaces::IPC).with(Namespaces::NET);
+    writer.users = users::of(spec)?;
+    if writer.users.is_some() {
+        kinds = kinds.with(Namespaces::USER);
+        writer.users_prelude(process);
+    }
     writer.steps.extend([Step::JoinTarget { kinds }, Step::NewSession]);
     if process.terminal().unwrap_or(false) {
         writer.steps.push(Step::Terminal { bind_console: false, uid: process.user().uid() });
     }
     writer.groups();
     writer.steps.push(Step::AwaitJoins);
-    writer.oom_score(process);
+    if writer.users.is_none() {
+        writer.oom_score(process);
+    }
     let seccomp = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
     writer.identity(process, seccomp)?;
     writer.finish(process)
@@ -186,7 +226,11 @@ const STARTER_BASE: u16 = 0x8000;
 struct Writer<'h> {
     host: &'h HostFacts,
     new: Namespaces,
+    /// The user namespace, if it is not the starting process's.
+    users: Option<Users>,
     pid_namespace: Option<Fd>,
+    /// Whether there is a new UTS namespace.
+    own_names: bool,
     /// What takes place once the process is in its groups.
     cgroup_namespace: Option<Step>,
     born_in: Option<Fd>,
@@ -202,7 +246,9 @@ impl<'h> Writer<'h> {
         Self {
             host,
             new: Namespaces::default(),
+            users: None,
             pid_namespace: None,
+            own_names: false,
             cgroup_namespace: None,
             born_in: None,
             joins: Vec::new(),
@@ -245,6 +291,8 @@ impl<'h> Writer<'h> {
         for namespace in listed.into_iter().flatten() {
             let kind = kind_of(namespace.typ())?;
             match namespace.path() {
+                // Joined last of all: see `users`.
+                _ if kind == Namespaces::USER => {}
                 None if kind == Namespaces::CGROUP => self.cgroup_namespace = Some(Step::NewCgroupNamespace),
                 None => self.new = self.new.with(kind),
                 Some(_) if kind == Namespaces::MOUNT => {
@@ -253,6 +301,7 @@ impl<'h> Writer<'h> {
                 Some(path) => self.joined_namespace(kind, path),
             }
         }
+        self.own_names = self.new.contains(Namespaces::UTS);
         if self.new.contains(Namespaces::MOUNT) {
             Ok(())
         } else {
@@ -270,7 +319,7 @@ impl<'h> Writer<'h> {
     }
 
     fn host_names(&mut self, spec: &Spec) -> Result<(), CompileError> {
-        let own = self.new.contains(Namespaces::UTS);
+        let own = self.own_names;
         let names = [("hostname", spec.hostname()), ("domainname", spec.domainname())];
         for (property, name) in names {
             let Some(name) = name.as_ref().filter(|name| !name.is_empty()) else { continue };
@@ -323,6 +372,11 @@ impl<'h> Writer<'h> {
             let slashes = name.find(['.', '/']).is_some_and(|at| name.as_bytes()[at] == b'/');
             let path = if slashes { name.clone() } else { name.replace('.', "/") };
             supported::check_sysctl(&path, &listed)?;
+            // The file belongs to root of the host, whose name it is; the call asks whose namespace it is.
+            if self.users.is_some() && path == "kernel/domainname" {
+                self.steps.push(Step::DomainName { name: value.clone().into_bytes() });
+                continue;
+            }
             let path = c_string(path, "linux.sysctl")?;
             self.steps.push(Step::Sysctl { path, value: value.clone().into_bytes() });
         }
@@ -368,9 +422,8 @@ fn kind_of(kind: LinuxNamespaceType) -> Result<Namespaces, CompileError> {
         LinuxNamespaceType::Ipc => Ok(Namespaces::IPC),
         LinuxNamespaceType::Pid => Ok(Namespaces::PID),
         LinuxNamespaceType::Network => Ok(Namespaces::NET),
-        LinuxNamespaceType::User | LinuxNamespaceType::Time => {
-            Err(CompileError::unsupported(format!("linux.namespaces: {kind}")))
-        }
+        LinuxNamespaceType::User => Ok(Namespaces::USER),
+        LinuxNamespaceType::Time => Err(CompileError::unsupported(format!("linux.namespaces: {kind}"))),
     }
 }
 

@@ -27,7 +27,17 @@ struct Options {
     attributes: Attributes,
     passing: Option<Passing>,
     from_starter: bool,
+    mapped: Option<Mapped>,
     rest: Vec<FsOption>,
+}
+
+/// Whose files appear with other ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mapped {
+    /// Those of the mount itself.
+    Top,
+    /// Those of mounts below as well.
+    All,
 }
 
 impl Options {
@@ -89,7 +99,9 @@ impl Options {
             "slave" | "rslave" => self.passing = Some(Passing::Slave),
             "shared" | "rshared" => self.passing = Some(Passing::Shared),
             STARTER => self.from_starter = true,
-            "unbindable" | "runbindable" | "tmpcopyup" | "idmap" | "ridmap" | "copy-symlink" => {
+            "idmap" => self.mapped = self.mapped.or(Some(Mapped::Top)),
+            "ridmap" => self.mapped = Some(Mapped::All),
+            "unbindable" | "runbindable" | "tmpcopyup" | "copy-symlink" => {
                 return Err(CompileError::unsupported(format!("{property}: {option}")));
             }
             _ => {
@@ -109,9 +121,6 @@ impl Writer<'_> {
     pub(super) fn mounts(&mut self, spec: &Spec) -> Result<(), CompileError> {
         for (index, mount) in spec.mounts().iter().flatten().enumerate() {
             let property = format!("mounts[{index}]");
-            if mount.uid_mappings().is_some() || mount.gid_mappings().is_some() {
-                return Err(CompileError::unsupported(format!("{property}: id mappings")));
-            }
             if !is_cgroup(mount) {
                 self.mount(mount, &property)?;
             }
@@ -126,6 +135,9 @@ impl Writer<'_> {
         let bind = options.bind.or_else(|| (kind == "bind").then_some(Recursive::No));
         if let Some(recursive) = bind {
             return self.bind(mount, target, options, recursive, property);
+        }
+        if options.mapped.is_some() || mount.uid_mappings().is_some() || mount.gid_mappings().is_some() {
+            return Err(CompileError::unsupported(format!("{property}: id mappings of a mount that is no bind mount")));
         }
         if kind == "none" {
             return Err(CompileError::invalid(property, "has neither a type nor the option bind"));
@@ -168,10 +180,18 @@ impl Writer<'_> {
             return Err(CompileError::invalid(property, format!("{name} is no option of a bind mount")));
         }
         let passing = options.passing.unwrap_or(Passing::Private);
-        let mount = if options.from_starter {
-            self.need_from_starter(path)
-        } else {
-            self.need(Descriptor::HostPath { path, recursive, shared: passing == Passing::Shared })
+        let shared = passing == Passing::Shared;
+        let by = self.mapped_by(mount, options.mapped.is_some(), property)?;
+        let mount = match by {
+            Some(_) if options.from_starter => {
+                return Err(CompileError::unsupported(format!("{property}: id mappings of {STARTER}")));
+            }
+            None if options.from_starter => self.need_from_starter(path),
+            None => self.need(Descriptor::HostPath { path, recursive, shared }),
+            Some(by) => {
+                let all = options.mapped == Some(Mapped::All);
+                self.need(Descriptor::MappedPath { path, recursive, shared, by, all })
+            }
         };
         self.steps.push(Step::Attach { mount, target, attributes: options.attributes, passing });
         Ok(())

@@ -2,11 +2,12 @@
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use super::Descriptor;
+use super::{Descriptor, MappedBy};
 use crate::cgroup::Joins;
 use crate::container::rootfs::{self, RootfsError};
+use crate::container::users::{self, IdMaps, UsersError};
 
 /// Why a descriptor could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +30,9 @@ pub enum OpenError {
         /// What is missing.
         descriptor: Descriptor,
     },
+    /// A user namespace.
+    #[error(transparent)]
+    Users(#[from] UsersError),
     /// The process has too many descriptors open.
     #[error("cannot duplicate a descriptor")]
     Duplicate(#[source] io::Error),
@@ -40,6 +44,7 @@ pub enum OpenError {
 /// When something does not exist, or was not given.
 pub fn open(descriptors: &[Descriptor], rootfs: Option<OwnedFd>, joins: &Joins) -> Result<Vec<OwnedFd>, OpenError> {
     let mut rootfs = rootfs;
+    let mut made = Made::default();
     descriptors
         .iter()
         .map(|descriptor| {
@@ -52,14 +57,44 @@ pub fn open(descriptors: &[Descriptor], rootfs: Option<OwnedFd>, joins: &Joins) 
                     }
                     Ok(rootfs::clone_host_path(path, *recursive)?)
                 }
-                Descriptor::Namespace { path } => std::fs::File::open(path)
-                    .map(OwnedFd::from)
-                    .map_err(|source| OpenError::Namespace { path: path.clone(), source }),
+                Descriptor::MappedPath { path, recursive, shared, by, all } => {
+                    if *shared {
+                        rootfs::require_shared(path)?;
+                    }
+                    let namespace = match by {
+                        MappedBy::Maps(maps) => made.namespace(maps)?,
+                        MappedBy::Namespace(path) => open_namespace(path)?,
+                    };
+                    Ok(rootfs::clone_mapped(path, *recursive, namespace.as_fd(), *all)?)
+                }
+                Descriptor::UserNamespace { maps } => made.namespace(maps),
+                Descriptor::Namespace { path } => open_namespace(path),
                 Descriptor::GroupV2 => duplicate(joins.v2.as_ref().ok_or_else(not_given)?),
                 Descriptor::GroupV1(index) => duplicate(joins.v1.get(*index).ok_or_else(not_given)?),
             }
         })
         .collect()
+}
+
+fn open_namespace(path: &Path) -> Result<OwnedFd, OpenError> {
+    let opened = std::fs::File::open(path);
+    opened.map(OwnedFd::from).map_err(|source| OpenError::Namespace { path: path.to_owned(), source })
+}
+
+/// User namespaces that were made already: mounts may use the one of the container.
+#[derive(Default)]
+struct Made(Vec<(IdMaps, OwnedFd)>);
+
+impl Made {
+    fn namespace(&mut self, maps: &IdMaps) -> Result<OwnedFd, OpenError> {
+        if let Some((_, namespace)) = self.0.iter().find(|(known, _)| known == maps) {
+            return duplicate(namespace);
+        }
+        let namespace = users::make(maps)?;
+        let copy = duplicate(&namespace)?;
+        self.0.push((maps.clone(), namespace));
+        Ok(copy)
+    }
 }
 
 fn duplicate(descriptor: &OwnedFd) -> Result<OwnedFd, OpenError> {

@@ -13,8 +13,6 @@ pub(super) fn check(spec: &Spec) -> Result<(), CompileError> {
     let propagation = linux.rootfs_propagation().as_deref().unwrap_or_default();
     refuse(&[
         ("hooks", hooks),
-        ("linux.uidMappings", linux.uid_mappings().as_ref().is_some_and(|list| !list.is_empty())),
-        ("linux.gidMappings", linux.gid_mappings().as_ref().is_some_and(|list| !list.is_empty())),
         ("linux.netDevices", linux.net_devices().as_ref().is_some_and(|map| !map.is_empty())),
         ("linux.rootfsPropagation", !matches!(propagation, "" | "private" | "rprivate" | "slave" | "rslave")),
         ("linux.mountLabel", linux.mount_label().as_ref().is_some_and(|label| !label.is_empty())),

@@ -44,7 +44,7 @@ pub fn overlay(overlay: &Overlay<'_>) -> Result<OwnedFd, RootfsError> {
 
 /// Whether the kernel takes lower directories one by one. Before Linux 6.5 it takes any option at all and refuses those
 /// that it does not know when the mount is created.
-fn takes_single_layers() -> bool {
+pub(super) fn takes_single_layers() -> bool {
     static ANSWER: OnceLock<bool> = OnceLock::new();
     *ANSWER.get_or_init(|| {
         let Ok(context) = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC) else { return true };
@@ -67,9 +67,9 @@ fn mount_all_at_once(overlay: &Overlay<'_>) -> Result<OwnedFd, RootfsError> {
 
 /// Adds the lower directories to a context, the topmost first as the kernel wants them; what has to stay open until the
 /// mount is made is kept.
-type AddLower = fn(&OwnedFd, &[PathBuf], &mut Vec<OwnedFd>) -> Result<(), RootfsError>;
+pub(super) type AddLower = fn(&OwnedFd, &[PathBuf], &mut Vec<OwnedFd>) -> Result<(), RootfsError>;
 
-fn mount(overlay: &Overlay<'_>, add_lower: AddLower) -> Result<OwnedFd, RootfsError> {
+pub(super) fn mount(overlay: &Overlay<'_>, add_lower: AddLower) -> Result<OwnedFd, RootfsError> {
     let layers = overlay.lower.len();
     let refused = |step| move |errno: Errno| RootfsError::Overlay { layers, step, source: errno.into() };
     for path in [overlay.upper, overlay.work] {
@@ -90,7 +90,7 @@ fn mount(overlay: &Overlay<'_>, add_lower: AddLower) -> Result<OwnedFd, RootfsEr
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).map_err(refused("mount"))
 }
 
-fn add_one_by_one(context: &OwnedFd, lower: &[PathBuf], kept: &mut Vec<OwnedFd>) -> Result<(), RootfsError> {
+pub(super) fn add_one_by_one(context: &OwnedFd, lower: &[PathBuf], kept: &mut Vec<OwnedFd>) -> Result<(), RootfsError> {
     let layers = lower.len();
     for path in lower.iter().rev() {
         let value = short(path, kept)?;
@@ -104,9 +104,13 @@ fn add_one_by_one(context: &OwnedFd, lower: &[PathBuf], kept: &mut Vec<OwnedFd>)
 }
 
 fn add_all(context: &OwnedFd, lower: &[PathBuf], kept: &mut Vec<OwnedFd>) -> Result<(), RootfsError> {
-    let layers = lower.len();
     let numbers = lower.iter().rev().map(|path| Ok(keep(path, kept)?.to_string()));
-    let value = numbers.collect::<Result<Vec<_>, RootfsError>>()?.join(":");
+    add_names(context, &numbers.collect::<Result<Vec<_>, RootfsError>>()?)
+}
+
+/// Adds lower directories by names relative to the working directory, the topmost first.
+pub(super) fn add_names(context: &OwnedFd, names: &[String]) -> Result<(), RootfsError> {
+    let (layers, value) = (names.len(), names.join(":"));
     if value.len() > VALUE_MAX {
         return Err(RootfsError::TooManyLayers { layers });
     }

@@ -11,3 +11,4 @@ mod identity;
 mod mounts;
 mod stage;
 mod start;
+mod users;

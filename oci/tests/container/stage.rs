@@ -124,7 +124,7 @@ impl Stage {
         self.launch(&compiled, None, Some(inside.started.pidfd.as_fd()))
     }
 
-    fn launch(
+    pub(crate) fn launch(
         &self,
         compiled: &Compiled,
         rootfs: Option<OwnedFd>,
