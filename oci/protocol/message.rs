@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::container::users::IdMaps;
+
 /// The version of the protocol that this release speaks.
 pub const VERSION: u16 = 1;
 
@@ -36,6 +38,8 @@ pub struct SetUp {
     pub sysctls: Vec<(String, String)>,
     /// Bytes of the `/dev/shm` that the containers share; 0 for none.
     pub shm_size: u64,
+    /// Ids of a new user namespace, to which the new namespaces belong; none for the host's. The shim stays outside of it.
+    pub user_namespace: Option<IdMaps>,
 }
 
 /// Namespaces of the sandbox that are not the host's.

@@ -9,6 +9,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path};
 
 use nix::sched::CloneFlags;
+use oci::container;
+use oci::container::users::{Born, IdMaps};
 use oci::protocol::{Failure, Namespaces, SetUp};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
@@ -38,26 +40,46 @@ pub(crate) fn set_up(wanted: &SetUp, root: &OwnedFd) -> Result<Sandbox, Failure>
     step("new session", rustix::process::setsid())?;
     let null = step("open null device", rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()))?;
     step("enter state directory", rustix::process::fchdir(root))?;
-    step("new namespaces", nix::sched::unshare(flags(wanted.namespaces)).map_err(from_nix))?;
+    enter_namespaces(wanted)?;
     step("isolate mounts", isolate_mounts())?;
     if wanted.namespaces.uts {
         step("set host name", rustix::system::sethostname(wanted.hostname.as_bytes()))?;
     }
     for (path, value) in &wanted.sysctls {
-        set_kernel_parameter(path, value).map_err(|error| failure(&format!("set kernel parameter {path}"), &error))?;
+        set_kernel_parameter(path, value, root_of(wanted))
+            .map_err(|error| failure(&format!("set kernel parameter {path}"), &error))?;
     }
     let listener = step("listen on control socket", listen())?;
     step("pivot into state directory", pivot())?;
     let shared_memory = if wanted.shm_size > 0 {
-        Some(step("mount shared memory", mount_shared_memory(wanted.shm_size))?)
+        Some(step("mount shared memory", mount_shared_memory(wanted.shm_size, root_of(wanted)))?)
     } else {
         None
     };
     Ok(Sandbox { listener, null, shared_memory })
 }
 
+/// Root of the sandbox's user namespace, as the host sees it: user and group.
+fn root_of(wanted: &SetUp) -> Option<(u32, u32)> {
+    wanted.user_namespace.as_ref().and_then(IdMaps::root)
+}
+
+/// Namespaces of a sandbox with a user namespace belong to it, and are made in it by a process of its own; this one only
+/// joins them. It stays the host's root in the host's user namespace: it writes logs and records, and starts containers
+/// in groups that only that root may use.
+fn enter_namespaces(wanted: &SetUp) -> Result<(), Failure> {
+    let kinds = flags(wanted.namespaces);
+    let Some(maps) = &wanted.user_namespace else {
+        return step("new namespaces", nix::sched::unshare(kinds | CloneFlags::CLONE_NEWNS).map_err(from_nix));
+    };
+    let born = Born::new(maps, container::Namespaces(kinds.bits().cast_unsigned()));
+    let born = born.map_err(|error| failure(error.step, &error.source))?;
+    step("new namespaces", nix::sched::unshare(CloneFlags::CLONE_NEWNS).map_err(from_nix))?;
+    step("join namespaces", nix::sched::setns(born.process(), kinds).map_err(from_nix))
+}
+
 fn flags(namespaces: Namespaces) -> CloneFlags {
-    let mut flags = CloneFlags::CLONE_NEWNS;
+    let mut flags = CloneFlags::empty();
     flags.set(CloneFlags::CLONE_NEWNET, namespaces.network);
     flags.set(CloneFlags::CLONE_NEWIPC, namespaces.ipc);
     flags.set(CloneFlags::CLONE_NEWUTS, namespaces.uts);
@@ -69,13 +91,27 @@ fn isolate_mounts() -> Result<(), Errno> {
     rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
 }
 
-/// Writes a parameter of the namespaces that this process is in; `/proc/sys` shows those of whoever looks.
-fn set_kernel_parameter(path: &str, value: &str) -> io::Result<()> {
+/// Writes a parameter of the namespaces that this process is in; `/proc/sys` shows those of whoever looks. In namespaces
+/// of a user namespace, some belong to the host's root (IPC before Linux 6.10) and some to the namespace's `root`.
+fn set_kernel_parameter(path: &str, value: &str, root: Option<(u32, u32)>) -> io::Result<()> {
     let path = Path::new(path);
     if !path.components().all(|component| matches!(component, Component::Normal(_))) {
         return Err(io::ErrorKind::InvalidInput.into());
     }
-    std::fs::write(Path::new("/proc/sys").join(path), value)
+    let path = Path::new("/proc/sys").join(path);
+    match (std::fs::write(&path, value), root) {
+        (Err(error), Some((user, _))) if error.kind() == io::ErrorKind::PermissionDenied => {
+            let own = |effective| {
+                let user = rustix::process::Uid::from_raw(effective);
+                rustix::thread::set_thread_res_uid(rustix::process::Uid::ROOT, user, rustix::process::Uid::ROOT)
+            };
+            own(user)?;
+            let written = std::fs::write(&path, value);
+            own(0)?;
+            written
+        }
+        (result, _) => result,
+    }
 }
 
 /// Binds by a relative path, because the whole one may exceed the 108 bytes of an address.
@@ -105,8 +141,12 @@ fn pivot() -> Result<(), Errno> {
     rustix::process::chdir("/")
 }
 
-fn mount_shared_memory(size: u64) -> Result<OwnedFd, Errno> {
+fn mount_shared_memory(size: u64, root: Option<(u32, u32)>) -> Result<OwnedFd, Errno> {
     let context = rustix::mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    if let Some((user, group)) = root {
+        rustix::mount::fsconfig_set_string(context.as_fd(), "uid", user.to_string())?;
+        rustix::mount::fsconfig_set_string(context.as_fd(), "gid", group.to_string())?;
+    }
     rustix::mount::fsconfig_set_string(context.as_fd(), "source", "shm")?;
     rustix::mount::fsconfig_set_string(context.as_fd(), "mode", "1777")?;
     rustix::mount::fsconfig_set_string(context.as_fd(), "size", size.to_string())?;

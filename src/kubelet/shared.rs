@@ -23,6 +23,8 @@ pub(crate) struct Shared {
     pub(crate) recorder: Option<Recorder>,
     pub(crate) capacity: Capacity,
     board: Mutex<BTreeMap<String, Entry>>,
+    /// Held, on blocking threads only, while ids are picked for a pod.
+    users: Mutex<()>,
 }
 
 /// A pod on this node and how it fares.
@@ -40,7 +42,7 @@ impl Shared {
         recorder: Option<Recorder>,
         capacity: Capacity,
     ) -> Self {
-        Self { config, seams, client, recorder, capacity, board: Mutex::default() }
+        Self { config, seams, client, recorder, capacity, board: Mutex::default(), users: Mutex::default() }
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -67,6 +69,11 @@ impl Shared {
 
     pub(crate) fn dns(&self) -> Dns {
         Dns { servers: self.config.cluster_dns.clone(), domain: self.config.cluster_domain.clone() }
+    }
+
+    /// Pods take turns at picking ids.
+    pub(crate) fn picking_users(&self) -> MutexGuard<'_, ()> {
+        self.users.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn board(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {

@@ -52,6 +52,15 @@ pub enum PidSharing {
     Host,
 }
 
+/// The ids of a sandbox with a user namespace: 0 inside is `first` outside, and so on, for users and groups alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserRange {
+    /// What root is outside.
+    pub first: u32,
+    /// How many ids there are.
+    pub count: u32,
+}
+
 /// What a sandbox shall be. Recorded on disk, so that an agent that starts later can tell what it finds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SandboxSpec {
@@ -81,6 +90,9 @@ pub struct SandboxSpec {
     pub log_directory: PathBuf,
     /// Namespaced kernel parameters, by their dotted names.
     pub sysctls: BTreeMap<String, String>,
+    /// The user namespace of the sandbox and all of its containers; none for the host's.
+    #[serde(default)]
+    pub user_namespace: Option<UserRange>,
 }
 
 /// Whether a sandbox can run containers.

@@ -10,7 +10,7 @@ use super::{Qos, pod_resources, qos};
 /// Longest host name that the kernel takes.
 const HOST_NAME_LIMIT: usize = 63;
 
-/// What the sandbox of a pod shall be.
+/// What the sandbox of a pod shall be, but for the ids of its user namespace, which are picked and not translated.
 pub fn sandbox_spec(pod: &Pod, attempt: u32, cgroup_prefix: &Path, log_directory: PathBuf) -> SandboxSpec {
     let text = |field: &Option<String>| field.clone().unwrap_or_default();
     let uid = text(&pod.metadata.uid);
@@ -35,6 +35,7 @@ pub fn sandbox_spec(pod: &Pod, attempt: u32, cgroup_prefix: &Path, log_directory
         resources: pod_resources(pod),
         log_directory,
         sysctls: sysctls.into_iter().flatten().map(|one| (one.name.clone(), one.value.clone())).collect(),
+        user_namespace: None,
         pod_uid: uid,
     }
 }

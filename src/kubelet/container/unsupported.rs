@@ -25,7 +25,6 @@ fn of_pod(spec: &PodSpec) -> Vec<String> {
     let context = spec.security_context.as_ref();
     let set = [
         ("ephemeralContainers", spec.ephemeral_containers.as_ref().is_some_and(|list| !list.is_empty())),
-        ("hostUsers", spec.host_users == Some(false)),
         ("resources", spec.resources.is_some()),
         ("resourceClaims", spec.resource_claims.as_ref().is_some_and(|list| !list.is_empty())),
         ("runtimeClassName", spec.runtime_class_name.is_some()),

@@ -5,6 +5,7 @@
 //! ```text
 //! <root>/pods/<uid>/pod.json                                  the checkpoint
 //!                  /etc-hosts, resolv.conf
+//!                  /userns                                    ids of a pod with a user namespace of its own
 //!                  /containers/<name>/<id>                    last words
 //!                  /volumes/kubernetes.io~<kind>/<volume>/    volumes on disk
 //! <run>/pods/<uid>/volumes/kubernetes.io~<kind>/<volume>/     secrets, in memory
@@ -39,6 +40,13 @@ impl PodDirs {
             run: config.run_dir.join("pods").join(&uid),
             logs: config.log_root.join(logs),
         }
+    }
+
+    /// The name of the file with a pod's ids.
+    pub(crate) const USERS: &str = "userns";
+
+    pub(crate) fn users(&self) -> PathBuf {
+        self.root.join(Self::USERS)
     }
 
     pub(crate) fn checkpoint(&self) -> PathBuf {

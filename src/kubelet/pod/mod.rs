@@ -14,6 +14,7 @@ mod report;
 mod run;
 mod status;
 mod stop;
+mod users;
 mod view;
 mod worker;
 

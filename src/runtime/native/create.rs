@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use oci::container::users::IdMaps;
 use oci::protocol::{Failure, Frames, FromShim, Namespaces, SetUp, ToShim};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::Signal;
@@ -60,6 +61,14 @@ fn validate(spec: &SandboxSpec) -> Result<(), RuntimeError> {
     }
     if spec.pid == PidSharing::Sandbox {
         return invalid("process namespaces shared by the containers of a sandbox are not supported");
+    }
+    if spec.user_namespace.is_some() {
+        if spec.network == Sharing::Host || spec.ipc == Sharing::Host || spec.pid == PidSharing::Host {
+            return invalid("a user namespace cannot be combined with the host's network, IPC or processes");
+        }
+        if spec.user_namespace.is_some_and(|range| range.first == 0 || range.first.checked_add(range.count).is_none()) {
+            return invalid("the ids of the user namespace are no ids, or the host's root is among them");
+        }
     }
     if spec.network == Sharing::Host && spec.sysctls.keys().any(|name| name.starts_with("net.")) {
         return invalid("parameters of the network cannot be set with the host's network");
@@ -134,6 +143,7 @@ fn wanted(spec: &SandboxSpec) -> SetUp {
         hostname: spec.hostname.clone(),
         sysctls: spec.sysctls.iter().map(|(name, value)| (sysctl_path(name), value.clone())).collect(),
         shm_size: if own_ipc { SHM_SIZE } else { 0 },
+        user_namespace: spec.user_namespace.map(|range| IdMaps::contiguous(range.first, range.count)),
     }
 }
 

@@ -25,6 +25,7 @@ mod start;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod user_namespace;
 mod users;
 mod watch;
 
@@ -164,14 +165,7 @@ impl Runtime for NativeRuntime {
     }
 
     async fn network_namespace(&self, sandbox: &SandboxId) -> Result<NetNs, RuntimeError> {
-        let live = self.0.find(sandbox)?.live()?;
-        let path = format!("/proc/{}/ns/net", live.pid);
-        let opened = std::fs::File::open(path).map_err(|source| failed("open network namespace", source))?;
-        // The id could be another process's by now, unless the shim still lives.
-        if live.is_over() {
-            return Err(RuntimeError::NoSandbox { sandbox: sandbox.clone() });
-        }
-        Ok(NetNs::new(opened.into()))
+        self.0.find(sandbox)?.network_namespace().map(NetNs::new)
     }
 
     async fn start_container(&self, sandbox: &SandboxId, spec: ContainerSpec) -> Result<(), RuntimeError> {

@@ -10,6 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use super::failed;
 use super::layout::{ContainerStarted, SandboxRecord};
 use super::link::{Link, LinkError};
 use crate::{ContainerId, ContainerState, ContainerStatus, Exit, RuntimeError, SandboxId, SandboxState, SandboxStatus};
@@ -90,6 +91,18 @@ impl Sandbox {
                 Err(RuntimeError::NoSandbox { sandbox: self.id().clone() })
             }
         }
+    }
+
+    /// The network namespace of the shim.
+    pub(super) fn network_namespace(&self) -> Result<OwnedFd, RuntimeError> {
+        let live = self.live()?;
+        let opened = std::fs::File::open(format!("/proc/{}/ns/net", live.pid));
+        let opened = opened.map_err(|source| failed("open network namespace", source))?;
+        // The id could be another process's by now, unless the shim still lives.
+        if live.is_over() {
+            return Err(RuntimeError::NoSandbox { sandbox: self.id().clone() });
+        }
+        Ok(opened.into())
     }
 
     pub(super) fn life(&self) -> Life {

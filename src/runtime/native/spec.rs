@@ -10,6 +10,7 @@ use oci::seccomp::{Architecture, default_profile};
 use oci_spec::runtime::{LinuxSeccomp, Spec};
 use serde_json::{Value, json};
 
+use super::user_namespace;
 use super::users::Identity;
 use crate::{
     ContainerSpec, Mount, MountSource, PidSharing, Privileges, Propagation, RuntimeError, SandboxSpec, Sharing,
@@ -185,12 +186,15 @@ fn capability(name: &str) -> String {
 
 /// Those that are the container's own; the others are the shim's.
 fn namespaces(sandbox: &SandboxSpec) -> Value {
+    let mut own = vec![json!({ "type": "mount" }), json!({ "type": "cgroup" })];
     match sandbox.pid {
-        PidSharing::Container | PidSharing::Sandbox => {
-            json!([{ "type": "mount" }, { "type": "cgroup" }, { "type": "pid" }])
-        }
-        PidSharing::Host => json!([{ "type": "mount" }, { "type": "cgroup" }]),
+        PidSharing::Container | PidSharing::Sandbox => own.push(json!({ "type": "pid" })),
+        PidSharing::Host => {}
     }
+    if sandbox.user_namespace.is_some() {
+        own.push(json!({ "type": "user", "path": user_namespace::PATH }));
+    }
+    Value::from(own)
 }
 
 fn mounts(request: &ContainerSpec, around: &Surroundings<'_>) -> Result<Vec<Value>, RuntimeError> {
@@ -220,7 +224,7 @@ fn mounts(request: &ContainerSpec, around: &Surroundings<'_>) -> Result<Vec<Valu
     let mut asked: Vec<&Mount> = request.mounts.iter().collect();
     asked.sort_by_key(|mount| mount.destination.components().count());
     for mount in asked {
-        mounts.push(asked_mount(mount)?);
+        mounts.push(asked_mount(mount, around.sandbox.user_namespace.is_some())?);
     }
     Ok(mounts)
 }
@@ -229,7 +233,9 @@ fn mount(destination: &str, kind: &str, source: &str, options: &[&str]) -> Value
     json!({ "destination": destination, "type": kind, "source": source, "options": options })
 }
 
-fn asked_mount(mount: &Mount) -> Result<Value, RuntimeError> {
+/// Files of the host appear with the ids of the sandbox's user namespace, if it has one; mounts below as they are, like
+/// containerd has it, so that one that cannot be mapped does no harm.
+fn asked_mount(mount: &Mount, has_users: bool) -> Result<Value, RuntimeError> {
     if !mount.destination.is_absolute() {
         return Err(invalid(format!("mount destination {} is not absolute", mount.destination.display())));
     }
@@ -246,6 +252,7 @@ fn asked_mount(mount: &Mount) -> Result<Value, RuntimeError> {
                 Propagation::Bidirectional => "rshared",
             };
             options.extend(["rbind".to_owned(), propagation.to_owned()]);
+            options.extend(has_users.then(|| "idmap".to_owned()));
             ("bind", path.clone())
         }
         MountSource::Tmpfs { size, mode } => {

@@ -1,14 +1,14 @@
 //! From a container's specification to a running command, and the signal that ends it.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 
 use oci::cgroup::{DeviceKind, DeviceRule, Group};
 use oci::container::compile::{CompileError, Compiled, Descriptor, compile, open};
-use oci::container::rootfs::{Overlay, overlay};
+use oci::container::rootfs::{Overlay, overlay, overlay_mapped};
 use oci::protocol::{Limits, LogOptions, Reply, Request, Role, Start};
 use oci_spec::runtime::Spec;
 use rustix::fs::{Mode, OFlags};
@@ -18,6 +18,7 @@ use super::create::is_plain_name;
 use super::layout::{CONFIG, CONTAINER, ContainerStarted, make_private, write_json};
 use super::sandbox::{Known, Sandbox};
 use super::spec::{Filter, SHARED_MEMORY, Surroundings, runtime_spec};
+use super::user_namespace::{UserNamespace, check_identity};
 use super::users::Databases;
 use super::{Node, failed, groups, remove};
 use crate::{ContainerId, ContainerSpec, Image, RuntimeError, SandboxId, Seccomp, Stop};
@@ -117,10 +118,14 @@ fn prepare(node: &Node, sandbox: &Sandbox, request: &ContainerSpec, image: &Imag
     let group = groups::container(&node.host.cgroups, &sandbox.record.spec, &request.id)?;
     groups::create(node, &group, &request.resources)?;
     restrict_devices(&group, request)?;
-    let rootfs = mount(&directory, image)?;
+    let users = UserNamespace::of(sandbox)?;
+    let rootfs = mount(&directory, image, users.as_ref())?;
     let spec = configure(node, sandbox, request, &group, &rootfs)?;
     write_json(&directory.join(CONFIG), &spec).map_err(|source| failed("record container", source))?;
-    let compiled = compile(&spec, &node.host).map_err(|error| compile_failed(&error))?;
+    let mut compiled = compile(&spec, &node.host).map_err(|error| compile_failed(&error))?;
+    if let Some(users) = &users {
+        users.insert(&mut compiled.descriptors);
+    }
     for warning in &compiled.warnings {
         tracing::warn!(container = %request.id, warning, "container goes without");
     }
@@ -167,13 +172,17 @@ fn restrict_devices(group: &Group, request: &ContainerSpec) -> Result<(), Runtim
 }
 
 /// The root file system, attached nowhere.
-fn mount(directory: &Path, image: &Image) -> Result<OwnedFd, RuntimeError> {
+fn mount(directory: &Path, image: &Image, users: Option<&UserNamespace>) -> Result<OwnedFd, RuntimeError> {
     if image.layers.is_empty() {
         return Err(RuntimeError::Invalid { message: format!("image {} has no layers", image.id) });
     }
     let (upper, work) = (directory.join("upper"), directory.join("work"));
     let wanted = Overlay { lower: &image.layers, upper: &upper, work: &work, volatile: true };
-    overlay(&wanted).map_err(|error| failed("mount root file system", io::Error::other(error)))
+    let mounted = match users {
+        Some(users) => overlay_mapped(&wanted, users.descriptor.as_fd(), users.root()),
+        None => overlay(&wanted),
+    };
+    mounted.map_err(|error| failed("mount root file system", io::Error::other(error)))
 }
 
 fn configure(
@@ -185,9 +194,13 @@ fn configure(
 ) -> Result<Spec, RuntimeError> {
     let databases = Databases::read(std::os::fd::AsFd::as_fd(rootfs));
     let databases = databases.map_err(|source| failed("read the image's users", source))?;
+    let identity = databases.resolve(&request.user)?;
+    if let Some(range) = sandbox.record.spec.user_namespace {
+        check_identity(&identity, range)?;
+    }
     let around = Surroundings {
         sandbox: &sandbox.record.spec,
-        identity: &databases.resolve(&request.user)?,
+        identity: &identity,
         cgroup: group.path(),
         all_capabilities: &all_capabilities(node.host.capabilities),
         filter: filter(request)?,

@@ -27,6 +27,7 @@ fn sandbox() -> SandboxSpec {
         resources: Resources::default(),
         log_directory: "logs".into(),
         sysctls: Default::default(),
+        user_namespace: None,
     }
 }
 

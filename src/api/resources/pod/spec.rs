@@ -199,7 +199,8 @@ fn gates(spec: &Value, path: &Path, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// A user namespace cannot be combined with the host's other namespaces. Upstream spells two of the fields so.
+/// A user namespace cannot be combined with the host's other namespaces, of which upstream spells two fields so, nor with
+/// raw devices.
 fn host_users(spec: &Value, path: &Path, errors: &mut Vec<FieldError>) {
     if spec["hostUsers"] != false {
         return;
@@ -207,6 +208,14 @@ fn host_users(spec: &Value, path: &Path, errors: &mut Vec<FieldError>) {
     for (field, shown) in [("hostNetwork", "hostNetwork"), ("hostPID", "HostPID"), ("hostIPC", "HostIPC")] {
         if spec[field] == true {
             errors.push(FieldError::forbidden(path.child(shown), "when `pod.Spec.HostUsers` is false"));
+        }
+    }
+    for list in ["initContainers", "containers", "ephemeralContainers"] {
+        for (index, container) in items(spec, list).iter().enumerate() {
+            if !items(container, "volumeDevices").is_empty() {
+                let path = path.child(list).index(index).child("volumeDevices");
+                errors.push(FieldError::forbidden(path, "when `pod.Spec.HostUsers` is false"));
+            }
         }
     }
 }

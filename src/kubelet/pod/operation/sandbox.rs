@@ -1,11 +1,13 @@
 //! Making, connecting and removing sandboxes.
 
+use std::sync::Arc;
+
 use client::events::EventType;
 use net::Attach;
 use runtime::{RuntimeError, SandboxId};
 
 use super::super::files::PodDirs;
-use super::super::report;
+use super::super::{report, users};
 use super::{Job, Outcome, retry};
 use crate::container::sandbox_spec;
 use crate::shared::chain;
@@ -22,8 +24,13 @@ enum ConnectError {
 pub(super) async fn create(job: &Job, attempt: u32) -> Outcome {
     let shared = &job.shared;
     let logs = PodDirs::of(&job.pod, &shared.config).logs;
-    let spec = sandbox_spec(&job.pod, attempt, &shared.config.cgroup_prefix, logs);
+    let mut spec = sandbox_spec(&job.pod, attempt, &shared.config.cgroup_prefix, logs);
     let (sandbox, shared_network) = (spec.id.clone(), spec.network == runtime::Sharing::Host);
+    let (inner, pod) = (Arc::clone(shared), Arc::clone(&job.pod));
+    match task::blocking(move || users::of_pod(&inner, &pod)).await {
+        Ok(range) => spec.user_namespace = range,
+        Err(error) => return failed(job, &error),
+    }
     if attempt > 0 {
         let message = "Pod sandbox changed, it will be killed and re-created.";
         report::of_pod(shared, &job.pod, EventType::Normal, "SandboxChanged", message);

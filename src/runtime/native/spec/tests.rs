@@ -16,6 +16,7 @@ fn sandbox() -> SandboxSpec {
         resources: Resources::default(),
         log_directory: "logs".into(),
         sysctls: Default::default(),
+        user_namespace: None,
     }
 }
 
@@ -135,6 +136,38 @@ fn namespaces_that_the_sandbox_shares_are_not_the_container_s_own() {
 }
 
 #[test]
+fn files_of_the_host_have_the_ids_of_a_user_namespace_inside() {
+    let mut request = request();
+    request.mounts = vec![
+        Mount {
+            destination: "/a".into(),
+            source: MountSource::HostPath("/host".into()),
+            read_only: false,
+            recursive_read_only: false,
+            propagation: Propagation::None,
+        },
+        Mount {
+            destination: "/b".into(),
+            source: MountSource::Tmpfs { size: None, mode: 0o755 },
+            read_only: false,
+            recursive_read_only: false,
+            propagation: Propagation::None,
+        },
+    ];
+    let range = crate::UserRange { first: 65536, count: 65536 };
+    let config = config(&request, &SandboxSpec { user_namespace: Some(range), ..sandbox() });
+    let options = |path: &str| {
+        let mounts = config["mounts"].as_array().unwrap().clone();
+        mounts.into_iter().find(|mount| mount["destination"] == path).unwrap()["options"].clone()
+    };
+    assert_eq!(options("/a"), json!(["rw", "rbind", "rprivate", "idmap"]));
+    assert_eq!(options("/b"), json!(["rw", "nosuid", "nodev", "mode=755"]));
+    assert_eq!(options("/dev/shm"), json!(["bind", "nosuid", "noexec", "nodev"]), "it is the sandbox's own");
+    let namespaces = config["linux"]["namespaces"].as_array().unwrap();
+    assert_eq!(namespaces.last().unwrap(), &json!({"type": "user", "path": user_namespace::PATH}));
+}
+
+#[test]
 fn a_relative_destination_is_refused() {
     let mount = Mount {
         destination: "etc".into(),
@@ -143,5 +176,5 @@ fn a_relative_destination_is_refused() {
         recursive_read_only: false,
         propagation: Propagation::None,
     };
-    assert!(matches!(asked_mount(&mount), Err(RuntimeError::Invalid { .. })));
+    assert!(matches!(asked_mount(&mount, false), Err(RuntimeError::Invalid { .. })));
 }

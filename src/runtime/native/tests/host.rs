@@ -160,6 +160,7 @@ impl Host {
             resources: Resources::default(),
             log_directory: self.path().join("logs").join(uid),
             sysctls: Default::default(),
+            user_namespace: None,
         }
     }
 

@@ -1,6 +1,7 @@
 //! The native runtime on the real kernel, with a shim, namespaces and groups of each test's own.
 
 mod host;
+mod users;
 
 use std::collections::BTreeSet;
 use std::fs;
