@@ -235,8 +235,8 @@ mod tests {
     #[test]
     fn what_does_not_exist_is_not_described() {
         assert_eq!(resources(all(), "", "v2"), None);
-        assert_eq!(resources(all(), "apps", "v1"), None);
-        assert_eq!(group(all(), "apps"), None);
+        assert_eq!(resources(all(), "apps", "v2"), None);
+        assert_eq!(group(all(), "none.example"), None);
         assert_eq!(group(all(), ""), None);
     }
 }

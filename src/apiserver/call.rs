@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use api::resources::Resource;
+use api::resources::{Resource, scale};
 use api::status::ApiError;
 use api::user::UserInfo;
 use http::{HeaderMap, Response};
@@ -63,7 +63,8 @@ impl Call {
 
     pub(crate) fn renderer(&self) -> Result<Renderer, ApiError> {
         let include = include_object(&self.query)?;
-        Ok(Renderer { row: self.row, form: self.form, include, now: self.now() })
+        let row = if self.request.subresource == "scale" { &scale::ROW } else { self.row };
+        Ok(Renderer { row, form: self.form, include, now: self.now() })
     }
 
     /// The outcome in the form that the client asked for.

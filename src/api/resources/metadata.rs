@@ -35,6 +35,7 @@ fn name_errors(name: &str, name_rule: NameRule) -> Vec<String> {
     match name_rule {
         NameRule::Label => names::dns1123_label(name),
         NameRule::Subdomain => names::dns1123_subdomain(name),
+        NameRule::Label1035 => names::dns1035_label(name),
     }
 }
 
@@ -71,7 +72,8 @@ fn check_common(meta: &Value, path: &Path) -> Vec<FieldError> {
     errors
 }
 
-fn check_annotations(meta: &Value, path: &Path) -> Vec<FieldError> {
+/// Checks annotations; `meta` is what has them.
+pub(super) fn check_annotations(meta: &Value, path: &Path) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let mut size = 0;
     for (key, value) in entries(meta, "annotations") {

@@ -8,6 +8,7 @@
 //! read no clock. The order in which the server uses them is written down in [`write`].
 
 pub mod admission;
+mod apps;
 mod cell;
 mod configmap;
 mod event;
@@ -17,9 +18,14 @@ mod namespace;
 mod node;
 mod path;
 pub mod pod;
+mod podtemplate;
+mod replicationcontroller;
 mod rule;
+pub mod scale;
 mod secret;
+mod selector;
 mod serviceaccount;
+mod workload;
 pub mod write;
 
 use jiff::Timestamp;
@@ -76,8 +82,13 @@ pub struct Subresource {
 pub enum Generation {
     /// The kind has no generation (`configmaps`, `events` …).
     None,
-    /// 1 at creation, one more with each change of `spec`.
-    Spec,
+    /// 1 at creation, one more with each change of one of these fields, which are JSON pointers.
+    Of(&'static [&'static str]),
+}
+
+impl Generation {
+    /// The usual: changes of `spec`.
+    pub const SPEC: Self = Self::Of(&["/spec"]);
 }
 
 /// What is acknowledged before it has reached the disk.
@@ -100,6 +111,8 @@ pub enum NameRule {
     Label,
     /// RFC 1123 subdomain, at most 253 characters.
     Subdomain,
+    /// RFC 1035 label, at most 63 characters, which cannot start with a digit (Services).
+    Label1035,
 }
 
 /// A column of the server-side table.
@@ -145,6 +158,8 @@ pub struct Resource {
     pub verbs: &'static [Verb],
     /// Paths below an object.
     pub subresources: &'static [Subresource],
+    /// What the subresource `scale` reads and writes, for kinds that have it.
+    pub scale: Option<scale::Scale>,
     /// Which names are allowed.
     pub name_rule: NameRule,
     /// Fills in what was left out. Idempotent.
@@ -183,20 +198,27 @@ pub struct Resource {
     pub selectable: &'static [(&'static str, Field)],
 }
 
-/// All rows, in the order of discovery.
+/// All rows. Groups are discovered in the order of their first row, versions of a group likewise: the first is preferred.
 pub fn all() -> &'static [&'static Resource] {
-    static ROWS: [&Resource; 9] = [
+    static ROWS: &[&Resource] = &[
         &pod::BINDING,
         &configmap::ROW,
         &event::ROW,
         &namespace::ROW,
         &node::ROW,
         &pod::ROW,
+        &podtemplate::ROW,
+        &replicationcontroller::ROW,
         &secret::ROW,
         &serviceaccount::ROW,
+        &apps::controllerrevision::ROW,
+        &apps::daemonset::ROW,
+        &apps::deployment::ROW,
+        &apps::replicaset::ROW,
+        &apps::statefulset::ROW,
         &lease::ROW,
     ];
-    &ROWS
+    ROWS
 }
 
 /// The row of a path.
@@ -262,6 +284,7 @@ const BLANK: Resource = Resource {
     namespaced: true,
     verbs: ALL_VERBS,
     subresources: &[],
+    scale: None,
     name_rule: NameRule::Subdomain,
     default: |_| (),
     prepare: |_| (),
@@ -282,8 +305,17 @@ const BLANK: Resource = Resource {
     selectable: &[],
 };
 
-/// The verbs of a `status` subresource.
+/// The verbs of the subresources `status` and `scale`.
 const STATUS_VERBS: &[Verb] = &[Verb::Get, Verb::Patch, Verb::Update];
+
+/// The subresource `status` of a kind.
+const fn status_of(group: &'static str, version: &'static str, kind: &'static str) -> Subresource {
+    Subresource { name: "status", group, version, kind, verbs: STATUS_VERBS }
+}
+
+/// The subresource `scale`.
+const SCALE: Subresource =
+    Subresource { name: "scale", group: "autoscaling", version: "v1", kind: "Scale", verbs: STATUS_VERBS };
 
 #[cfg(test)]
 mod tests;

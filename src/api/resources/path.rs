@@ -63,6 +63,16 @@ pub(super) fn entries<'a>(value: &'a Value, field: &str) -> impl Iterator<Item =
     value[field].as_object().into_iter().flatten()
 }
 
+/// How many entries a map field has, none if absent.
+pub(super) fn object_len(value: &Value, field: &str) -> usize {
+    value[field].as_object().map_or(0, serde_json::Map::len)
+}
+
+/// A whole number, 0 if absent, as Go's zero values are.
+pub(super) fn number(value: &Value, field: &str) -> i64 {
+    value[field].as_i64().unwrap_or(0)
+}
+
 /// Whether a field says anything: null and absent do not.
 pub(super) fn present(value: &Value, field: &str) -> bool {
     !value[field].is_null()

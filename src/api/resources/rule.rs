@@ -87,6 +87,34 @@ pub(super) fn not_negative(path: &Path, value: &Value) -> Option<FieldError> {
     (value.as_i64()? < 0).then(|| FieldError::invalid(path, value, NEGATIVE))
 }
 
+/// A number that is not negative, or a percentage (`ValidatePositiveIntOrPercent`).
+pub(super) fn int_or_percent(path: &Path, value: &Value) -> Vec<FieldError> {
+    const PERCENT: &str = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or \
+                           '93%', regex used for validation is '[0-9]+%')";
+    match value.as_str() {
+        Some(text) if percent(text).is_none() => vec![FieldError::invalid(path, value, PERCENT)],
+        Some(_) => Vec::new(),
+        None => not_negative(path, value).into_iter().collect(),
+    }
+}
+
+/// A percentage that is not more than all (`IsNotMoreThan100Percent`).
+pub(super) fn at_most_all(path: &Path, value: &Value) -> Option<FieldError> {
+    let is_more = value.as_str().and_then(percent).is_some_and(|percent| percent > 100);
+    is_more.then(|| FieldError::invalid(path, value, "must not be greater than 100%"))
+}
+
+/// The number of an amount or of its percentage; 0 if it is neither.
+pub(super) fn amount(value: &Value) -> i64 {
+    value.as_i64().or_else(|| value.as_str().and_then(percent)).unwrap_or(0)
+}
+
+fn percent(text: &str) -> Option<i64> {
+    let digits = text.strip_suffix('%').filter(|digits| !digits.is_empty())?;
+    // A number that does not fit is more than anything that is compared with it.
+    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().unwrap_or(i64::MAX))
+}
+
 /// A port by number or name.
 pub(super) fn port(path: &Path, value: &Value) -> Vec<FieldError> {
     match value.as_str() {

@@ -23,7 +23,7 @@ impl Resource {
         for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation"] {
             remove(meta, field);
         }
-        if self.generation == Generation::Spec {
+        if self.generation != Generation::None {
             meta["generation"] = 1.into();
         }
         if self.has_status && !self.status_on_create {
@@ -46,7 +46,8 @@ impl Resource {
             put(new, "status", &old["status"]);
         }
         (self.prepare_update)(new, old);
-        if self.generation == Generation::Spec && new["spec"] != old["spec"] {
+        let Generation::Of(fields) = self.generation else { return };
+        if fields.iter().any(|field| new.pointer(field) != old.pointer(field)) {
             let generation = old["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
             new["metadata"]["generation"] = generation.into();
         }

@@ -4,6 +4,7 @@ mod exchanges;
 mod kubectl;
 mod pki;
 mod rows;
+mod scale;
 mod tls;
 mod verbs;
 mod watch;

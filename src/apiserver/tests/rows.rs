@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 
 use super::world::{World, admin, sample};
 
-fn collection(row: &Resource, namespace: &str) -> String {
+/// The path of a kind in a namespace.
+pub(super) fn collection(row: &Resource, namespace: &str) -> String {
     let root = if row.group.is_empty() {
         format!("/api/{}", row.version)
     } else {

@@ -165,8 +165,18 @@ impl Events {
 /// A minimal object of a kind.
 pub(super) fn sample(kind: &str, name: &str) -> Value {
     let mut object = json!({ "metadata": { "name": name } });
+    let labels = json!({ "app": name });
+    let containers = json!([{ "name": "c", "image": "i:1" }]);
+    let template = json!({ "metadata": { "labels": labels }, "spec": { "containers": containers } });
+    let selector = json!({ "matchLabels": labels });
     match kind {
-        "Pod" => object["spec"] = json!({ "containers": [{ "name": "c", "image": "i:1" }] }),
+        "Pod" => object["spec"] = json!({ "containers": containers }),
+        "PodTemplate" => object["template"] = template,
+        "ReplicationController" => object["spec"] = json!({ "template": template }),
+        "Deployment" | "ReplicaSet" | "DaemonSet" | "StatefulSet" => {
+            object["spec"] = json!({ "selector": selector, "template": template });
+        }
+        "ControllerRevision" => (object["data"], object["revision"]) = (json!({ "spec": {} }), json!(1)),
         "Event" => {
             object["involvedObject"] = json!({ "kind": "Pod", "namespace": "default", "name": "p", "uid": "u" });
         }

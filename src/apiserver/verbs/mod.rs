@@ -12,6 +12,7 @@ mod get;
 mod list;
 mod log;
 mod patch;
+mod scale;
 mod update;
 mod watch;
 mod write;
@@ -45,6 +46,9 @@ pub(crate) async fn run(call: &Call, body: Bytes) -> Result<Response<Body>, ApiE
         ("" | "status", "get") => get::get(call).await,
         ("" | "status", "update") => update::update(call, &body).await,
         ("" | "status", "patch") => patch::patch(call, &body).await,
+        ("scale", "get") => scale::get(call).await,
+        ("scale", "update") => scale::update(call, &body).await,
+        ("scale", "patch") => scale::patch(call, &body).await,
         ("", "delete") => delete::delete(call, &body).await,
         ("", "deletecollection") => delete::delete_collection(call, &body).await,
         _ => Err(ApiError::method_not_allowed()),

@@ -7,6 +7,7 @@ use api::patch::{self, PatchType};
 use api::status::ApiError;
 use api::{json, schema};
 use bytes::Bytes;
+use serde_json::Value;
 
 use super::ATTEMPTS;
 use super::write::{Attempt, Concurrency, preconditions, replace};
@@ -14,7 +15,8 @@ use crate::body::{self, FieldValidation, Kind};
 use crate::call::{Call, Outcome};
 use crate::object::meta;
 
-const ACCEPTED: [&str; 3] =
+/// What a patch may be.
+pub(super) const ACCEPTED: [&str; 3] =
     ["application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json"];
 
 pub(super) async fn patch(call: &Call, bytes: &Bytes) -> Result<Outcome, ApiError> {
@@ -28,14 +30,7 @@ pub(super) async fn patch(call: &Call, bytes: &Bytes) -> Result<Outcome, ApiErro
         let (old, entry) = call.server.read(call.row, call.namespace(), call.name()).await?;
         let patched = patch::apply(kind, ty, &old, bytes)?;
         let decoded = body::conform(patched, duplicates.clone(), Kind::of(call.row), validation)?;
-        if meta(&decoded.object, "name") != call.name() {
-            let text = format!(
-                "the name of the object ({}) does not match the name on the URL ({})",
-                meta(&decoded.object, "name"),
-                call.name()
-            );
-            return Err(ApiError::bad_request(text));
-        }
+        check_name(call, &decoded.object)?;
         // The old object carries its resourceVersion, so one that differs now was set by the patch.
         let concurrency = preconditions(call, &decoded.object, &old)?;
         let named_a_version = concurrency == Concurrency::Certain && sets_version(bytes);
@@ -48,9 +43,19 @@ pub(super) async fn patch(call: &Call, bytes: &Bytes) -> Result<Outcome, ApiErro
     Err(call.modified(call.name()))
 }
 
+/// A patch cannot rename.
+pub(super) fn check_name(call: &Call, object: &Value) -> Result<(), ApiError> {
+    let (given, wanted) = (meta(object, "name"), call.name());
+    if given == wanted {
+        return Ok(());
+    }
+    let text = format!("the name of the object ({given}) does not match the name on the URL ({wanted})");
+    Err(ApiError::bad_request(text))
+}
+
 /// Whether a patch names the resourceVersion that it is for; a repetition would then meet another one anyway, so this
 /// only saves the attempt.
-fn sets_version(patch: &[u8]) -> bool {
+pub(super) fn sets_version(patch: &[u8]) -> bool {
     let needle = b"resourceVersion";
     patch.windows(needle.len()).any(|window| window == needle)
 }

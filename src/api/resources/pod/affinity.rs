@@ -2,9 +2,8 @@
 
 use serde_json::Value;
 
-use crate::names;
 use crate::resources::path::{Path, items, present, text};
-use crate::resources::rule;
+use crate::resources::{rule, selector};
 use crate::status::FieldError;
 
 const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
@@ -68,22 +67,11 @@ fn node_expression(expression: &Value, check_values: bool, path: &Path, errors: 
             errors.push(FieldError::required(&values_path, detail));
         }
         "In" | "NotIn" | "Exists" | "DoesNotExist" | "Gt" | "Lt" => (),
-        operator => errors.push(bad_operator(operator, path)),
+        operator => errors.push(selector::bad_operator(operator, path)),
     }
     errors.extend(rule::label_name(&path.child("key"), text(expression, "key")));
     if check_values {
-        label_values(values, &values_path, errors);
-    }
-}
-
-fn bad_operator(operator: &str, path: &Path) -> FieldError {
-    FieldError::invalid(path.child("operator"), &operator.into(), "not a valid selector operator")
-}
-
-fn label_values(values: &[Value], path: &Path, errors: &mut Vec<FieldError>) {
-    for (index, value) in values.iter().enumerate() {
-        let value = value.as_str().unwrap_or_default();
-        errors.extend(rule::each(&path.index(index), value, names::label_value(value)));
+        selector::label_values(values, &values_path, errors);
     }
 }
 
@@ -97,7 +85,7 @@ fn node_field(expression: &Value, path: &Path, errors: &mut Vec<FieldError>) {
                 errors.push(FieldError::required(path.child("values"), detail));
             }
         }
-        operator => errors.push(bad_operator(operator, path)),
+        operator => errors.push(selector::bad_operator(operator, path)),
     }
     if text(expression, "key") != "metadata.name" {
         let detail = "not a valid field selector key";
@@ -122,7 +110,7 @@ fn pod_affinity(affinity: &Value, path: &Path, errors: &mut Vec<FieldError>) {
 
 fn pod_term(term: &Value, path: &Path, errors: &mut Vec<FieldError>) {
     for field in ["labelSelector", "namespaceSelector"] {
-        label_selector(&term[field], &path.child(field), errors);
+        selector::check(&term[field], &path.child(field), errors);
     }
     for name in items(term, "namespaces") {
         errors.extend(rule::label(&path.child("namespace"), name.as_str().unwrap_or_default()));
@@ -144,30 +132,6 @@ fn label_keys(term: &Value, field: &str, path: &Path, errors: &mut Vec<FieldErro
     }
     for (index, key) in keys.iter().enumerate() {
         errors.extend(rule::label_name(&path.index(index), key.as_str().unwrap_or_default()));
-    }
-}
-
-/// `k8s.io/apimachinery/pkg/apis/meta/v1/validation.ValidateLabelSelector`.
-fn label_selector(selector: &Value, path: &Path, errors: &mut Vec<FieldError>) {
-    errors.extend(rule::labels(&path.child("matchLabels"), selector, "matchLabels"));
-    for (index, expression) in items(selector, "matchExpressions").iter().enumerate() {
-        let path = path.child("matchExpressions").index(index);
-        let values = items(expression, "values");
-        let values_path = path.child("values");
-        match text(expression, "operator") {
-            "In" | "NotIn" if values.is_empty() => {
-                let detail = "must be specified when `operator` is 'In' or 'NotIn'";
-                errors.push(FieldError::required(&values_path, detail));
-            }
-            "Exists" | "DoesNotExist" if !values.is_empty() => {
-                let detail = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'";
-                errors.push(FieldError::forbidden(&values_path, detail));
-            }
-            "In" | "NotIn" | "Exists" | "DoesNotExist" => (),
-            operator => errors.push(bad_operator(operator, &path)),
-        }
-        errors.extend(rule::label_name(&path.child("key"), text(expression, "key")));
-        label_values(values, &values_path, errors);
     }
 }
 
@@ -207,6 +171,6 @@ pub(super) fn check_spread(spec: &Value, path: &Path, errors: &mut Vec<FieldErro
             }
         }
         label_keys(constraint, "matchLabelKeys", &path.child("matchLabelKeys"), errors);
-        label_selector(&constraint["labelSelector"], &path.child("labelSelector"), errors);
+        selector::check(&constraint["labelSelector"], &path.child("labelSelector"), errors);
     }
 }

@@ -30,7 +30,7 @@ pub(super) fn default(pod: &mut Value) {
 }
 
 /// Fills in what a spec has in a pod and would have in a template.
-fn default_spec(spec: &mut Value) {
+pub(super) fn default_spec(spec: &mut Value) {
     default_text(spec, "restartPolicy", "Always");
     default_text(spec, "dnsPolicy", "ClusterFirst");
     default_text(spec, "schedulerName", "default-scheduler");

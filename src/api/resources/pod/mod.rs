@@ -10,8 +10,11 @@ pub mod requests;
 pub(super) mod resources;
 mod security;
 mod spec;
+mod template;
 mod update;
 mod volume;
+
+pub(super) use template::{default_template, validate_template};
 
 use serde_json::Value;
 
@@ -39,7 +42,7 @@ pub(super) const ROW: Resource = Resource {
     validate_update: update::validate,
     validate_status: update::validate_status,
     has_status: true,
-    generation: Generation::Spec,
+    generation: Generation::SPEC,
     graceful_deletion: true,
     columns: &[
         cell::NAME,

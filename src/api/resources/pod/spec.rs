@@ -44,7 +44,8 @@ fn priority(spec: &Value, path: &Path) -> Option<FieldError> {
 /// What holds for new and changed pods alike (`validatePodMetadataAndSpec`).
 pub(super) fn validate_any(pod: &Value) -> Vec<FieldError> {
     let (spec, path) = (&pod["spec"], Path::new("spec"));
-    let mut errors = validate_annotations(pod);
+    let annotations = &pod["metadata"]["annotations"];
+    let mut errors = pod_annotations(annotations, spec, &Path::new("metadata").child("annotations"));
     validate_spec(spec, &path, &mut errors);
     if text(spec, "serviceAccountName").is_empty() {
         validate_no_tokens(spec, &path.child("volumes"), &mut errors);
@@ -57,11 +58,10 @@ pub(super) fn validate_any(pod: &Value) -> Vec<FieldError> {
     errors
 }
 
-fn validate_annotations(pod: &Value) -> Vec<FieldError> {
-    let annotations = &pod["metadata"]["annotations"];
-    let path = Path::new("metadata").child("annotations");
+/// Checks the annotations that mean something to pods (`ValidatePodSpecificAnnotations`).
+pub(super) fn pod_annotations(annotations: &Value, spec: &Value, path: &Path) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    if present(annotations, MIRROR) && text(&pod["spec"], "nodeName").is_empty() {
+    if present(annotations, MIRROR) && text(spec, "nodeName").is_empty() {
         let detail = "must set spec.nodeName if mirror pod annotation is set";
         errors.push(FieldError::invalid(path.key(MIRROR), &annotations[MIRROR], detail));
     }
@@ -72,7 +72,8 @@ fn validate_annotations(pod: &Value) -> Vec<FieldError> {
     errors
 }
 
-fn validate_spec(spec: &Value, path: &Path, errors: &mut Vec<FieldError>) {
+/// Checks a spec, of a pod or of a template (`ValidatePodSpec`).
+pub(super) fn validate_spec(spec: &Value, path: &Path, errors: &mut Vec<FieldError>) {
     if !present(spec, "terminationGracePeriodSeconds") {
         errors.push(FieldError::required(path.child("terminationGracePeriodSeconds"), ""));
     }
