@@ -2,7 +2,8 @@
 //!
 //! [`Hierarchies`] says which controllers are mounted where, read from the host and never assumed. A [`Group`] is one
 //! relative path in all hierarchies that matter. Called by the agent (create, limit, observe, remove) and, through
-//! descriptors only, by whoever starts processes.
+//! descriptors only, by processes on their way into a group: a process is born in its v2 group and [`join`]s v1 groups by
+//! itself, because a move by anybody else takes its time.
 //!
 //! It deliberately never moves processes by itself, never writes outside the group and the `cgroup.subtree_control`
 //! files above it, and does not talk to systemd. Invariant: every operation may be repeated.
@@ -15,7 +16,7 @@ mod program;
 mod stats;
 
 pub use devices::{DeviceKind, DeviceRule};
-pub use group::{Group, Joins};
+pub use group::{Group, Joins, join};
 pub use host::{Controller, Hierarchies, Unified, V1};
 pub use limits::Limits;
 pub use stats::Stats;

@@ -18,6 +18,7 @@ use super::program;
 use super::run::{Launch, find, set_namespaces};
 use super::target::locate;
 use super::{Namespaces, Place, Script, Step, channel};
+use crate::cgroup;
 use crate::sys::clone::{Birth, clone3, end};
 use crate::sys::exec::{Argv, execve};
 use crate::sys::{credentials, fd, seccomp, signal, tty};
@@ -183,7 +184,7 @@ impl<'a> Child<'a> {
             | Step::ReadOnlyRoot
             | Step::Pivot => self.mount_step(step),
             Step::Terminal { bind_console, uid } => self.terminal(*bind_console, *uid),
-            Step::AwaitJoins => self.await_word(),
+            Step::JoinGroups => self.join_groups(),
             Step::NewCgroupNamespace => mounts::new_namespaces(Namespaces::CGROUP),
             Step::Sysctl { path, value } => mounts::write_below(self.proc()?, &[c"sys/", path], value),
             Step::OomScore { value } => identity::set_oom_score(self.proc()?, *value),
@@ -268,6 +269,10 @@ impl<'a> Child<'a> {
             identity::become_root()?;
         }
         self.arrived_in(kinds)
+    }
+
+    fn join_groups(&self) -> Result<(), Errno> {
+        self.script.joins.iter().try_for_each(|group| cgroup::join(find(self.fds, *group)?))
     }
 
     /// Waits for the parent's word; a parent that has died says nothing any more.

@@ -1,11 +1,10 @@
-//! The parent's half of starting a program: clone, join, listen.
+//! The parent's half of starting a program: clone, listen.
 //!
 //! ```text
 //! parent                                   child
-//!   │ ── clone3 ──────────────────────────▶ │
-//!   │    writes its id to cgroup.procs      │  steps up to AwaitJoins
-//!   │ ── go ──────────────────────────────▶ │
-//!   │                                       │  further steps
+//!   │ ── clone3 ──────────────────────────▶ │  steps
+//!   │ ◀───────────────── born, pid, its pidfd  │  (only with Fork) the child goes on in a child and ends
+//!   │ ── go ──────────────────────────────▶ │  to that one; further steps
 //!   │ ◀───────────────── terminal + its fd  │  (only with a terminal)
 //!   │ ◀───────────────── warning, step, errno  (any number)
 //!   │ ◀───────────────── waiting            │  (only with AwaitStart) until somebody writes to the fifo
@@ -65,8 +64,6 @@ pub enum Place {
     PidNamespace,
     /// clone3(2).
     Clone,
-    /// Writing the child's id to a `cgroup.procs` file.
-    Group(Fd),
     /// Step of this index.
     Step(u16),
     /// execve(2) itself: ENOENT and EACCES speak of the program.
@@ -81,7 +78,6 @@ impl fmt::Display for Place {
             Self::Prepare => f.write_str("prepare"),
             Self::PidNamespace => f.write_str("join process namespace"),
             Self::Clone => f.write_str("clone"),
-            Self::Group(_) => f.write_str("join cgroup"),
             Self::Step(index) => write!(f, "step {index}"),
             Self::Execute => f.write_str("execute program"),
             Self::Died => f.write_str("wait for program"),
@@ -265,28 +261,12 @@ fn spawn(
     if script.steps.iter().any(|step| matches!(step, Step::Fork { .. })) {
         starting.await_birth()?;
     }
-    for fd in &script.joins {
-        let group = find(launch.fds, *fd).map_err(prepare)?;
-        match join(group, starting.child.pid) {
-            Ok(()) => {}
-            // It has failed already; what it has said about that is heard later.
-            Err(Errno::SRCH) => break,
-            Err(errno) => return Err(StartError::new(Place::Group(*fd), errno)),
-        }
-    }
-    starting.go();
     Ok(starting)
 }
 
 /// A descriptor of the same thing with a number that is not that of a standard stream.
 fn above_stdio(fd: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     rustix::io::fcntl_dupfd_cloexec(fd, 3)
-}
-
-/// Moves a process into a v1 group. The first writer after a while of rest waits for a grace period of RCU (about
-/// 10 ms); the child does its mounts meanwhile.
-fn join(group: BorrowedFd<'_>, pid: i32) -> Result<(), Errno> {
-    rustix::io::write(group, pid.to_string().as_bytes()).map(drop)
 }
 
 /// The calling thread's children are born in another process namespace until it leaves again.

@@ -59,7 +59,7 @@ pub struct Script {
     pub pid_namespace: Option<Fd>,
     /// Directory of a v2 group that the child is born in.
     pub born_in: Option<Fd>,
-    /// `cgroup.procs` files of v1 groups; the parent writes the child's id into each.
+    /// `tasks` files of v1 groups, which the child joins at [`Step::JoinGroups`].
     pub joins: Vec<Fd>,
     /// What the child does, in order.
     pub steps: Vec<Step>,
@@ -243,8 +243,8 @@ pub enum Step {
         /// Owner of the terminal.
         uid: u32,
     },
-    /// Waits until the parent has joined the child to its groups.
-    AwaitJoins,
+    /// Joins the groups of [`Script::joins`].
+    JoinGroups,
     /// Makes a new namespace whose root is the groups that the child is in.
     NewCgroupNamespace,
     /// Hides a file behind `/dev/null`, a directory behind an empty read-only one. Absent paths are fine.
@@ -402,7 +402,7 @@ impl Step {
             Self::Device { .. } => "create device",
             Self::Symlink { .. } => "create symbolic link",
             Self::Terminal { .. } => "open terminal",
-            Self::AwaitJoins => "await joins",
+            Self::JoinGroups => "join cgroup",
             Self::NewCgroupNamespace => "new cgroup namespace",
             Self::Mask { .. } => "mask path",
             Self::ReadOnly { .. } => "make path read-only",

@@ -10,8 +10,8 @@ pub const VERSION: u16 = 1;
 /// From the agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToShim {
-    /// The first message on the socket that is the shim's standard input. One descriptor: the directory that becomes
-    /// the shim's root.
+    /// The first message on the socket that is the shim's standard input. Descriptors: the directory that becomes the
+    /// shim's root, and those of its groups.
     SetUp(SetUp),
     /// The first message on a connection to the control socket.
     Hello {
@@ -40,6 +40,10 @@ pub struct SetUp {
     pub shm_size: u64,
     /// Ids of a new user namespace, to which the new namespaces belong; none for the host's. The shim stays outside of it.
     pub user_namespace: Option<IdMaps>,
+    /// How many descriptors after the first are `tasks` files of v1 groups, which the shim joins.
+    pub joins: u16,
+    /// Whether one more descriptor is the directory of a v2 group, which the shim is born in.
+    pub born_in: bool,
 }
 
 /// Namespaces of the sandbox that are not the host's.
@@ -151,16 +155,18 @@ pub struct Exec {
 /// From the shim.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromShim {
-    /// The answer to [`ToShim::SetUp`]: the sandbox is ready.
+    /// The answer to [`ToShim::SetUp`] after the `Hello`: the sandbox is ready.
     IsSetUp {
         /// The version that the shim speaks.
         version: u16,
         /// Its process id.
         pid: u32,
+        /// What could not be done and was no reason to fail.
+        warnings: Vec<Warning>,
     },
-    /// The answer to [`ToShim::SetUp`]: the shim ends.
+    /// The answer to [`ToShim::SetUp`], before or after the `Hello`: the shim ends.
     SetUpFailed(Failure),
-    /// The answer to [`ToShim::Hello`].
+    /// The answer to [`ToShim::Hello`], and the first one to [`ToShim::SetUp`]: the shim is this process from now on.
     Hello {
         /// The version that the shim speaks.
         version: u16,

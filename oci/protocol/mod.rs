@@ -12,8 +12,9 @@
 //! ```text
 //! agent                                      shim
 //!   │ on the socket that is the shim's standard input, once:
-//!   ├── SetUp {namespaces, sysctls …} [root] ──►│  namespaces, control socket, pivot
-//!   │◄── IsSetUp {version, pid} ────────────────┤  or SetUpFailed {step, errno}, and it ends
+//!   ├── SetUp {namespaces …} [root, groups] ───►│  namespaces, control socket, pivot
+//!   │◄── Hello {version, pid} ──────────────────┤  by the process that it is in the end, born in its v2 group
+//!   │◄── IsSetUp {version, pid, warnings} ──────┤  or SetUpFailed {step, errno}, at once or now, and it ends
 //!   │ on a connection to the control socket, and on the former from now on without this pair:
 //!   ├── Hello {version} ───────────────────────►│  closes every older connection, unread requests included
 //!   │◄── Hello {version, pid} ──────────────────┤

@@ -23,31 +23,54 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 
-use oci::protocol::{Failure, FromShim, SetUp, ToShim, VERSION};
+use oci::protocol::{Failure, FromShim, SetUp, ToShim, VERSION, Warning};
+use oci::sys::clone::{Birth, clone3, end};
 use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::connection::Connection;
 use crate::server::{Server, own_pid};
+use crate::setup::Sandbox;
 
 fn main() -> ExitCode {
-    match serve() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("coracle-shim: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    if report(serve()).is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn report(result: io::Result<()>) -> io::Result<()> {
+    result.inspect_err(|error| eprintln!("coracle-shim: {error}"))
 }
 
 fn serve() -> io::Result<()> {
     let mut agent = Connection::first(take_stdin()?);
-    let (wanted, root) = receive_set_up(&mut agent)?;
+    let SetUpRequest { wanted, root, groups, born_in } = receive_set_up(&mut agent)?;
     let sandbox = match setup::set_up(&wanted, &root) {
         Ok(sandbox) => sandbox,
         Err(failure) => return refuse(&mut agent, failure),
     };
     drop(root);
-    agent.write(&FromShim::IsSetUp { version: VERSION, pid: own_pid() })?;
+    let mut shim = Some((agent, sandbox, groups));
+    let mut go_on = |warning: Option<Warning>| match shim.take() {
+        Some((agent, sandbox, groups)) => stay(agent, sandbox, &groups, warning),
+        None => Ok(()),
+    };
+    let Some(group) = born_in else { return go_on(None) };
+    let birth = Birth { cgroup: Some(group.as_fd()), sibling: true, ..Birth::default() };
+    // This program has one thread, so the child may do what it likes.
+    match clone3(birth, || end(i32::from(report(go_on(None)).is_err()))) {
+        Ok(_) => Ok(()),
+        Err(errno) => go_on(Some(setup::stays("v2", errno))),
+    }
+}
+
+/// Is the shim from now on.
+fn stay(mut agent: Connection, sandbox: Sandbox, groups: &[OwnedFd], warning: Option<Warning>) -> io::Result<()> {
+    let (version, pid) = (VERSION, own_pid());
+    agent.write(&FromShim::Hello { version, pid })?;
+    let mut warnings = match setup::settle(&sandbox, groups) {
+        Ok(warnings) => warnings,
+        Err(failure) => return refuse(&mut agent, failure),
+    };
+    warnings.extend(warning);
+    agent.write(&FromShim::IsSetUp { version, pid, warnings })?;
     let mut server = Server::new(sandbox);
     server.connect(agent, true);
     server.run()
@@ -61,12 +84,33 @@ fn take_stdin() -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-fn receive_set_up(agent: &mut Connection) -> io::Result<(SetUp, OwnedFd)> {
+/// What the shim shall be, and the descriptors that came with it.
+struct SetUpRequest {
+    wanted: SetUp,
+    root: OwnedFd,
+    /// `tasks` files of v1 groups.
+    groups: Vec<OwnedFd>,
+    /// The directory of a v2 group.
+    born_in: Option<OwnedFd>,
+}
+
+impl SetUpRequest {
+    /// None if the descriptors are not those that are announced.
+    fn new(wanted: SetUp, descriptors: Vec<OwnedFd>) -> Option<Self> {
+        let mut descriptors = descriptors.into_iter();
+        let root = descriptors.next()?;
+        let groups: Vec<OwnedFd> = descriptors.by_ref().take(usize::from(wanted.joins)).collect();
+        let born_in = descriptors.next();
+        let complete = groups.len() == usize::from(wanted.joins) && born_in.is_some() == wanted.born_in;
+        complete.then_some(Self { wanted, root, groups, born_in })
+    }
+}
+
+fn receive_set_up(agent: &mut Connection) -> io::Result<SetUpRequest> {
     loop {
         match agent.read()? {
             Some((ToShim::SetUp(wanted), descriptors)) => {
-                let root = descriptors.into_iter().next();
-                return root.map(|root| (wanted, root)).ok_or_else(|| io::ErrorKind::InvalidData.into());
+                return SetUpRequest::new(wanted, descriptors).ok_or_else(|| io::ErrorKind::InvalidData.into());
             }
             Some(_) => return Err(io::ErrorKind::InvalidData.into()),
             None => {

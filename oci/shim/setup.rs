@@ -1,17 +1,21 @@
 //! What the shim makes of itself: session, namespaces, control socket, root.
 //!
-//! Called once, before the event loop. Invariant: afterwards nothing of the host's mounts is left in the shim's mount
-//! namespace but the directory that is its root, so that no administrator's umount is undone by a pod, and every later
-//! path of the shim is one below that directory.
+//! Called once, before the event loop, in two halves: [`set_up`] makes all that a child inherits, [`settle`] what it does
+//! not. A process cannot be moved into a v2 group without a wait for a grace period of RCU, during which nobody on the host
+//! can make a group (see [`oci::cgroup::join`]), but it can be born there: so the shim goes on as a child of the process
+//! that was started, which ends. That comes late, so that a small share of processor time does not slow down the rest.
+//!
+//! Invariant: afterwards nothing of the host's mounts is left in the shim's mount namespace but the directory that is its
+//! root, so that no administrator's umount is undone by a pod, and every later path of the shim is one below it.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path};
 
 use nix::sched::CloneFlags;
-use oci::container;
 use oci::container::users::{Born, IdMaps};
-use oci::protocol::{Failure, Namespaces, SetUp};
+use oci::protocol::{Failure, Namespaces, SetUp, Warning};
+use oci::{cgroup, container};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
@@ -37,7 +41,6 @@ pub(crate) struct Sandbox {
 
 /// Turns this process into the shim of a sandbox with `root` as its root directory.
 pub(crate) fn set_up(wanted: &SetUp, root: &OwnedFd) -> Result<Sandbox, Failure> {
-    step("new session", rustix::process::setsid())?;
     let null = step("open null device", rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()))?;
     step("enter state directory", rustix::process::fchdir(root))?;
     enter_namespaces(wanted)?;
@@ -49,7 +52,7 @@ pub(crate) fn set_up(wanted: &SetUp, root: &OwnedFd) -> Result<Sandbox, Failure>
         set_kernel_parameter(path, value, root_of(wanted))
             .map_err(|error| failure(&format!("set kernel parameter {path}"), &error))?;
     }
-    let listener = step("listen on control socket", listen())?;
+    let listener = step("make control socket", bind())?;
     step("pivot into state directory", pivot())?;
     let shared_memory = if wanted.shm_size > 0 {
         Some(step("mount shared memory", mount_shared_memory(wanted.shm_size, root_of(wanted)))?)
@@ -76,6 +79,20 @@ fn enter_namespaces(wanted: &SetUp) -> Result<(), Failure> {
     let born = born.map_err(|error| failure(error.step, &error.source))?;
     step("new namespaces", nix::sched::unshare(CloneFlags::CLONE_NEWNS).map_err(from_nix))?;
     step("join namespaces", nix::sched::setns(born.process(), kinds).map_err(from_nix))
+}
+
+/// Does what belongs to the process that stays. That it cannot join a group is worth a warning only.
+pub(crate) fn settle(sandbox: &Sandbox, groups: &[OwnedFd]) -> Result<Vec<Warning>, Failure> {
+    step("new session", rustix::process::setsid())?;
+    // Whoever connects sees the id of the process that did this.
+    step("listen on control socket", rustix::net::listen(&sandbox.listener, 16))?;
+    let refused = groups.iter().filter_map(|group| cgroup::join(group.as_fd()).err());
+    Ok(refused.map(|errno| stays("v1", errno)).collect())
+}
+
+/// What is told of a group that the shim is not in.
+pub(crate) fn stays(version: &str, errno: Errno) -> Warning {
+    Warning { step: format!("join cgroup {version}"), errno: errno.raw_os_error() }
 }
 
 fn flags(namespaces: Namespaces) -> CloneFlags {
@@ -115,7 +132,7 @@ fn set_kernel_parameter(path: &str, value: &str, root: Option<(u32, u32)>) -> io
 }
 
 /// Binds by a relative path, because the whole one may exceed the 108 bytes of an address.
-fn listen() -> Result<OwnedFd, Errno> {
+fn bind() -> Result<OwnedFd, Errno> {
     match rustix::fs::unlink(SOCKET) {
         Ok(()) | Err(Errno::NOENT) => {}
         Err(errno) => return Err(errno),
@@ -126,7 +143,6 @@ fn listen() -> Result<OwnedFd, Errno> {
     let bound = rustix::net::bind(&socket, &SocketAddrUnix::new(SOCKET)?);
     rustix::process::umask(former);
     bound?;
-    rustix::net::listen(&socket, 16)?;
     Ok(socket)
 }
 

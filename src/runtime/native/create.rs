@@ -1,14 +1,15 @@
 //! From a specification to a sandbox that can run containers.
 
-use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use oci::cgroup::Joins;
 use oci::container::users::IdMaps;
 use oci::protocol::{Failure, Frames, FromShim, Namespaces, SetUp, ToShim};
 use rustix::fs::{Mode, OFlags};
-use rustix::process::Signal;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 use tokio::io::unix::AsyncFd;
 
 use super::layout::{SANDBOX, SandboxRecord, make_private, write_json};
@@ -81,53 +82,104 @@ pub(super) fn is_plain_name(name: &str) -> bool {
     !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\0'])
 }
 
+/// A shim on its way.
+struct Beginning {
+    pid: u32,
+    pidfd: AsyncFd<OwnedFd>,
+    socket: Socket,
+}
+
 async fn set_up(node: &Arc<Node>, sandbox: &Arc<Sandbox>) -> Result<Live, RuntimeError> {
     let directory = node.layout.sandbox(sandbox.id());
-    let spawned = {
+    let (spawned, joins) = {
         let (node, sandbox, directory) = (Arc::clone(node), Arc::clone(sandbox), directory.clone());
         task::blocking(move || prepare(&node, &sandbox, &directory)).await?
     };
     let Spawned { pid, pidfd, socket } = spawned;
     let pidfd = watch::register(pidfd).map_err(|source| failed("watch shim", source))?;
     let socket = Socket::new(socket).map_err(|source| failed("watch shim's socket", source))?;
-    let greeted = tokio::time::timeout(SET_UP, introduce(sandbox, &socket, directory)).await;
+    let mut shim = Beginning { pid, pidfd, socket };
+    let greeted = tokio::time::timeout(SET_UP, introduce(node, sandbox, &mut shim, joins)).await;
     match greeted {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => return Err(dispose(&pidfd, error).await),
+        Ok(Err(error)) => return Err(dispose(&shim.pidfd, error).await),
         Err(_) => {
             let late = failed("set up shim", std::io::Error::from(std::io::ErrorKind::TimedOut));
-            return Err(dispose(&pidfd, late).await);
+            return Err(dispose(&shim.pidfd, late).await);
         }
     }
-    adopt(node, sandbox, pid);
+    let Beginning { pid, pidfd, socket } = shim;
     Ok(Live { pid, pidfd: Arc::new(pidfd), link: Link::new(socket, &node.tasks) })
 }
 
-/// Everything on disk and in the kernel that comes before the shim, and the shim's process.
-fn prepare(node: &Node, sandbox: &Sandbox, directory: &Path) -> Result<Spawned, RuntimeError> {
+/// Everything on disk and in the kernel that comes before the shim, the way into its group, and the shim's process.
+fn prepare(node: &Node, sandbox: &Sandbox, directory: &Path) -> Result<(Spawned, Joins), RuntimeError> {
     let spec = &sandbox.record.spec;
     make_private(&directory.join("containers")).map_err(|source| failed("create sandbox directory", source))?;
     let record = directory.join(SANDBOX);
     write_json(&record, &sandbox.record).map_err(|source| failed("record sandbox", source))?;
     groups::create(node, &groups::pod(&node.host.cgroups, spec)?, &spec.resources)?;
-    groups::create(node, &groups::shim(&node.host.cgroups, spec)?, &crate::Resources::default())?;
-    program::spawn(&node.program, directory).map_err(|source| failed("start shim", source))
+    let group = groups::shim(&node.host.cgroups, spec)?;
+    groups::create(node, &group, &crate::Resources::default())?;
+    let joins = group.open_joins().map_err(groups::cgroup_failed)?;
+    let spawned = program::spawn(&node.program, directory).map_err(|source| failed("start shim", source))?;
+    Ok((spawned, joins))
 }
 
 /// Tells a new shim what it shall be and waits until it is.
-async fn introduce(sandbox: &Sandbox, socket: &Socket, directory: PathBuf) -> Result<(), RuntimeError> {
+async fn introduce(
+    node: &Arc<Node>,
+    sandbox: &Sandbox,
+    shim: &mut Beginning,
+    joins: Joins,
+) -> Result<(), RuntimeError> {
     let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
-    let root = rustix::fs::open(&directory, flags, Mode::empty());
+    let root = rustix::fs::open(node.layout.sandbox(sandbox.id()), flags, Mode::empty());
     let root = root.map_err(|errno| failed("open sandbox directory", errno))?;
-    let wanted = ToShim::SetUp(wanted(&sandbox.record.spec));
-    socket.say(&wanted, &[root.as_fd()]).await.map_err(|source| failed("speak to shim", source))?;
-    let answer = socket.read(&mut Frames::new()).await.map_err(|source| failed("hear from shim", source))?;
-    match answer {
-        FromShim::IsSetUp { .. } => Ok(()),
-        FromShim::SetUpFailed(Failure::Step { step, errno }) => {
-            Err(failed(step, std::io::Error::from_raw_os_error(errno)))
+    let wanted = ToShim::SetUp(wanted(&sandbox.record.spec, &joins));
+    let descriptors: Vec<_> =
+        [root.as_fd()].into_iter().chain(joins.v1()).chain(joins.v2.as_ref().map(AsFd::as_fd)).collect();
+    shim.socket.say(&wanted, &descriptors).await.map_err(|source| failed("speak to shim", source))?;
+    let mut frames = Frames::new();
+    match hear(&shim.socket, &mut frames).await? {
+        FromShim::Hello { pid, .. } => follow(node, shim, pid)?,
+        other => return Err(refused(sandbox, other)),
+    }
+    match hear(&shim.socket, &mut frames).await? {
+        FromShim::IsSetUp { warnings, .. } => {
+            for warning in warnings {
+                let error = std::io::Error::from_raw_os_error(warning.errno);
+                tracing::warn!(sandbox = %sandbox.id(), step = warning.step, error = %error, "shim goes without");
+            }
+            Ok(())
         }
-        other => Err(protocol(sandbox.id(), &other)),
+        other => Err(refused(sandbox, other)),
+    }
+}
+
+async fn hear(socket: &Socket, frames: &mut Frames) -> Result<FromShim, RuntimeError> {
+    socket.read(frames).await.map_err(|source| failed("hear from shim", source))
+}
+
+/// The shim is the process with this id now. It is our child and not reaped, so the id is nobody else's.
+fn follow(node: &Arc<Node>, shim: &mut Beginning, pid: u32) -> Result<(), RuntimeError> {
+    if pid == shim.pid {
+        return Ok(());
+    }
+    let id = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    let id = id.ok_or_else(|| failed("find shim", std::io::Error::from(std::io::ErrorKind::InvalidData)))?;
+    let pidfd = pidfd_open(id, PidfdFlags::NONBLOCK).map_err(|errno| failed("find shim", errno))?;
+    let pidfd = watch::register(pidfd).map_err(|source| failed("watch shim", source))?;
+    let former = std::mem::replace(&mut shim.pidfd, pidfd);
+    shim.pid = pid;
+    node.tasks.spawn("reap-former-shim", async move { watch::ended(&former).await });
+    Ok(())
+}
+
+fn refused(sandbox: &Sandbox, answer: FromShim) -> RuntimeError {
+    match answer {
+        FromShim::SetUpFailed(Failure::Step { step, errno }) => failed(step, std::io::Error::from_raw_os_error(errno)),
+        other => protocol(sandbox.id(), &other),
     }
 }
 
@@ -135,7 +187,7 @@ pub(super) fn protocol(sandbox: &SandboxId, message: &FromShim) -> RuntimeError 
     RuntimeError::Protocol { sandbox: sandbox.clone(), message: format!("unexpected {message:?}") }
 }
 
-fn wanted(spec: &SandboxSpec) -> SetUp {
+fn wanted(spec: &SandboxSpec, joins: &Joins) -> SetUp {
     let own_network = spec.network == Sharing::Sandbox;
     let own_ipc = spec.ipc == Sharing::Sandbox;
     SetUp {
@@ -144,6 +196,8 @@ fn wanted(spec: &SandboxSpec) -> SetUp {
         sysctls: spec.sysctls.iter().map(|(name, value)| (sysctl_path(name), value.clone())).collect(),
         shm_size: if own_ipc { SHM_SIZE } else { 0 },
         user_namespace: spec.user_namespace.map(|range| IdMaps::contiguous(range.first, range.count)),
+        joins: u16::try_from(joins.v1.len()).expect("there are fewer controllers"),
+        born_in: joins.v2.is_some(),
     }
 }
 
@@ -164,25 +218,11 @@ fn sysctl_path(name: &str) -> String {
 }
 
 /// Kills a shim that could not be set up, and reaps it.
-async fn dispose(pidfd: &AsyncFd<std::os::fd::OwnedFd>, error: RuntimeError) -> RuntimeError {
+async fn dispose(pidfd: &AsyncFd<OwnedFd>, error: RuntimeError) -> RuntimeError {
     // It may have ended by itself.
     let _ = rustix::process::pidfd_send_signal(pidfd, Signal::KILL);
     watch::ended(pidfd).await;
     error
-}
-
-/// Moves the shim into its group, while the caller goes on.
-fn adopt(node: &Arc<Node>, sandbox: &Arc<Sandbox>, pid: u32) {
-    let (inner, sandbox) = (Arc::clone(node), Arc::clone(sandbox));
-    node.tasks.spawn("adopt-shim", async move {
-        let adopted = task::blocking(move || {
-            let group = groups::shim(&inner.host.cgroups, &sandbox.record.spec)?;
-            groups::adopt(&group, pid)
-        });
-        if let Err(error) = adopted.await {
-            tracing::warn!(pid, error = %error, "shim stays in the agent's control group");
-        }
-    });
 }
 
 #[cfg(test)]

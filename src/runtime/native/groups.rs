@@ -67,22 +67,6 @@ fn limits(resources: &Resources) -> Limits {
     }
 }
 
-/// Moves the shim into its group. On v1 this takes a grace period of RCU, so nobody waits for it.
-pub(super) fn adopt(group: &Group, pid: u32) -> Result<(), RuntimeError> {
-    let joins = group.open_joins().map_err(cgroup_failed)?;
-    let pid = pid.to_string();
-    let write = |file: &OwnedFd| rustix::io::write(file, pid.as_bytes()).map(drop);
-    for procs in &joins.v1 {
-        write(procs).map_err(|errno| failed("join cgroup", errno))?;
-    }
-    if let Some(directory) = &joins.v2 {
-        use rustix::fs::{Mode, OFlags};
-        let procs = rustix::fs::openat(directory, "cgroup.procs", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
-        procs.and_then(|procs| write(&procs)).map_err(|errno| failed("join cgroup", errno))?;
-    }
-    Ok(())
-}
-
 /// Opens what the shim watches of a container's group; what the host lacks is left out.
 pub(super) fn watched(host: &Hierarchies, group: &Group) -> Vec<(Role, OwnedFd)> {
     let path = group.path();

@@ -332,6 +332,35 @@ async fn a_shim_has_little_memory_of_its_own() {
     host.runtime.remove_sandbox(&sandbox).await.unwrap();
 }
 
+#[tokio::test]
+async fn shim_and_commands_are_in_their_own_groups_of_every_hierarchy() {
+    let Some(host) = host("shim_and_commands_are_in_their_own_groups_of_every_hierarchy").await else { return };
+    let (sandbox, container) = host.run("members", "cat /proc/1/cgroup; sleep 1000").await;
+    let shim = shim_of(host.pid(&sandbox, &container).await);
+    let pod = host.cgroup().join("podmembers");
+    let groups = fs::read_to_string(format!("/proc/{shim}/cgroup")).unwrap();
+    let hierarchies = oci::cgroup::Hierarchies::detect().unwrap();
+    let mut used: Vec<&str> = hierarchies.used_v1().map(|v1| v1.label.as_str()).collect();
+    used.extend(hierarchies.v2.as_ref().map(|_| ""));
+    let group_in = |groups: &str, label: &str| {
+        let line = groups.lines().find(|line| line.split(':').nth(1) == Some(label)).unwrap();
+        line.split(':').nth(2).unwrap().to_owned()
+    };
+    let wanted = format!("/{}", pod.join("shim-0").display());
+    for label in &used {
+        assert!(group_in(&groups, label).ends_with(&wanted), "{label:?}: {groups}");
+    }
+    // A command's view of its own groups, from inside the container's cgroup namespace, is their roots.
+    let args = vec!["/bin/cat".to_owned(), "/proc/self/cgroup".to_owned()];
+    let exec = ExecSpec { args, timeout: None, output_limit: 1 << 16 };
+    let seen = host.runtime.exec(&sandbox, &container, exec).await.unwrap();
+    let groups = String::from_utf8(seen.stdout).unwrap();
+    for label in &used {
+        assert_eq!(group_in(&groups, label), "/", "{label:?}: {groups}");
+    }
+    host.runtime.remove_sandbox(&sandbox).await.unwrap();
+}
+
 fn shim_of(pid: u32) -> u32 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim().parse().unwrap()
