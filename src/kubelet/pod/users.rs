@@ -8,6 +8,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::Pod;
@@ -78,13 +79,19 @@ impl Record {
     }
 }
 
-/// The ids of a pod, if it has a user namespace of its own; picked and kept if it has none yet.
-pub(crate) fn of_pod(shared: &Shared, pod: &Pod) -> Result<Option<UserRange>, UsersError> {
-    if pod.spec.as_ref().and_then(|spec| spec.host_users) != Some(false) {
-        return Ok(None);
-    }
+/// Whether a pod has a user namespace of its own.
+pub(crate) fn are_own(pod: &Pod) -> bool {
+    pod.spec.as_ref().and_then(|spec| spec.host_users) == Some(false)
+}
+
+/// The ids of such a pod; picked and kept if it has none yet.
+pub(crate) fn of_pod(shared: &Shared, pod: &Pod) -> Result<UserRange, UsersError> {
     let config = &shared.config;
-    let path = PodDirs::of(pod, config).users();
+    let dirs = PodDirs::of(pod, config);
+    let path = dirs.users();
+    // The sandbox is made while the files are.
+    let mut private = fs::DirBuilder::new();
+    private.recursive(true).mode(0o750).create(&dirs.root).map_err(file("create", &dirs.root))?;
     let _turn = shared.picking_users();
     let first = match recorded(&path)? {
         Some(first) => first,
@@ -100,7 +107,7 @@ pub(crate) fn of_pod(shared: &Shared, pod: &Pod) -> Result<Option<UserRange>, Us
             first
         }
     };
-    Ok(Some(UserRange { first, count: LENGTH }))
+    Ok(UserRange { first, count: LENGTH })
 }
 
 fn file(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> UsersError + use<> {

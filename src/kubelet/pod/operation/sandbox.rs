@@ -26,10 +26,12 @@ pub(super) async fn create(job: &Job, attempt: u32) -> Outcome {
     let logs = PodDirs::of(&job.pod, &shared.config).logs;
     let mut spec = sandbox_spec(&job.pod, attempt, &shared.config.cgroup_prefix, logs);
     let (sandbox, shared_network) = (spec.id.clone(), spec.network == runtime::Sharing::Host);
-    let (inner, pod) = (Arc::clone(shared), Arc::clone(&job.pod));
-    match task::blocking(move || users::of_pod(&inner, &pod)).await {
-        Ok(range) => spec.user_namespace = range,
-        Err(error) => return failed(job, &error),
+    if users::are_own(&job.pod) {
+        let (inner, pod) = (Arc::clone(shared), Arc::clone(&job.pod));
+        match task::blocking(move || users::of_pod(&inner, &pod)).await {
+            Ok(range) => spec.user_namespace = Some(range),
+            Err(error) => return failed(job, &error),
+        }
     }
     if attempt > 0 {
         let message = "Pod sandbox changed, it will be killed and re-created.";
