@@ -130,6 +130,8 @@ impl UsersError {
 pub struct Born {
     pidfd: OwnedFd,
     user_namespace: OwnedFd,
+    /// The process ends with the last descriptor of this end.
+    _alive: OwnedFd,
 }
 
 impl Drop for Born {
@@ -165,7 +167,8 @@ impl Born {
         write("gid_map", "map groups into a user namespace (this needs CAP_SETGID)", &maps.gids)?;
         let namespace = fs::File::open(path("ns/user"));
         let namespace = namespace.map_err(|source| UsersError::new("open a new user namespace", source))?;
-        Ok(Self { pidfd: reaped.finish(), user_namespace: namespace.into() })
+        let alive = ours.expect("only the child takes it");
+        Ok(Self { pidfd: reaped.finish(), user_namespace: namespace.into(), _alive: alive })
     }
 
     /// A handle on the process that is in all of them.
@@ -230,6 +233,25 @@ pub fn owner(of: BorrowedFd<'_>) -> Result<OwnedFd, UsersError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_process_that_holds_new_namespaces_lives_until_it_is_let_go() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("SKIP the_process_that_holds_new_namespaces_lives_until_it_is_let_go: not root");
+            return;
+        }
+        let born = Born::new(&IdMaps::contiguous(1 << 16, 1 << 16), Namespaces::UTS).unwrap();
+        let ended = || {
+            let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+            waitid(WaitId::PidFd(born.process()), options).unwrap().is_some()
+        };
+        // Long enough for a process that has nothing to wait for to be gone.
+        (0..1000).for_each(|_| std::thread::yield_now());
+        assert!(!ended());
+        pidfd_send_signal(born.process(), Signal::KILL).unwrap();
+        waitid(WaitId::PidFd(born.process()), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT).unwrap();
+        assert!(ended());
+    }
 
     #[test]
     fn an_id_is_found_in_the_range_that_maps_it() {
