@@ -137,7 +137,8 @@ impl<'a> Child<'a> {
     /// What every child does, whatever its script says.
     fn prepare(&mut self) -> Result<(), Errno> {
         signal::reset_all();
-        // Processes of the container that this one joins must not look into it (CVE-2016-9962); execve(2) undoes it.
+        // Processes of the container that this one joins must not look into it (CVE-2016-9962); execve(2) undoes it. Once
+        // it has no more capabilities than they have, nothing else would stop them.
         set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
         umask(Mode::empty());
         self.set_stdio(self.stdio[0].as_fd(), self.stdio[1].as_fd(), self.stdio[2].as_fd())?;
@@ -185,6 +186,7 @@ impl<'a> Child<'a> {
             | Step::Pivot => self.mount_step(step),
             Step::Terminal { bind_console, uid } => self.terminal(*bind_console, *uid),
             Step::JoinGroups => self.join_groups(),
+            Step::OwnNullDevice => self.own_null_device(),
             Step::NewCgroupNamespace => mounts::new_namespaces(Namespaces::CGROUP),
             Step::Sysctl { path, value } => mounts::write_below(self.proc()?, &[c"sys/", path], value),
             Step::OomScore { value } => identity::set_oom_score(self.proc()?, *value),
@@ -234,7 +236,11 @@ impl<'a> Child<'a> {
             }
             Step::Mount { file_system, source, options, attributes, target } => {
                 let mount = mounts::make(file_system, source, options, *attributes)?;
-                mounts::attach(self.root()?, mount.as_fd(), target)?;
+                if matches!(file_system.to_bytes(), b"proc" | b"sysfs") {
+                    mounts::attach_plainly(self.root()?, mount.as_fd(), target)?;
+                } else {
+                    mounts::attach(self.root()?, mount.as_fd(), target)?;
+                }
                 if file_system.as_c_str() == c"proc" {
                     self.proc = Some(mount);
                 }
@@ -295,6 +301,21 @@ impl<'a> Child<'a> {
                 result => return result.map(drop),
             }
         }
+    }
+
+    /// Comes after the groups are joined, so that their rules for devices hold for what is opened here.
+    fn own_null_device(&self) -> Result<(), Errno> {
+        let root = self.root()?;
+        if mounts::is_null(rustix::stdio::stdin())? {
+            rustix::stdio::dup2_stdin(mounts::open_null(root)?)?;
+        }
+        if mounts::is_null(rustix::stdio::stdout())? {
+            rustix::stdio::dup2_stdout(mounts::open_null(root)?)?;
+        }
+        if mounts::is_null(rustix::stdio::stderr())? {
+            rustix::stdio::dup2_stderr(mounts::open_null(root)?)?;
+        }
+        Ok(())
     }
 
     /// getppid(2) would not tell in a new process namespace, where the parent has no id; the channel does.

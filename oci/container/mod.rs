@@ -17,6 +17,7 @@ mod program;
 pub mod rootfs;
 mod run;
 mod script;
+pub mod sealed;
 mod target;
 pub mod users;
 

@@ -14,7 +14,7 @@ use rustix::mount::{
 use rustix::process::{chdir, fchdir, pivot_root};
 
 use super::child::{READ, joined};
-use super::target::{Make, locate, open, prepare, prepare_parent};
+use super::target::{Make, locate, open, open_strictly, prepare, prepare_parent};
 use super::{Attributes, FsOption, Namespaces, Passing};
 use crate::sys::fd::kernel_getcwd;
 use crate::sys::mount::{MountChange, mount_setattr};
@@ -23,8 +23,11 @@ use crate::sys::mount::{MountChange, mount_setattr};
 const PROC_MAGIC: i64 = 0x9fa0;
 const DEVPTS_MAGIC: i64 = 0x1cd1;
 
-/// `MOUNT_ATTR_RDONLY`.
-const READ_ONLY: u64 = 1;
+/// `MOUNT_ATTR_*` of mount_setattr(2).
+const READ_ONLY: u64 = 0x1;
+const NO_SUID: u64 = 0x2;
+const NO_DEV: u64 = 0x4;
+const NO_EXEC: u64 = 0x8;
 
 /// The root of the calling process.
 pub(super) fn current_root() -> Result<OwnedFd, Errno> {
@@ -94,6 +97,22 @@ pub(super) fn make(file_system: &CStr, source: &CStr, options: &[FsOption], attr
 pub(super) fn attach(root: BorrowedFd<'_>, mount: BorrowedFd<'_>, target: &CStr) -> Result<(), Errno> {
     let make = if is_directory(mount)? { Make::Directory(0o755) } else { Make::File };
     let target = prepare(root, target, make)?;
+    attach_at(mount, target.as_fd())
+}
+
+/// As [`attach`], but no symbolic link may be on the way. An image whose `/proc` is a link into a volume could have
+/// the paths that are masked later lead to something else than what was mounted here, with the help of another
+/// container that changes the volume meanwhile (CVE-2019-19921, CVE-2023-27561).
+pub(super) fn attach_plainly(root: BorrowedFd<'_>, mount: BorrowedFd<'_>, target: &CStr) -> Result<(), Errno> {
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
+    let plainly = || open_strictly(root, target, OFlags::PATH | OFlags::DIRECTORY, resolve);
+    let target = match plainly() {
+        Err(Errno::NOENT) => {
+            prepare(root, target, Make::Directory(0o755))?;
+            plainly()?
+        }
+        result => result?,
+    };
     attach_at(mount, target.as_fd())
 }
 
@@ -170,19 +189,34 @@ fn locate_if_present(root: BorrowedFd<'_>, path: &CStr) -> Result<Option<OwnedFd
 pub(super) fn mask(root: BorrowedFd<'_>, path: &CStr) -> Result<(), Errno> {
     let Some(target) = locate_if_present(root, path)? else { return Ok(()) };
     if is_directory(target.as_fd())? {
-        let empty = make(c"tmpfs", c"tmpfs", &[], READ_ONLY)?;
+        let empty = make(c"tmpfs", c"tmpfs", &[], READ_ONLY | NO_SUID | NO_DEV | NO_EXEC)?;
         return attach_at(empty.as_fd(), target.as_fd());
     }
     let null = locate(root, c"/dev/null")?;
-    // The image or a volume may have something else there (CVE-2025-31133).
-    let found = fstat(&null)?;
-    let is_null = FileType::from_raw_mode(found.st_mode) == FileType::CharacterDevice
-        && (major(found.st_rdev), minor(found.st_rdev)) == (1, 3);
-    if !is_null {
+    // The image or a volume may have something else there (CVE-2025-31133). What was examined is what is mounted.
+    if !is_null(null.as_fd())? {
         return Err(Errno::NODEV);
     }
     let clone = clone_mount(null.as_fd(), false)?;
     attach_at(clone.as_fd(), target.as_fd())
+}
+
+/// Whether a file is a null device, whosever it is.
+pub(super) fn is_null(file: BorrowedFd<'_>) -> Result<bool, Errno> {
+    let found = fstat(file)?;
+    let is_device = FileType::from_raw_mode(found.st_mode) == FileType::CharacterDevice;
+    Ok(is_device && (major(found.st_rdev), minor(found.st_rdev)) == (1, 3))
+}
+
+/// Opens the container's null device. What is there is looked at first, because opening a device may do something.
+pub(super) fn open_null(root: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    const NULL: &CStr = c"/dev/null";
+    if !is_null(locate(root, NULL)?.as_fd())? {
+        return Err(Errno::NODEV);
+    }
+    let opened = open(root, NULL, OFlags::RDWR | OFlags::NOCTTY)?;
+    // A container that runs may have put something else there meanwhile.
+    if is_null(opened.as_fd())? { Ok(opened) } else { Err(Errno::NODEV) }
 }
 
 /// Makes a path and what is mounted below it read-only.
@@ -206,17 +240,20 @@ fn clone_mount(of: BorrowedFd<'_>, recursive: bool) -> Result<OwnedFd, Errno> {
     open_tree(of, c"", flags)
 }
 
-/// Attaches a further view of an open file to a path.
+/// Attaches a further view of an open file to a path. The source is the descriptor, not a name below `/dev/pts` that a
+/// race could give another meaning (CVE-2025-52565).
 pub(super) fn bind_over(root: BorrowedFd<'_>, file: BorrowedFd<'_>, path: &CStr) -> Result<(), Errno> {
     let clone = clone_mount(file, false)?;
     attach(root, clone.as_fd(), path)
 }
 
-/// Opens a new terminal in the container's `/dev/pts`.
+/// Opens a new terminal in the container's `/dev/pts`. The file system is looked at before anything in it is opened:
+/// nobody but the kernel makes files there, while an image could have any device in a directory of that name.
 pub(super) fn open_terminal(root: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
-    let master = open(root, c"/dev/pts/ptmx", OFlags::RDWR | OFlags::NOCTTY)?;
-    is_of(master.as_fd(), DEVPTS_MAGIC)?;
-    Ok(master)
+    let directory = open(root, c"/dev/pts", OFlags::PATH | OFlags::DIRECTORY)?;
+    is_of(directory.as_fd(), DEVPTS_MAGIC)?;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS;
+    open_strictly(directory.as_fd(), c"ptmx", OFlags::RDWR | OFlags::NOCTTY, resolve)
 }
 
 /// Opens `/proc`, if it is the root of a process file system (inode 1) and nothing else.
@@ -230,12 +267,13 @@ fn is_of(file: BorrowedFd<'_>, magic: i64) -> Result<(), Errno> {
     if fstatfs(file)?.f_type == magic { Ok(()) } else { Err(Errno::XDEV) }
 }
 
-/// Writes a file of a process file system, which nothing may be mounted over and no magic link may lead out of.
+/// Writes a file of a process file system, which nothing may be mounted over and no magic link may lead out of: else
+/// what is meant for a label or a score ends up in a file of the attacker's choice (CVE-2025-52881).
 pub(super) fn write_below(proc: BorrowedFd<'_>, path: &[&CStr], value: &[u8]) -> Result<(), Errno> {
     let mut buffer = [0; 512];
     let path = joined(&mut buffer, path)?;
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_MAGICLINKS;
-    let file = openat2(proc, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty(), resolve)?;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV;
+    let file = open_strictly(proc, path, OFlags::WRONLY, resolve)?;
     let written = rustix::io::write(&file, value)?;
     if written == value.len() { Ok(()) } else { Err(Errno::IO) }
 }

@@ -14,8 +14,10 @@
 //! ```
 //!
 //! May be called from any thread of any program; [`begin`] returns without waiting for the child, so that a program of
-//! one thread can serve others meanwhile. It does not open, create or remove anything but the child. Invariant: the child
-//! of a failed start has been killed; where it has not been waited for, it is among [`super::ending_children`].
+//! one thread can serve others meanwhile. It does not open, create or remove anything but the child. A caller that starts
+//! something in a process namespace that others are in stays non-dumpable from then on (PR_SET_DUMPABLE(2const)).
+//! Invariant: the child of a failed start has been killed; where it has not been waited for, it is among
+//! [`super::ending_children`].
 
 use std::fmt;
 use std::io;
@@ -23,7 +25,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, send, socketpair};
-use rustix::process::{PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid};
+use rustix::process::{DumpableBehavior, PidfdFlags, Signal, WaitId, WaitIdOptions};
+use rustix::process::{pidfd_open, pidfd_send_signal, set_dumpable_behavior, waitid};
 use rustix::thread::ThreadNameSpaceType;
 use serde::{Deserialize, Serialize};
 
@@ -247,6 +250,10 @@ fn spawn(
     let mut ours = Some(ours);
     let born_in = script.born_in.map(|fd| find(launch.fds, fd)).transpose().map_err(prepare)?;
     let birth = Birth { namespaces: script.new.0, cgroup: born_in, sibling: false };
+    if pid_namespace.is_some() {
+        // Else there would be a moment in which processes that are there already may look into the child.
+        set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(prepare)?;
+    }
     let inside = PidNamespace::enter(pid_namespace)?;
     let cloned = clone::clone3(birth, || {
         drop(ours.take());

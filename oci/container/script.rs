@@ -367,6 +367,9 @@ pub enum Step {
         /// Which ones.
         kinds: Namespaces,
     },
+    /// Replaces standard streams that are the null device of the host by the container's own. The owner, mode and
+    /// times of a device node belong to its inode, so who holds the host's could change them for the whole host.
+    OwnNullDevice,
 }
 
 impl Step {
@@ -428,6 +431,7 @@ impl Step {
             Self::RaiseLimit { .. } => "raise resource limit",
             Self::VisibleMounts => "make file systems visible",
             Self::Fork { .. } | Self::NewNamespaces { .. } => "new namespaces",
+            Self::OwnNullDevice => "use own null device",
         }
     }
 }

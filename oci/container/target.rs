@@ -32,7 +32,18 @@ pub(crate) fn locate(root: BorrowedFd<'_>, path: &CStr) -> Result<OwnedFd, Errno
 
 /// Opens a path below `root`.
 pub(crate) fn open(root: BorrowedFd<'_>, path: &CStr, flags: OFlags) -> Result<OwnedFd, Errno> {
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    open_strictly(root, path, flags, ResolveFlags::IN_ROOT)
+}
+
+/// Opens a path by rules that keep it below `root`, in one way or another: `RESOLVE_IN_ROOT` or `RESOLVE_BENEATH` must be
+/// among them. No magic link is followed in any case.
+pub(crate) fn open_strictly(
+    root: BorrowedFd<'_>,
+    path: &CStr,
+    flags: OFlags,
+    rules: ResolveFlags,
+) -> Result<OwnedFd, Errno> {
+    let resolve = rules | ResolveFlags::NO_MAGICLINKS;
     // EAGAIN says that something was renamed meanwhile.
     for _ in 0..128 {
         match openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {

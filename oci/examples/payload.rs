@@ -73,6 +73,42 @@ fn run(command: &[String]) -> io::Result<()> {
             say(&format!("ate {}", vec![1_u8; count << 20].iter().filter(|byte| **byte == 1).count()));
             Ok(())
         }
+        ["chmod", path] => {
+            fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
+            say("changed");
+            Ok(())
+        }
+        ["unmount", path] => {
+            rustix::mount::unmount(*path, rustix::mount::UnmountFlags::DETACH)?;
+            say("unmounted");
+            Ok(())
+        }
+        ["writable", path] => {
+            use rustix::mount::{MountFlags, mount_remount};
+            mount_remount(*path, MountFlags::BIND, "")?;
+            say("made writable");
+            Ok(())
+        }
+        ["new", kind, path] => {
+            fs::create_dir_all(path)?;
+            rustix::mount::mount(*kind, *path, *kind, rustix::mount::MountFlags::empty(), None)?;
+            say("mounted");
+            Ok(())
+        }
+        ["bind", source, path] => {
+            rustix::mount::mount_bind(*source, *path)?;
+            say("bound");
+            Ok(())
+        }
+        ["unlink", path] => {
+            fs::remove_file(path)?;
+            say("removed");
+            Ok(())
+        }
+        ["nested", rest @ ..] => nested(rest),
+        ["read-line"] => io::stdin().read_line(&mut String::new()).map(drop),
+        ["look"] => look(),
+        ["kill-others"] => kill_others(),
         ["fork", count] => fork(count.parse().map_err(io::Error::other)?),
         ["terminal"] => {
             say(&format!("terminal {}", io::stdin().is_terminal() && io::stdout().is_terminal()));
@@ -86,6 +122,56 @@ fn run(command: &[String]) -> io::Result<()> {
         }
         _ => Err(io::ErrorKind::InvalidInput.into()),
     }
+}
+
+/// Runs commands as root of namespaces of this process's own.
+#[expect(clippy::disallowed_methods, reason = "a process namespace is entered by children only")]
+fn nested(commands: &[&str]) -> io::Result<()> {
+    use nix::sched::CloneFlags;
+    let flags = CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID;
+    let uid = rustix::process::getuid().as_raw();
+    nix::sched::unshare(flags).map_err(io::Error::from)?;
+    fs::write("/proc/self/uid_map", format!("0 {uid} 1"))?;
+    say("nested");
+    // Two words stand for the separator, which this program's own arguments are split at.
+    let commands = commands.iter().map(|word| if *word == "then" { "--" } else { word });
+    std::process::Command::new("/bin/payload").args(commands).status().map(drop)
+}
+
+/// Other processes that can be seen, but for the first.
+fn others() -> io::Result<Vec<u32>> {
+    let entries = fs::read_dir("/proc")?.collect::<io::Result<Vec<_>>>()?;
+    let pids = entries.iter().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    Ok(pids.filter(|pid| *pid != 1 && *pid != std::process::id()).collect())
+}
+
+/// Tries to look into all other processes.
+fn look() -> io::Result<()> {
+    let verdict = |result: io::Result<String>| match result {
+        Ok(seen) => seen,
+        Err(error) => format!("error {}", error.raw_os_error().unwrap_or(-1)),
+    };
+    for pid in others()? {
+        for link in ["exe", "root", "cwd", "fd/0", "ns/mnt"] {
+            let seen = fs::read_link(format!("/proc/{pid}/{link}")).map(|path| path.display().to_string());
+            say(&format!("{link} {}", verdict(seen)));
+        }
+        for file in ["environ", "maps", "mem"] {
+            let opened = fs::File::open(format!("/proc/{pid}/{file}")).map(|_| "opened".to_owned());
+            say(&format!("{file} {}", verdict(opened)));
+        }
+    }
+    say("looked");
+    Ok(())
+}
+
+fn kill_others() -> io::Result<()> {
+    for pid in others()? {
+        let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).ok_or(io::ErrorKind::InvalidData)?;
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL)?;
+    }
+    say("killed");
+    Ok(())
 }
 
 fn who() -> io::Result<()> {

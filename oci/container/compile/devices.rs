@@ -4,6 +4,7 @@ use std::path::Path;
 
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, Spec};
 
+use super::mounts::{NO_EXEC, NO_SUID, READ_ONLY};
 use super::{CompileError, Descriptor, Recursive, Step, Writer, absolute};
 use crate::container::{Attributes, Passing};
 
@@ -78,8 +79,9 @@ impl Writer<'_> {
         }
         let descriptor = Descriptor::HostPath { path: path.to_owned(), recursive: Recursive::No, shared: false };
         let mount = self.need(descriptor);
-        let passing = Passing::Private;
-        self.steps.push(Step::Attach { mount, target, attributes: Attributes::default(), passing });
+        // The node is the host's own. Read-only, the device works, but its owner, mode and times cannot be changed.
+        let attributes = Attributes { set: READ_ONLY | NO_SUID | NO_EXEC, ..Attributes::default() };
+        self.steps.push(Step::Attach { mount, target, attributes, passing: Passing::Private });
         Ok(())
     }
 }

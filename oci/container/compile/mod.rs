@@ -173,7 +173,7 @@ pub fn compile(spec: &Spec, host: &HostFacts) -> Result<Compiled, CompileError> 
     writer.terminal(process);
     writer.directory(process.cwd(), "process.cwd")?;
     writer.groups();
-    writer.steps.push(Step::JoinGroups);
+    writer.steps.extend([Step::JoinGroups, Step::OwnNullDevice]);
     if let Some(step) = writer.cgroup_namespace.take() {
         writer.steps.push(step);
     }
@@ -211,7 +211,7 @@ pub fn compile_exec(spec: &Spec, process: &Process, host: &HostFacts) -> Result<
         writer.steps.push(Step::Terminal { bind_console: false, uid: process.user().uid() });
     }
     writer.groups();
-    writer.steps.push(Step::JoinGroups);
+    writer.steps.extend([Step::JoinGroups, Step::OwnNullDevice]);
     if writer.users.is_none() {
         writer.oom_score(process);
     }

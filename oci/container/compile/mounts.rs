@@ -10,10 +10,10 @@ use super::{CompileError, Descriptor, Recursive, Step, Writer, absolute, c_strin
 use crate::container::{Attributes, FsOption, Passing};
 
 /// `MOUNT_ATTR_*` of mount_setattr(2).
-const READ_ONLY: u64 = 0x1;
-const NO_SUID: u64 = 0x2;
+pub(super) const READ_ONLY: u64 = 0x1;
+pub(super) const NO_SUID: u64 = 0x2;
 const NO_DEV: u64 = 0x4;
-const NO_EXEC: u64 = 0x8;
+pub(super) const NO_EXEC: u64 = 0x8;
 const NO_ATIME: u64 = 0x10;
 const STRICT_ATIME: u64 = 0x20;
 const ATIME_MASK: u64 = 0x70;

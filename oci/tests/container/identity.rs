@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
-use crate::stage::Stage;
+use crate::stage::{GIVEN, NONE, Stage};
 
-fn line<'t>(report: &'t str, name: &str) -> &'t str {
+pub(crate) fn line<'t>(report: &'t str, name: &str) -> &'t str {
     report.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')).unwrap_or_else(|| panic!("{report}"))
 }
 
@@ -43,10 +43,6 @@ fn no_descriptor_but_the_standard_streams_gets_inside() {
     // The fourth is the directory that is being listed.
     assert_eq!(line(&report, "fds"), "0 1 2 3");
 }
-
-/// CAP_CHOWN, CAP_KILL and CAP_SYS_ADMIN.
-const GIVEN: &str = "0000000000200021";
-const NONE: &str = "0000000000000000";
 
 #[test]
 fn root_has_the_capabilities_that_it_was_given_and_no_others() {

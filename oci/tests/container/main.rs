@@ -7,6 +7,7 @@
 
 mod exec;
 mod groups;
+mod hostile;
 mod identity;
 mod mounts;
 mod stage;

@@ -1,7 +1,7 @@
 //! What every test needs: a root file system, a group, a way to run a configuration and read what it prints.
 
 use std::fs;
-use std::io::Read as _;
+use std::io::{PipeReader, PipeWriter, Read as _, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use oci::cgroup::{Group, Hierarchies};
 use oci::container::compile::{Compiled, HostFacts, compile, compile_exec, defaults, open};
 use oci::container::rootfs::{Overlay, Recursive, clone_host_path, overlay};
-use oci::container::{Launch, StartError, Started, Stdio, begin, exec, start};
+use oci::container::{Fd, Launch, StartError, Started, Starting, Stdio, Step, begin, begin_exec, exec, start};
 use oci_spec::runtime::{Process, Spec};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 use serde_json::{Value, json};
@@ -18,11 +18,19 @@ use tempfile::TempDir;
 /// Where the payload is inside.
 pub(crate) const PAYLOAD: &str = "/bin/payload";
 
+/// What a usual configuration gives: CAP_CHOWN, CAP_KILL and CAP_SYS_ADMIN.
+pub(crate) const GIVEN: &str = "0000000000200021";
+
+/// No capabilities.
+pub(crate) const NONE: &str = "0000000000000000";
+
 /// A place to run containers in.
 pub(crate) struct Stage {
     pub(crate) directory: TempDir,
     pub(crate) group: Group,
     pub(crate) host: HostFacts,
+    /// The standard input of what is started, in place of a pipe.
+    pub(crate) stdin: Option<OwnedFd>,
 }
 
 impl Stage {
@@ -37,7 +45,7 @@ impl Stage {
         let name = format!("coracle-oci-test-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let group = Group::new(&Hierarchies::detect().unwrap(), Path::new(&name)).unwrap();
         group.create().unwrap();
-        let stage = Self { directory: tempfile::tempdir().unwrap(), group, host };
+        let stage = Self { directory: tempfile::tempdir().unwrap(), group, host, stdin: None };
         stage.build_layer();
         Some(stage)
     }
@@ -124,6 +132,35 @@ impl Stage {
         self.launch(&compiled, None, Some(inside.started.pidfd.as_fd()))
     }
 
+    /// Begins to start a container, or a further process in one, that stops just before it becomes its program and
+    /// stays there until it is killed.
+    pub(crate) fn begin_stuck(&self, config: &Value, inside: Option<&Running>) -> (Starting, PipeReader) {
+        let (spec, joins) = (spec(config), self.group.open_joins().unwrap());
+        let mut compiled = match inside {
+            None => compile(&spec, &self.host).unwrap(),
+            Some(_) => compile_exec(&spec, spec.process().as_ref().unwrap(), &self.host).unwrap(),
+        };
+        // It joins its groups last, and the last of these is a pipe that is full.
+        let steps = &mut compiled.script.steps;
+        steps.retain(|step| !matches!(step, Step::JoinGroups));
+        steps.push(Step::JoinGroups);
+        let (reader, full) = full_pipe();
+        compiled.script.joins.push(Fd(u16::try_from(compiled.descriptors.len()).unwrap()));
+        let rootfs = inside.is_none().then(|| self.rootfs());
+        let mut owned = open(&compiled.descriptors, rootfs, &joins).unwrap();
+        owned.push(full.into());
+        let fds: Vec<BorrowedFd<'_>> = owned.iter().map(AsFd::as_fd).collect();
+        let (_, silent) = std::io::pipe().unwrap();
+        let stdio = Stdio { stdin: silent.as_fd(), stdout: silent.as_fd(), stderr: silent.as_fd() };
+        let launch = Launch { script: &compiled.script, fds: &fds, stdio };
+        let starting = match inside {
+            None => begin(&launch).unwrap(),
+            Some(inside) => begin_exec(&launch, inside.started.pidfd.as_fd()).unwrap(),
+        };
+        await_rest(starting.pid());
+        (starting, reader)
+    }
+
     pub(crate) fn launch(
         &self,
         compiled: &Compiled,
@@ -135,7 +172,8 @@ impl Stage {
         let fds: Vec<BorrowedFd<'_>> = owned.iter().map(AsFd::as_fd).collect();
         let (stdin, stdin_end) = std::io::pipe().unwrap();
         let (stdout, stdout_end) = std::io::pipe().unwrap();
-        let stdio = Stdio { stdin: stdin.as_fd(), stdout: stdout_end.as_fd(), stderr: stdout_end.as_fd() };
+        let input = self.stdin.as_ref().map_or(stdin.as_fd(), AsFd::as_fd);
+        let stdio = Stdio { stdin: input, stdout: stdout_end.as_fd(), stderr: stdout_end.as_fd() };
         let launch = Launch { script: &compiled.script, fds: &fds, stdio };
         let started = match target {
             Some(target) => exec(&launch, target)?,
@@ -170,9 +208,37 @@ impl Running {
 
     /// Waits until it prints `ready`.
     pub(crate) fn await_ready(&mut self) {
-        let mut line = [0; 6];
+        self.await_line("ready");
+    }
+
+    /// Waits until it prints this and nothing else.
+    pub(crate) fn await_line(&mut self, expected: &str) {
+        let mut line = vec![0; expected.len() + 1];
         self.stdout.read_exact(&mut line).unwrap();
-        assert_eq!(&line, b"ready\n");
+        assert_eq!(String::from_utf8_lossy(&line), format!("{expected}\n"));
+    }
+
+    /// All that it prints up to this line, without that. For tests in which another process is stuck: until that ends,
+    /// it may have a copy of the other end of any pipe.
+    pub(crate) fn lines_until(&mut self, last: &str) -> Vec<String> {
+        let mut lines = vec![String::new()];
+        loop {
+            let mut byte = [0];
+            self.stdout.read_exact(&mut byte).unwrap();
+            let line = lines.last_mut().unwrap();
+            match byte[0] {
+                b'\n' if line == last => break,
+                b'\n' => lines.push(String::new()),
+                byte => line.push(char::from(byte)),
+            }
+        }
+        lines.pop();
+        lines
+    }
+
+    /// Gives it an empty line to read.
+    pub(crate) fn go_on(&mut self) {
+        self.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
     }
 }
 
@@ -184,20 +250,47 @@ impl Drop for Running {
     }
 }
 
+/// A pipe that nothing more can be written to.
+fn full_pipe() -> (PipeReader, PipeWriter) {
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    rustix::io::ioctl_fionbio(&writer, true).unwrap();
+    while writer.write(&[0; 4096]).is_ok() {}
+    rustix::io::ioctl_fionbio(&writer, false).unwrap();
+    (reader, writer)
+}
+
+/// Waits until a child sleeps and has lost capabilities before. Polls, because there is nothing that could be waited for.
+fn await_rest(pid: i32) {
+    let own = rustix::thread::capabilities(None).unwrap().permitted.bits();
+    for _ in 0..100_000 {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim();
+        if field("State:").starts_with('S') && field("CapPrm:") != format!("{own:016x}") {
+            return;
+        }
+        std::thread::yield_now();
+    }
+    panic!("process {pid} does not come to rest");
+}
+
 pub(crate) fn spec(config: &Value) -> Spec {
     serde_json::from_value(config.clone()).unwrap()
 }
 
+/// The file of this test, by the name that it was executed by: where a sealed program is, the kernel cannot tell.
+pub(crate) fn own_program() -> PathBuf {
+    std::env::args_os().next().unwrap().into()
+}
+
 /// Cargo builds examples beside the directory of tests.
 fn payload() -> PathBuf {
-    let own = std::env::current_exe().unwrap();
-    own.parent().and_then(Path::parent).unwrap().join("examples/payload")
+    own_program().parent().and_then(Path::parent).unwrap().join("examples/payload")
 }
 
 /// Files that a dynamically linked program needs: those that this one has mapped, and the loader under the name that
 /// programs know it by.
 fn libraries() -> Vec<PathBuf> {
-    let own = std::env::current_exe().unwrap();
+    let own = own_program();
     let maps = fs::read_to_string("/proc/self/maps").unwrap();
     let mut found: Vec<PathBuf> = maps
         .lines()

@@ -4,9 +4,11 @@ use std::fs;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use oci::container::sealed::Sealed;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::{Pid, PidfdFlags};
 use sha2::{Digest, Sha256};
@@ -40,14 +42,17 @@ pub(super) fn install(libexec: &Path, program: &[u8]) -> io::Result<PathBuf> {
 }
 
 /// Starts a shim with one end of a socket pair as its standard input. Without `pre_exec` the standard library uses
-/// posix_spawn(3), so that a big agent is not copied.
+/// posix_spawn(3), so that a big agent is not copied. It is executed sealed, because containers can get hold of the
+/// file through `/proc/<pid>/exe` (CVE-2019-5736).
 #[expect(clippy::disallowed_methods, reason = "the native runtime is where programs are started")]
 pub(super) fn spawn(program: &Path, directory: &Path) -> io::Result<Spawned> {
     let flags = SocketFlags::CLOEXEC;
     let (ours, theirs) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     rustix::io::ioctl_fionbio(&ours, true)?;
     let log = fs::OpenOptions::new().create(true).append(true).mode(0o600).open(directory.join("shim.log"))?;
-    let child = Command::new(program)
+    let sealed = Sealed::new(program)?;
+    let child = Command::new(sealed.path())
+        .arg0(program)
         .env_clear()
         .stdin(Stdio::from(theirs))
         .stdout(Stdio::null())

@@ -74,6 +74,24 @@ async fn containers_of_a_sandbox_share_memory_and_network_but_not_processes() {
     host.runtime.remove_sandbox(&sandbox).await.unwrap();
 }
 
+/// CVE-2019-5736: not even root of the host can change the file through a process that runs it.
+#[tokio::test]
+async fn the_shim_s_program_cannot_be_changed_through_its_process() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let Some(host) = host("the_shim_s_program_cannot_be_changed_through_its_process").await else { return };
+    let (sandbox, container) = host.run("sealed", "echo ready; sleep 1000").await;
+    host.logged(&sandbox, &container, "ready").await;
+    let stat = fs::read_to_string(format!("/proc/{}/stat", host.pid(&sandbox, &container).await)).unwrap();
+    let shim = stat.rsplit_once(") ").unwrap().1.split(' ').nth(1).unwrap();
+    let name = fs::read_to_string(format!("/proc/{shim}/comm")).unwrap();
+    assert!(name.starts_with("coracle-shim"), "{name}");
+    let program = format!("/proc/{shim}/exe");
+    let mode = fs::metadata(&program).unwrap().permissions().mode();
+    let refused = fs::set_permissions(&program, fs::Permissions::from_mode(mode)).unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
+    host.runtime.remove_sandbox(&sandbox).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_program_that_handles_the_signal_ends_by_itself() {
     let Some(host) = host("a_program_that_handles_the_signal_ends_by_itself").await else { return };
