@@ -75,6 +75,9 @@ fn now() -> Timestamp {
 }
 
 fn run(cli: &OciCommand) -> anyhow::Result<u8> {
+    if matches!(cli.command, Command::Run(_) | Command::Create(_) | Command::Exec(_)) {
+        oci::container::sealed::seal_own_program().context("cannot seal the program against its containers")?;
+    }
     let containers = Containers::new(&cli.root);
     match &cli.command {
         Command::Run(run) => {
