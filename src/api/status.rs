@@ -41,6 +41,17 @@ impl FieldError {
         Self::with("FieldValueInvalid", field, format!("Invalid value: {value}"), detail)
     }
 
+    /// A combination that breaks a rule, where showing the value would not help.
+    pub fn wrong(field: impl Into<String>, detail: &str) -> Self {
+        Self::with("FieldValueInvalid", field, "Invalid value".to_owned(), detail)
+    }
+
+    /// A list with too many elements.
+    pub fn too_many(field: impl Into<String>, count: usize, limit: usize) -> Self {
+        let detail = format!("must have at most {limit} items");
+        Self::with("FieldValueTooMany", field, format!("Too many: {count}"), &detail)
+    }
+
     /// A value outside a closed set.
     pub fn not_supported(field: impl Into<String>, value: &Value, supported: &[&str]) -> Self {
         let list: Vec<String> = supported.iter().map(|word| format!("{word:?}")).collect();

@@ -5,7 +5,9 @@
 
 use std::time::Duration;
 
-use api::resources::admission::{apply_service_account, default_service_account, default_toleration_seconds, priority};
+use api::resources::admission::{
+    apply_service_account, default_service_account, default_toleration_seconds, global_default, priority,
+};
 use api::status::{ApiError, Cause};
 use api::user::MASTERS;
 use serde_json::Value;
@@ -34,7 +36,8 @@ pub(crate) async fn create(call: &Call, object: &mut Value) -> Result<(), ApiErr
         if let Some(account) = default_service_account(object) {
             apply_service_account(object, &service_account(call, object, &account).await?);
         }
-        priority(object)?;
+        let class = priority_class(call, object).await?;
+        priority(object, class.as_ref())?;
         default_toleration_seconds(object);
     }
     Ok(())
@@ -123,6 +126,27 @@ async fn service_account(call: &Call, pod: &Value, name: &str) -> Result<Value, 
         let text = format!("error looking up service account {namespace}/{name}: serviceaccount {name:?} not found");
         ApiError::forbidden("", "pods", meta(pod, "name"), &text)
     })
+}
+
+/// The class that a pod's priority follows from.
+async fn priority_class(call: &Call, pod: &Value) -> Result<Option<Value>, ApiError> {
+    let row = api::resources::find("scheduling.k8s.io", "v1", "priorityclasses");
+    let row = row.ok_or_else(|| ApiError::internal("no priorityclasses"))?;
+    let name = pod["spec"]["priorityClassName"].as_str().unwrap_or_default();
+    if name.is_empty() {
+        let range = store::Range { prefix: storage::prefix(row, ""), after: None, limit: None, at: None };
+        let page = call.server.config.store.list(range).await.map_err(storage::failed)?;
+        let classes = page.entries.iter().map(crate::object::of_entry).collect::<Result<Vec<_>, _>>()?;
+        return Ok(global_default(&classes).cloned());
+    }
+    match call.server.read(row, "", name).await {
+        Ok((class, _)) => Ok(Some(class)),
+        Err(error) if error.code == 404 => {
+            let text = format!("no PriorityClass with name {name} was found");
+            Err(ApiError::forbidden("", "pods", meta(pod, "name"), &text))
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// A node may create itself and mirrors of its own static pods, and its own lease.

@@ -28,6 +28,7 @@ mod respond;
 mod select;
 mod serve;
 mod server;
+mod services;
 mod startup;
 mod storage;
 mod verbs;
@@ -37,6 +38,7 @@ pub mod authn;
 pub mod authz;
 pub mod pki;
 
+pub use api::resources::service::assign::{Network, NetworkError};
 pub use entropy::Entropy;
 pub use node::{NodeConnector, NodeError};
 pub use serve::{TlsConfigError, tls_config};

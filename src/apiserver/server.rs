@@ -1,5 +1,6 @@
 //! The server's value and its one entrance.
 
+use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -22,7 +23,7 @@ use crate::call::Call;
 use crate::negotiate;
 use crate::query::Query;
 use crate::request::{RequestInfo, ResourceRequest};
-use crate::{Entropy, NodeConnector, VersionInfo, body, discovery, object, respond, storage, verbs};
+use crate::{Entropy, Network, NodeConnector, VersionInfo, body, discovery, object, respond, storage, verbs};
 
 /// Any error of a body.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -44,6 +45,10 @@ pub struct Config {
     pub nodes: Arc<dyn NodeConnector>,
     /// Bearer tokens from a file; usually none.
     pub tokens: StaticTokens,
+    /// Where the addresses and ports of Services come from.
+    pub services: Network,
+    /// Where the server can be reached from everywhere in the cluster.
+    pub advertise: SocketAddr,
 }
 
 /// Who makes a request, after authentication.
@@ -60,12 +65,19 @@ pub struct ApiServer {
     pub(crate) closing: CancellationToken,
     /// Whether the objects that every cluster has exist.
     pub(crate) started: AtomicBool,
+    /// Held from the look at all Services to the write of one that was given an address or a port.
+    pub(crate) assigning: tokio::sync::Mutex<()>,
 }
 
 impl ApiServer {
     /// A server over a store; it listens nowhere until [`ApiServer::serve`].
     pub fn new(config: Config) -> Arc<Self> {
-        Arc::new(Self { config, closing: CancellationToken::new(), started: AtomicBool::new(false) })
+        Arc::new(Self {
+            config,
+            closing: CancellationToken::new(),
+            started: AtomicBool::new(false),
+            assigning: tokio::sync::Mutex::new(()),
+        })
     }
 
     /// Answers one request of an authenticated caller.

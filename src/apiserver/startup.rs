@@ -1,24 +1,68 @@
-//! The objects that every cluster has: its first namespaces, made again whenever one is removed.
+//! The objects that every cluster has: its first namespaces, the system's PriorityClasses, and the Service `kubernetes`
+//! with what stands behind it. Made again whenever one is removed.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use api::resources;
+use api::resources::admission::system_classes;
+use api::resources::{self, Resource};
 use api::status::ApiError;
 use api::user::{MASTERS, UserInfo};
 use bytes::Bytes;
-use http::Request;
+use http::{Method, Request};
 use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
-use store::Watched;
+use store::{Change, Key, Watched};
 use task::Tasks;
 
+use crate::object::{self, meta};
 use crate::server::{ApiServer, Caller};
 use crate::storage;
 
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
 const RETRY: Duration = Duration::from_secs(1);
+
+/// An object that must be there.
+struct Wanted {
+    row: &'static Resource,
+    object: Value,
+    /// Fields that must be as they are here; of the others only the first state is.
+    kept: &'static [&'static str],
+}
+
+impl Wanted {
+    fn new(object: Value, kept: &'static [&'static str]) -> Result<Self, ApiError> {
+        let (group, version) = object["apiVersion"].as_str().unwrap_or_default().rsplit_once('/').unwrap_or(("", "v1"));
+        let kind = object["kind"].as_str().unwrap_or_default();
+        let row = resources::find_kind(group, version, kind);
+        let row = row.ok_or_else(|| ApiError::internal(format!("no kind {kind} in {group}/{version}")))?;
+        Ok(Self { row, object, kept })
+    }
+
+    fn key(&self) -> Key {
+        storage::key(self.row, meta(&self.object, "namespace"), meta(&self.object, "name"))
+    }
+
+    fn collection(&self) -> String {
+        let row = self.row;
+        let root = if row.group.is_empty() { "/api/v1".to_owned() } else { format!("/apis/{}", row.api_version()) };
+        let namespace = meta(&self.object, "namespace");
+        if row.namespaced {
+            format!("{root}/namespaces/{namespace}/{}", row.plural)
+        } else {
+            format!("{root}/{}", row.plural)
+        }
+    }
+
+    /// The object as it should be instead of how it is; none if it is right.
+    fn correction(&self, found: &Value) -> Option<Value> {
+        let mut right = found.clone();
+        self.kept.iter().for_each(|field| right[*field] = self.object[*field].clone());
+        (right != *found).then_some(right)
+    }
+}
 
 impl ApiServer {
     /// Makes the objects that every cluster has, and keeps them there; returns once they exist.
@@ -26,33 +70,73 @@ impl ApiServer {
     /// # Errors
     /// If the store refuses.
     pub async fn start(self: &Arc<Self>, tasks: &Tasks) -> Result<(), ApiError> {
-        self.ensure_namespaces().await?;
+        let wanted = self.wanted()?;
+        self.ensure(&wanted).await?;
         self.started.store(true, Ordering::Release);
-        tasks.spawn("system-namespaces", Arc::clone(self).keep_namespaces());
+        let mut prefixes: Vec<String> = wanted.iter().map(|wanted| storage::prefix(wanted.row, "")).collect();
+        prefixes.dedup();
+        let wanted = Arc::new(wanted);
+        for prefix in prefixes {
+            tasks.spawn("system objects", Arc::clone(self).keep(Arc::clone(&wanted), prefix));
+        }
         Ok(())
     }
 
-    async fn ensure_namespaces(self: &Arc<Self>) -> Result<(), ApiError> {
-        let row = resources::find("", "v1", "namespaces").ok_or_else(|| ApiError::internal("no namespaces"))?;
-        for name in NAMESPACES {
-            let key = storage::key(row, "", name);
-            if self.config.store.get(&key).await.map_err(storage::failed)?.is_none() {
-                self.create_namespace(name).await?;
+    /// In the order in which they can be made; those of one kind together.
+    fn wanted(&self) -> Result<Vec<Wanted>, ApiError> {
+        let namespace = |name: &&str| json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } });
+        let firsts = NAMESPACES.iter().map(namespace).chain(system_classes());
+        let mut wanted = firsts.map(|object| Wanted::new(object, &[])).collect::<Result<Vec<_>, _>>()?;
+        let at = self.config.advertise;
+        wanted.push(Wanted::new(self.service(at), &[])?);
+        let ip = at.ip();
+        if ip.is_loopback() || ip.is_unspecified() {
+            tracing::warn!(address = %ip, "the API has no address that pods can reach: nothing stands behind its Service");
+        } else {
+            wanted.push(Wanted::new(endpoints(at), &["subsets"])?);
+            wanted.push(Wanted::new(slice(at), &["endpoints", "ports"])?);
+        }
+        Ok(wanted)
+    }
+
+    /// The Service by which pods reach the API.
+    fn service(&self, at: SocketAddr) -> Value {
+        json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": {
+                "name": "kubernetes", "namespace": "default",
+                "labels": { "component": "apiserver", "provider": "kubernetes" },
+            },
+            "spec": {
+                "clusterIP": self.config.services.first().to_string(),
+                "ports": [{ "name": "https", "port": 443, "protocol": "TCP", "targetPort": at.port() }],
+            },
+        })
+    }
+
+    async fn ensure(self: &Arc<Self>, wanted: &[Wanted]) -> Result<(), ApiError> {
+        for wanted in wanted {
+            let found = self.config.store.get(&wanted.key()).await.map_err(storage::failed)?;
+            let Some(found) = found else {
+                self.send(Method::POST, &wanted.collection(), &wanted.object).await?;
+                continue;
+            };
+            if let Some(right) = wanted.correction(&object::of_entry(&found)?) {
+                let path = format!("{}/{}", wanted.collection(), meta(&right, "name"));
+                self.send(Method::PUT, &path, &right).await?;
             }
         }
         Ok(())
     }
 
-    /// Creates a namespace as any client would.
-    async fn create_namespace(self: &Arc<Self>, name: &str) -> Result<(), ApiError> {
-        let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } });
-        let request = Request::post("/api/v1/namespaces")
-            .body(Full::new(Bytes::from(namespace.to_string())))
-            .map_err(ApiError::internal)?;
+    /// Writes as any client would; whoever was faster may be right as well.
+    async fn send(self: &Arc<Self>, method: Method, path: &str, object: &Value) -> Result<(), ApiError> {
+        let body = Full::new(Bytes::from(object.to_string()));
+        let request = Request::builder().method(method).uri(path).body(body).map_err(ApiError::internal)?;
         let user = UserInfo::authenticated("system:apiserver", &[MASTERS]);
         let response = self.handle(Caller { user }, request).await;
         let code = response.status().as_u16();
-        if matches!(code, 201 | 409) {
+        if matches!(code, 200 | 201 | 409) {
             return Ok(());
         }
         let body = response.into_body().collect().await.map_err(ApiError::internal)?.to_bytes();
@@ -60,29 +144,61 @@ impl ApiServer {
         Err(ApiError::from_value(code, &status))
     }
 
-    async fn keep_namespaces(self: Arc<Self>) {
+    async fn keep(self: Arc<Self>, wanted: Arc<Vec<Wanted>>, prefix: String) {
         loop {
-            if let Err(error) = self.watch_namespaces().await {
-                tracing::warn!(%error, "the system namespaces could not be checked");
+            if let Err(error) = self.watch(&wanted, &prefix).await {
+                tracing::warn!(%error, prefix, "the system objects could not be checked");
             }
             tokio::time::sleep(RETRY).await;
         }
     }
 
-    /// Repairs after each removal; returns when the watch ends.
-    async fn watch_namespaces(self: &Arc<Self>) -> Result<(), ApiError> {
-        let row = resources::find("", "v1", "namespaces").ok_or_else(|| ApiError::internal("no namespaces"))?;
+    /// Repairs after each removal, and each change of what is kept; returns when the watch ends.
+    async fn watch(self: &Arc<Self>, wanted: &[Wanted], prefix: &str) -> Result<(), ApiError> {
         let store = &self.config.store;
-        let mut watch = store.watch(&storage::prefix(row, ""), store.revision()).await.map_err(storage::failed)?;
+        let mut watch = store.watch(prefix, store.revision()).await.map_err(storage::failed)?;
+        let concerns = |change: &Change| {
+            let own = wanted.iter().find(|wanted| wanted.key() == change.key);
+            own.is_some_and(|own| change.after.is_none() || !own.kept.is_empty())
+        };
         loop {
-            self.ensure_namespaces().await?;
+            self.ensure(wanted).await?;
             loop {
                 match watch.next().await {
-                    Some(Watched::Changed(change)) if change.after.is_none() => break,
+                    Some(Watched::Changed(change)) if concerns(&change) => break,
                     Some(Watched::Changed(_)) => {}
                     Some(Watched::Overrun) | None => return Ok(()),
                 }
             }
         }
     }
+}
+
+fn port(at: SocketAddr) -> Value {
+    json!([{ "name": "https", "port": at.port(), "protocol": "TCP" }])
+}
+
+/// What stands behind the Service, in the old form, which nobody need make slices of.
+fn endpoints(at: SocketAddr) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Endpoints",
+        "metadata": {
+            "name": "kubernetes", "namespace": "default",
+            "labels": { "endpointslice.kubernetes.io/skip-mirror": "true" },
+        },
+        "subsets": [{ "addresses": [{ "ip": at.ip().to_string() }], "ports": port(at) }],
+    })
+}
+
+/// What stands behind the Service.
+fn slice(at: SocketAddr) -> Value {
+    json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {
+            "name": "kubernetes", "namespace": "default", "labels": { "kubernetes.io/service-name": "kubernetes" },
+        },
+        "addressType": if at.is_ipv4() { "IPv4" } else { "IPv6" },
+        "endpoints": [{ "addresses": [at.ip().to_string()], "conditions": { "ready": true } }],
+        "ports": port(at),
+    })
 }

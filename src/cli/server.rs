@@ -101,6 +101,8 @@ impl Server {
             version: VersionInfo::of_release(env!("CARGO_PKG_VERSION")),
             nodes: to_kubelet.clone(),
             tokens: self.tokens()?,
+            services: facts.services.to_string().parse().context("--service-cidr")?,
+            advertise: SocketAddr::new(facts.address, listen.port()),
         });
         server.start(&self.tasks).await.context("cannot make the objects that every cluster has")?;
         self.write_kubeconfig(&pki, listen)?;

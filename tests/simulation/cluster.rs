@@ -120,6 +120,8 @@ impl Cluster {
             version: VersionInfo::of_release("test"),
             nodes: Arc::new(NoNodes),
             tokens: StaticTokens::default(),
+            services: apiserver::Network::default(),
+            advertise: std::net::SocketAddr::from(([192, 0, 2, 1], 6443)),
         });
         server.start(&tasks).await.unwrap();
         self.ground.door.send_replace(Some(server));

@@ -3,16 +3,39 @@
 
 use serde_json::{Value, json};
 
-use super::path::{default_text, default_to, ensure_object, items, present, put, text};
+use super::path::{default_text, ensure_object, items, number, present, put, text};
+use super::priorityclass;
 use crate::status::ApiError;
 
 const MIRROR: &str = "kubernetes.io/config.mirror";
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
 const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
 
+/// A PriorityClass that exists without anybody having made it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SystemClass {
+    /// Its name.
+    pub name: &'static str,
+    /// The priority of its pods.
+    pub value: i64,
+    /// For people.
+    pub description: &'static str,
+}
+
 /// Classes that exist without anybody having made them.
-const SYSTEM_CLASSES: [(&str, i64); 2] =
-    [("system-cluster-critical", 2_000_000_000), ("system-node-critical", 2_000_001_000)];
+pub const SYSTEM_CLASSES: [SystemClass; 2] = [
+    SystemClass {
+        name: "system-cluster-critical",
+        value: 2_000_000_000,
+        description: "Used for system critical pods that must run in the cluster, but can be moved to another node if \
+                      necessary.",
+    },
+    SystemClass {
+        name: "system-node-critical",
+        value: 2_000_001_000,
+        description: "Used for system critical pods that must not be moved from their current node.",
+    },
+];
 
 /// Gives a pod 300 s on a node that stops answering, unless it says otherwise (`DefaultTolerationSeconds`).
 pub fn default_toleration_seconds(pod: &mut Value) {
@@ -63,21 +86,28 @@ pub fn apply_service_account(pod: &mut Value, account: &Value) {
     }
 }
 
-/// The priority of a class, 0 without one; none for a class that does not exist.
-pub fn class_priority(class: &str) -> Option<i64> {
-    if class.is_empty() {
-        return Some(0);
-    }
-    SYSTEM_CLASSES.into_iter().find(|(name, _)| *name == class).map(|(_, value)| value)
+/// The PriorityClasses that exist without anybody having made them, as objects.
+pub fn system_classes() -> Vec<Value> {
+    SYSTEM_CLASSES.iter().map(priorityclass::of_system).collect()
 }
 
-/// Computes a pod's priority from its class (`Priority`); only the classes of the system exist.
-pub fn priority(pod: &mut Value) -> Result<(), ApiError> {
+/// The class that a pod's priority follows from when it names none: of the global defaults the one with the lowest value
+/// (`Priority`, `getDefaultPriorityClass`).
+pub fn global_default(classes: &[Value]) -> Option<&Value> {
+    let defaults = classes.iter().filter(|class| class["globalDefault"] == true);
+    defaults.min_by_key(|class| number(class, "value"))
+}
+
+/// Gives a pod the priority of its class, which is that which it names or the global default; without either it has
+/// priority 0 (`Priority`).
+pub fn priority(pod: &mut Value, class: Option<&Value>) -> Result<(), ApiError> {
     let forbidden =
         |pod: &Value, message: &str| ApiError::forbidden("", "pods", text(&pod["metadata"], "name"), message);
-    let class = text(&pod["spec"], "priorityClassName").to_owned();
-    let unknown = || forbidden(pod, &format!("no PriorityClass with name {class} was found"));
-    let value = class_priority(&class).ok_or_else(unknown)?;
+    let (value, policy) = match class {
+        Some(class) => (number(class, "value"), text(class, "preemptionPolicy")),
+        None => (0, ""),
+    };
+    let policy = if policy.is_empty() { "PreemptLowerPriority" } else { policy };
     if let Some(own) = pod["spec"]["priority"].as_i64()
         && own != value
     {
@@ -87,9 +117,21 @@ pub fn priority(pod: &mut Value) -> Result<(), ApiError> {
         );
         return Err(forbidden(pod, &message));
     }
+    if let Some(own) = pod["spec"]["preemptionPolicy"].as_str()
+        && own != policy
+    {
+        let message = format!(
+            "the string value of PreemptionPolicy ({own}) must not be provided in pod spec; priority admission \
+             controller computed {policy} from the given PriorityClass name"
+        );
+        return Err(forbidden(pod, &message));
+    }
     let spec = ensure_object(pod, "spec");
     spec["priority"] = value.into();
-    default_to(spec, "preemptionPolicy", "PreemptLowerPriority");
+    spec["preemptionPolicy"] = policy.into();
+    if let Some(class) = class {
+        default_text(spec, "priorityClassName", text(&class["metadata"], "name"));
+    }
     Ok(())
 }
 
@@ -138,15 +180,24 @@ mod tests {
     #[test]
     fn priority_follows_from_the_class() {
         let mut pod = json!({"spec": {}});
-        priority(&mut pod).unwrap();
+        priority(&mut pod, None).unwrap();
         assert_eq!(pod["spec"], json!({"priority": 0, "preemptionPolicy": "PreemptLowerPriority"}));
-        let mut critical = json!({"spec": {"priorityClassName": "system-node-critical"}});
-        priority(&mut critical).unwrap();
-        assert_eq!(critical["spec"]["priority"], 2_000_001_000);
-        let mut unknown = json!({"metadata": {"name": "web"}, "spec": {"priorityClassName": "high"}});
-        let error = priority(&mut unknown).unwrap_err();
-        assert_eq!(error.message, "pods \"web\" is forbidden: no PriorityClass with name high was found");
-        let mut own = json!({"spec": {"priority": 7}});
-        assert_eq!(priority(&mut own).unwrap_err().code, 403);
+        let classes = [
+            json!({"metadata": {"name": "high"}, "value": 9, "preemptionPolicy": "Never", "globalDefault": true}),
+            json!({"metadata": {"name": "low"}, "value": 7, "globalDefault": true}),
+        ];
+        let mut critical = json!({"spec": {"priorityClassName": "high"}});
+        priority(&mut critical, Some(&classes[0])).unwrap();
+        let expected = json!({"priorityClassName": "high", "priority": 9, "preemptionPolicy": "Never"});
+        assert_eq!(critical["spec"], expected);
+        let mut usual = json!({"spec": {"priority": 7}});
+        priority(&mut usual, global_default(&classes)).unwrap();
+        assert_eq!((&usual["spec"]["priorityClassName"], &usual["spec"]["priority"]), (&json!("low"), &json!(7)));
+        let mut own = json!({"metadata": {"name": "web"}, "spec": {"priority": 8}});
+        let error = priority(&mut own, Some(&classes[1])).unwrap_err();
+        assert!(error.message.starts_with("pods \"web\" is forbidden: the integer value of priority (8) must not be"));
+        let mut own = json!({"spec": {"preemptionPolicy": "Never"}});
+        assert_eq!(priority(&mut own, None).unwrap_err().code, 403);
+        assert_eq!(global_default(&[]), None);
     }
 }

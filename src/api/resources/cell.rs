@@ -33,6 +33,15 @@ pub(super) fn or(text: &str, instead: &str) -> Value {
     if text.is_empty() { instead.into() } else { text.into() }
 }
 
+/// The first elements of a list, and how many more there are.
+pub(super) fn first_of(list: &[String], most: usize) -> String {
+    let shown = list.iter().take(most).map(String::as_str).collect::<Vec<_>>().join(",");
+    match list.len().saturating_sub(most) {
+        0 => shown,
+        more => format!("{shown} + {more} more..."),
+    }
+}
+
 /// Time since creation.
 pub(super) fn age(object: &Value, now: Timestamp) -> Value {
     since(text(&object["metadata"], "creationTimestamp"), now).into()

@@ -9,8 +9,11 @@
 
 pub mod admission;
 mod apps;
+mod batch;
 mod cell;
 mod configmap;
+mod endpoints;
+mod endpointslice;
 mod event;
 mod lease;
 mod metadata;
@@ -18,12 +21,15 @@ mod namespace;
 mod node;
 mod path;
 pub mod pod;
+mod poddisruptionbudget;
 mod podtemplate;
+mod priorityclass;
 mod replicationcontroller;
 mod rule;
 pub mod scale;
 mod secret;
 mod selector;
+pub mod service;
 mod serviceaccount;
 mod workload;
 pub mod write;
@@ -203,6 +209,7 @@ pub fn all() -> &'static [&'static Resource] {
     static ROWS: &[&Resource] = &[
         &pod::BINDING,
         &configmap::ROW,
+        &endpoints::ROW,
         &event::ROW,
         &namespace::ROW,
         &node::ROW,
@@ -210,13 +217,19 @@ pub fn all() -> &'static [&'static Resource] {
         &podtemplate::ROW,
         &replicationcontroller::ROW,
         &secret::ROW,
+        &service::ROW,
         &serviceaccount::ROW,
         &apps::controllerrevision::ROW,
         &apps::daemonset::ROW,
         &apps::deployment::ROW,
         &apps::replicaset::ROW,
         &apps::statefulset::ROW,
+        &batch::cronjob::ROW,
+        &batch::job::ROW,
+        &poddisruptionbudget::ROW,
+        &priorityclass::ROW,
         &lease::ROW,
+        &endpointslice::ROW,
     ];
     ROWS
 }

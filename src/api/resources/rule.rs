@@ -153,6 +153,27 @@ pub(super) fn ip(path: &Path, value: &str) -> Vec<FieldError> {
     each(path, value, names::ip_address(value))
 }
 
+/// An address at which another host can be (`ValidateEndpointIP`); one that cannot be read is no matter here.
+pub(super) fn endpoint_ip(path: &Path, value: &str) -> Vec<FieldError> {
+    let Ok(ip) = value.parse::<IpAddr>() else { return Vec::new() };
+    let is_link_local = match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.segments()[0] & 0xffc0 == 0xfe80,
+    };
+    let is_link_local_multicast = match ip {
+        IpAddr::V4(ip) => ip.octets()[..3] == [224, 0, 0],
+        IpAddr::V6(ip) => ip.segments()[0] & 0xff0f == 0xff02,
+    };
+    let wrong = [
+        (ip.is_unspecified(), format!("may not be unspecified ({value})")),
+        (ip.is_loopback(), "may not be in the loopback range (127.0.0.0/8, ::1/128)".to_owned()),
+        (is_link_local, "may not be in the link-local range (169.254.0.0/16, fe80::/10)".to_owned()),
+        (is_link_local_multicast, "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)".to_owned()),
+    ];
+    let wrong = wrong.into_iter().filter(|(is, _)| *is);
+    wrong.map(|(_, detail)| FieldError::invalid(path, &value.into(), &detail)).collect()
+}
+
 /// A field that may not change.
 pub(super) fn immutable(path: impl Into<String>, new: &Value, old: &Value) -> Vec<FieldError> {
     if new == old { Vec::new() } else { vec![FieldError::invalid(path, new, "field is immutable")] }

@@ -5,6 +5,7 @@ mod kubectl;
 mod pki;
 mod rows;
 mod scale;
+mod services;
 mod tls;
 mod verbs;
 mod watch;

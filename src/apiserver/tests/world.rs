@@ -1,5 +1,6 @@
 //! A server in memory, with seeded randomness and simulated time.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use store::{HistoryLimits, MemoryStore};
 use task::{SharedClock, SimulatedClock, SystemClock, Tasks};
 
 use crate::authn::StaticTokens;
-use crate::{ApiServer, Body, Caller, Config, Entropy, NodeConnector, NodeError, VersionInfo};
+use crate::{ApiServer, Body, Caller, Config, Entropy, Network, NodeConnector, NodeError, VersionInfo};
 
 /// A server and who owns its tasks.
 pub(super) struct World {
@@ -85,7 +86,16 @@ impl World {
         let mut version = VersionInfo::of_release("0.0.0");
         version.platform = "linux/amd64".to_owned();
         let tokens = StaticTokens::parse("sesame,jane,7,\"system:masters\"").unwrap();
-        let server = ApiServer::new(Config { store, clock, entropy, version, nodes: Arc::new(Echo), tokens });
+        let server = ApiServer::new(Config {
+            store,
+            clock,
+            entropy,
+            version,
+            nodes: Arc::new(Echo),
+            tokens,
+            services: Network::default(),
+            advertise: SocketAddr::from(([192, 0, 2, 1], 6443)),
+        });
         let tasks = Tasks::new();
         server.start(&tasks).await.unwrap();
         let world = Self { server, tasks };
@@ -175,6 +185,25 @@ pub(super) fn sample(kind: &str, name: &str) -> Value {
         "ReplicationController" => object["spec"] = json!({ "template": template }),
         "Deployment" | "ReplicaSet" | "DaemonSet" | "StatefulSet" => {
             object["spec"] = json!({ "selector": selector, "template": template });
+        }
+        "Job" => {
+            object["spec"] = json!({ "template": template });
+            object["spec"]["template"]["spec"]["restartPolicy"] = json!("Never");
+        }
+        "CronJob" => {
+            object["spec"] = json!({ "schedule": "@hourly", "jobTemplate": sample("Job", name) });
+        }
+        "Service" => object["spec"] = json!({ "selector": labels, "ports": [{ "port": 80 }] }),
+        "Endpoints" => object["subsets"] = json!([{ "addresses": [{ "ip": "10.42.0.2" }], "ports": [{ "port": 80 }] }]),
+        "EndpointSlice" => {
+            object["addressType"] = json!("IPv4");
+            object["endpoints"] = json!([{ "addresses": ["10.42.0.2"] }]);
+        }
+        "PriorityClass" => object["value"] = json!(7),
+        "PodDisruptionBudget" => object["spec"] = json!({ "minAvailable": 1, "selector": selector }),
+        "HorizontalPodAutoscaler" => {
+            let target = json!({ "apiVersion": "apps/v1", "kind": "Deployment", "name": name });
+            object["spec"] = json!({ "maxReplicas": 3, "scaleTargetRef": target });
         }
         "ControllerRevision" => (object["data"], object["revision"]) = (json!({ "spec": {} }), json!(1)),
         "Event" => {

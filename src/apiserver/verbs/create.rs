@@ -9,7 +9,7 @@ use store::{Expect, StoreError};
 use crate::body::{self, FieldValidation, Kind};
 use crate::call::{Call, Outcome};
 use crate::object::{self, meta, metadata_mut};
-use crate::{admission, storage};
+use crate::{admission, services, storage};
 
 /// How many generated names are tried, as upstream does (KEP-4420).
 const NAME_ATTEMPTS: usize = 8;
@@ -78,6 +78,7 @@ async fn finish(call: &Call, mut object: Value, dry: bool) -> Result<Value, ApiE
     let row = call.row;
     (row.default)(&mut object);
     row.prepare_create(&mut object);
+    let _given = services::give(call, &mut object, None).await?;
     let name = meta(&object, "name").to_owned();
     let wrong = row.check(&object);
     if !wrong.is_empty() {

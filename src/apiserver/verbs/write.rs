@@ -6,7 +6,7 @@ use store::{Entry, Expect, StoreError};
 
 use crate::call::Call;
 use crate::object::{self, has_finalizers, is_terminating, meta, metadata_mut};
-use crate::{admission, storage};
+use crate::{admission, services, storage};
 
 /// What became of an attempt.
 pub(super) enum Attempt {
@@ -58,13 +58,14 @@ pub(super) async fn replace(
     }
     admission::update(call, &mut new, old)?;
     (row.default)(&mut new);
-    let wrong = if call.request.subresource == "status" {
+    let is_status = call.request.subresource == "status";
+    if is_status {
         row.prepare_status(&mut new, old);
-        row.check_status(&new, old)
     } else {
         row.prepare_update(&mut new, old);
-        row.check_update(&new, old)
-    };
+    }
+    let _given = services::give(call, &mut new, Some(old)).await?;
+    let wrong = if is_status { row.check_status(&new, old) } else { row.check_update(&new, old) };
     if !wrong.is_empty() {
         return Err(ApiError::invalid(row.group, row.kind, meta(old, "name"), &wrong));
     }

@@ -60,6 +60,8 @@ async fn cluster() -> Cluster {
         version: VersionInfo::of_release("test"),
         nodes: Arc::new(NoNodes),
         tokens: StaticTokens::default(),
+        services: apiserver::Network::default(),
+        advertise: std::net::SocketAddr::from(([192, 0, 2, 1], 6443)),
     });
     let tasks = Tasks::new();
     server.start(&tasks).await.unwrap();

@@ -3,7 +3,6 @@
 use serde_json::{Value, json};
 
 use super::requests;
-use crate::resources::admission;
 use crate::resources::path::{
     default_number, default_text, default_to, ensure_object, items_mut, object_mut, present, put, text,
 };
@@ -53,13 +52,8 @@ fn default_service_account(spec: &mut Value) {
     }
 }
 
-/// What create forces: the first status, and the priority of a known class, where admission has set none.
+/// What create forces: the first status.
 pub(super) fn prepare(pod: &mut Value) {
-    let spec = ensure_object(pod, "spec");
-    if let Some(priority) = admission::class_priority(text(spec, "priorityClassName")) {
-        default_to(spec, "priority", priority);
-        default_to(spec, "preemptionPolicy", "PreemptLowerPriority");
-    }
     let class = requests::qos_class(pod);
     pod["status"] = json!({"phase": "Pending", "qosClass": class.word()});
 }

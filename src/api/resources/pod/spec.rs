@@ -8,7 +8,6 @@ use serde_json::Value;
 
 use super::container::{self, Context};
 use super::{affinity, resources, security, volume};
-use crate::resources::admission;
 use crate::resources::path::{Path, items, present, text};
 use crate::resources::rule;
 use crate::status::FieldError;
@@ -23,22 +22,11 @@ pub(super) fn validate(pod: &Value) -> Vec<FieldError> {
     if !items(spec, "ephemeralContainers").is_empty() {
         errors.push(FieldError::forbidden(path.child("ephemeralContainers"), "cannot be set on create"));
     }
-    errors.extend(priority(spec, &path));
     if !text(spec, "nodeName").is_empty() && !items(spec, "schedulingGates").is_empty() {
         let detail = "cannot be set until all schedulingGates have been cleared";
         errors.push(FieldError::forbidden(path.child("nodeName"), detail));
     }
     errors
-}
-
-/// The priority is that of the class, and the class exists. Upstream says so in admission; this is for what came past it.
-fn priority(spec: &Value, path: &Path) -> Option<FieldError> {
-    let class = text(spec, "priorityClassName");
-    let Some(priority) = admission::class_priority(class) else {
-        return Some(FieldError::not_found(path.child("priorityClassName"), &class.into()));
-    };
-    let detail = format!("must be {priority}, the priority of its class");
-    (spec["priority"] != priority).then(|| FieldError::invalid(path.child("priority"), &spec["priority"], &detail))
 }
 
 /// What holds for new and changed pods alike (`validatePodMetadataAndSpec`).
