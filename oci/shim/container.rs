@@ -204,6 +204,10 @@ fn bytes(record: &ContainerRecord) -> Vec<u8> {
     postcard::to_extend(record, Vec::new()).expect("a record has no types that cannot be written")
 }
 
+/// How long a command that was killed may take to end before it is told as ended: it may wait for a file system that does
+/// not answer, and then whoever asked for it, a probe for example, waits for that too.
+const GONE_MS: u64 = 1000;
+
 /// A command in a container.
 #[derive(Debug)]
 pub(crate) struct Command {
@@ -211,6 +215,8 @@ pub(crate) struct Command {
     pub(crate) phase: CommandPhase,
     pub(crate) kill_at: Option<Moment>,
     pub(crate) timed_out: bool,
+    /// When its end is told though it has not come.
+    pub(crate) gone_at: Option<Moment>,
 }
 
 /// Where in its life a command is.
@@ -234,7 +240,7 @@ impl Command {
 
     /// When the command has something due.
     pub(crate) fn wake_at(&self) -> Option<Moment> {
-        self.kill_at.into_iter().chain(self.look_at()).min()
+        self.kill_at.into_iter().chain(self.gone_at).chain(self.look_at()).min()
     }
 
     /// When to look at its life without its having been polled.
@@ -249,9 +255,25 @@ impl Command {
     pub(crate) fn kill(&mut self) {
         self.kill_at = None;
         match &self.phase {
-            CommandPhase::Running(process) => process.signal(Signal::KILL.as_raw()),
+            CommandPhase::Running(process) => {
+                process.signal(Signal::KILL.as_raw());
+                self.gone_at = Some(Moment::now().after_ms(GONE_MS));
+            }
             CommandPhase::Launching(_) => self.phase = CommandPhase::Over,
             CommandPhase::Over => {}
+        }
+    }
+
+    /// Does what is due.
+    pub(crate) fn tick(&mut self, now: Moment) {
+        if self.kill_at.is_some_and(|at| at <= now) {
+            self.timed_out = true;
+            self.kill();
+        }
+        if self.gone_at.is_some_and(|at| at <= now)
+            && let CommandPhase::Running(process) = std::mem::replace(&mut self.phase, CommandPhase::Over)
+        {
+            process.leave();
         }
     }
 }

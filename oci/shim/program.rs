@@ -95,6 +95,11 @@ impl Process {
         }
     }
 
+    /// Leaves it to be reaped whenever it ends.
+    pub(crate) fn leave(self) {
+        reap_later(self.pidfd);
+    }
+
     /// What to poll for its end.
     pub(crate) fn life(&self) -> Option<BorrowedFd<'_>> {
         self.withheld.is_none().then(|| self.pidfd.as_fd())

@@ -140,6 +140,7 @@ impl Server {
             phase: CommandPhase::Launching(Launching::new(starting, script)),
             kill_at: exec.timeout_ms.map(|timeout| Moment::now().after_ms(timeout)),
             timed_out: false,
+            gone_at: None,
         });
         Ok(())
     }

@@ -177,12 +177,7 @@ impl Server {
             container.tick(now);
             changed |= container.settle(now);
         }
-        for command in &mut self.commands {
-            if command.kill_at.is_some_and(|at| at <= now) {
-                command.timed_out = true;
-                command.kill();
-            }
-        }
+        self.commands.iter_mut().for_each(|command| command.tick(now));
         self.end_commands();
         self.accept_at = self.accept_at.filter(|at| *at > now);
         if self.ending.iter().any(|(_, not_before)| is_due(*not_before)) {

@@ -80,8 +80,9 @@ impl Output {
         Self { log, container, pipes, scribe: None, unsettled: Vec::new(), not_before: None, errno: None }
     }
 
-    /// A terminal replaces the pipes.
+    /// A terminal replaces the pipes; who reads from those, because they have ended, knows nothing of it.
     pub(crate) fn replace(&mut self, terminal: OwnedFd) {
+        self.scribe = None;
         self.pipes = [Some(terminal), None];
     }
 
