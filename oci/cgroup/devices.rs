@@ -1,7 +1,6 @@
 //! Which devices a group may use: the allow list of the v1 controller or, where that is not mounted, an eBPF program on
 //! the v2 group.
 
-use std::fmt;
 use std::fs::{self, File};
 use std::os::fd::AsFd as _;
 use std::path::Path;
@@ -37,16 +36,23 @@ pub struct DeviceRule {
     pub access: String,
 }
 
-impl fmt::Display for DeviceRule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = match self.kind {
-            // The kernel takes no numbers with this one.
-            DeviceKind::All => return f.write_str("a"),
-            DeviceKind::Block => 'b',
-            DeviceKind::Character => 'c',
+impl DeviceRule {
+    /// What is written on v1. The kernel takes an `a` for all accesses to all devices, whatever follows it (devices.c,
+    /// `devcgroup_update_access`); a rule for both kinds that says less is two rules.
+    #[must_use]
+    pub fn v1(&self) -> Vec<String> {
+        let is_everything = self.major.is_none()
+            && self.minor.is_none()
+            && ['r', 'w', 'm'].into_iter().all(|access| self.access.contains(access));
+        let kinds: &[char] = match self.kind {
+            DeviceKind::All if is_everything => return vec!["a".to_owned()],
+            DeviceKind::All => &['b', 'c'],
+            DeviceKind::Block => &['b'],
+            DeviceKind::Character => &['c'],
         };
         let number = |number: Option<u32>| number.map_or_else(|| "*".to_owned(), |number| number.to_string());
-        write!(f, "{kind} {}:{} {}", number(self.major), number(self.minor), self.access)
+        let (major, minor) = (number(self.major), number(self.minor));
+        kinds.iter().map(|kind| format!("{kind} {major}:{minor} {}", self.access)).collect()
     }
 }
 
@@ -92,7 +98,9 @@ impl Group {
 fn write_rules(directory: &Path, rules: &[DeviceRule]) -> Result<(), CgroupError> {
     for rule in rules {
         let file = directory.join(if rule.allow { "devices.allow" } else { "devices.deny" });
-        fs::write(&file, rule.to_string()).map_err(|source| CgroupError::file("write", &file, source))?;
+        for line in rule.v1() {
+            fs::write(&file, line).map_err(|source| CgroupError::file("write", &file, source))?;
+        }
     }
     Ok(())
 }
@@ -116,8 +124,18 @@ mod tests {
 
     #[test]
     fn rules_are_written_as_the_kernel_reads_them() {
-        let written: Vec<String> = DeviceRule::defaults().iter().map(DeviceRule::to_string).collect();
+        let written: Vec<String> = DeviceRule::defaults().iter().flat_map(DeviceRule::v1).collect();
         assert_eq!(written[..4], ["a", "c *:* m", "b *:* m", "c 1:3 rwm"]);
         assert_eq!(written.last().unwrap(), "c 136:* rwm");
+        let rule = |major, access: &str| DeviceRule {
+            allow: true,
+            kind: DeviceKind::All,
+            major,
+            minor: None,
+            access: access.to_owned(),
+        };
+        assert_eq!(rule(Some(8), "rwm").v1(), ["b 8:* rwm", "c 8:* rwm"], "not everything");
+        assert_eq!(rule(None, "r").v1(), ["b *:* r", "c *:* r"], "not everything");
+        assert_eq!(rule(None, "mrw").v1(), ["a"]);
     }
 }

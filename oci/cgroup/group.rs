@@ -7,13 +7,18 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Component, Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::walk::{remove_at, walk};
 use super::{CgroupError, Controller, Hierarchies, Warning};
 
 /// How often a group is killed, or its removal tried, before it is given up.
 const ROUNDS: u32 = 500;
+
+/// How often a group without new processes is looked at before those that are left count as dying.
+const QUIET_ROUNDS: u32 = 5;
 
 /// One relative path in all hierarchies.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -194,11 +199,7 @@ impl Group {
     /// # Errors
     /// When the kernel's files cannot be read.
     pub fn signal_all(&self, signal: Signal) -> Result<(), CgroupError> {
-        let mut seen = BTreeSet::new();
-        for directory in self.tree() {
-            seen.extend(pids_in(&directory)?);
-        }
-        for pid in seen.into_iter().filter_map(Pid::from_raw) {
+        for pid in self.all_pids()?.into_iter().filter_map(Pid::from_raw) {
             // It may have ended by itself meanwhile.
             let _ = kill_process(pid, signal);
         }
@@ -208,56 +209,103 @@ impl Group {
     /// Lifts the limit on processor time of the group and of groups below. For groups that end: the processes of a fork
     /// bomb need minutes to die within a small quota. What cannot be lifted stays; the group only ends later then.
     pub fn unthrottle(&self) {
-        for directory in self.tree() {
-            for (file, unlimited) in [("cpu.cfs_quota_us", "-1"), ("cpu.max", "max")] {
-                let file = directory.join(file);
-                if file.exists() {
-                    let _ = fs::write(file, unlimited);
-                }
-            }
+        for directory in self.directories() {
+            let _ = walk(
+                &directory,
+                &mut |group| {
+                    for (file, unlimited) in [("cpu.cfs_quota_us", "-1"), ("cpu.max", "max")] {
+                        let _ = write_at(group, file, unlimited);
+                    }
+                    Ok::<(), Errno>(())
+                },
+                &mut |_, _| Ok(()),
+            );
         }
     }
 
-    /// Freezes, kills and thaws, so that a group that forks faster than it can be listed ends as well.
+    /// Kills round by round until nobody is left. A fork bomb makes processes faster than they can be listed, so the group
+    /// is frozen while it is listed, as far as there is a way to; and it goes through all process ids within seconds, so
+    /// whoever is listed is killed, also under the id of one that was killed before.
     fn sweep(&self) -> Result<(), CgroupError> {
-        self.set_frozen(true);
         let mut seen = BTreeSet::new();
-        let first = self.kill_new(&mut seen);
-        self.set_frozen(false);
-        first?;
-        // Freezing takes its time and is not to be had everywhere, so a process may have forked after it was listed:
-        // look until no list brings anything new.
+        let mut quiet = 0;
         for _ in 0..ROUNDS {
-            if !self.kill_new(&mut seen)? {
-                break;
+            self.freeze();
+            let killed = self.kill_once();
+            // A v1 task dies only after it has been thawed, and also a group below may have been frozen, by the
+            // container itself.
+            self.thaw();
+            let killed = killed?;
+            if killed.is_empty() {
+                return Ok(());
             }
+            quiet = if killed.iter().all(|pid| seen.contains(pid)) { quiet + 1 } else { 0 };
+            // Those that are left wait for a file system, or for a tracer or parent that does not reap them.
+            if quiet == QUIET_ROUNDS {
+                return Ok(());
+            }
+            seen.extend(killed);
+            pause();
         }
         Ok(())
     }
 
-    /// Kills all processes that are not yet in `seen`; whether there were any.
-    fn kill_new(&self, seen: &mut BTreeSet<i32>) -> Result<bool, CgroupError> {
-        let mut found = false;
-        for directory in self.tree() {
-            for pid in pids_in(&directory)? {
-                if seen.insert(pid) {
-                    kill(pid);
-                    found = true;
-                }
-            }
+    /// Kills all processes that are there now, and tells which.
+    fn kill_once(&self) -> Result<BTreeSet<i32>, CgroupError> {
+        let found = self.all_pids()?;
+        for pid in found.iter().filter_map(|pid| Pid::from_raw(*pid)) {
+            // It may have ended by itself meanwhile.
+            let _ = kill_process(pid, Signal::KILL);
         }
         Ok(found)
     }
 
-    /// Stops or resumes all tasks as far as there is a way to; a v1 task dies only after it has been resumed.
-    fn set_frozen(&self, frozen: bool) {
+    /// Ids of all processes of the group and of groups below.
+    fn all_pids(&self) -> Result<BTreeSet<i32>, CgroupError> {
+        let mut found = BTreeSet::new();
+        for directory in self.directories() {
+            let walked = walk(
+                &directory,
+                &mut |group| {
+                    found.extend(pids_at(group)?);
+                    Ok::<(), Errno>(())
+                },
+                &mut |_, _| Ok(()),
+            );
+            walked.map_err(|errno| CgroupError::file("list the processes of", &directory, errno.into()))?;
+        }
+        Ok(found)
+    }
+
+    /// Stops all tasks as far as there is a way to. What a group above does holds for those below.
+    fn freeze(&self) {
         if let Some(directory) = self.v2_directory() {
-            let _ = fs::write(directory.join("cgroup.freeze"), if frozen { "1" } else { "0" });
+            let _ = fs::write(directory.join("cgroup.freeze"), "1");
         }
-        if let Some(hierarchy) = self.host.v1_of(Controller::Freezer) {
-            let state = if frozen { "FROZEN" } else { "THAWED" };
-            let _ = fs::write(hierarchy.mount.join(&self.path).join("freezer.state"), state);
+        if let Some(directory) = self.freezer() {
+            let _ = fs::write(directory.join("freezer.state"), "FROZEN");
         }
+    }
+
+    /// Lets all tasks go on, those included that were stopped by a group below.
+    fn thaw(&self) {
+        let frozen = [self.freezer(), self.v2_directory()];
+        for directory in frozen.into_iter().flatten() {
+            let _ = walk(
+                &directory,
+                &mut |group| {
+                    for (file, thawed) in [("freezer.state", "THAWED"), ("cgroup.freeze", "0")] {
+                        let _ = write_at(group, file, thawed);
+                    }
+                    Ok::<(), Errno>(())
+                },
+                &mut |_, _| Ok(()),
+            );
+        }
+    }
+
+    fn freezer(&self) -> Option<PathBuf> {
+        self.host.v1_of(Controller::Freezer).map(|hierarchy| hierarchy.mount.join(&self.path))
     }
 
     /// Removes the group and groups below, which must have no processes but may still have ones that are just ending.
@@ -266,8 +314,13 @@ impl Group {
     /// # Errors
     /// [`CgroupError::Busy`] when processes stay.
     pub fn remove(&self) -> Result<(), CgroupError> {
-        for directory in self.tree() {
-            remove(&directory)?;
+        for directory in self.directories() {
+            let busy = |errno| match errno {
+                Errno::BUSY => CgroupError::Busy { path: directory.clone() },
+                errno => CgroupError::file("remove", &directory, errno.into()),
+            };
+            let below = walk(&directory, &mut |_| Ok(()), &mut |above, name| patiently(|| remove_at(above, name)));
+            below.and_then(|()| patiently(|| rustix::fs::rmdir(&directory))).map_err(busy)?;
         }
         Ok(())
     }
@@ -276,15 +329,6 @@ impl Group {
     #[must_use]
     pub fn exists(&self) -> bool {
         self.directories().any(|directory| directory.exists())
-    }
-
-    /// All directories of the group and of groups below, children before parents.
-    fn tree(&self) -> Vec<PathBuf> {
-        let mut found = Vec::new();
-        for directory in self.directories() {
-            descend(&directory, &mut found);
-        }
-        found
     }
 
     fn directories(&self) -> impl Iterator<Item = PathBuf> + '_ {
@@ -312,16 +356,6 @@ fn make(directory: &Path) -> Result<(), CgroupError> {
     fs::create_dir_all(directory).map_err(|source| CgroupError::file("create", directory, source))
 }
 
-fn descend(directory: &Path, found: &mut Vec<PathBuf>) {
-    let Ok(entries) = fs::read_dir(directory) else { return };
-    for entry in entries.flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            descend(&entry.path(), found);
-        }
-    }
-    found.push(directory.to_owned());
-}
-
 fn pids_in(directory: &Path) -> Result<Vec<i32>, CgroupError> {
     let file = directory.join("cgroup.procs");
     let text = match File::open(&file).and_then(io::read_to_string) {
@@ -332,27 +366,45 @@ fn pids_in(directory: &Path) -> Result<Vec<i32>, CgroupError> {
         Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => return Ok(Vec::new()),
         Err(source) => return Err(CgroupError::file("read", &file, source)),
     };
-    // Processes of a namespace that cannot be seen from here are listed as 0.
-    Ok(text.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 0).collect())
+    Ok(parse_pids(&text))
 }
 
-fn kill(pid: i32) {
-    if let Some(pid) = Pid::from_raw(pid) {
-        // It may have ended by itself meanwhile.
-        let _ = kill_process(pid, Signal::KILL);
+/// Processes of a namespace that cannot be seen from here are listed as 0.
+fn parse_pids(text: &str) -> Vec<i32> {
+    text.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 0).collect()
+}
+
+fn pids_at(group: BorrowedFd<'_>) -> Result<Vec<i32>, Errno> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let file = match rustix::fs::openat(group, "cgroup.procs", flags, Mode::empty()) {
+        Ok(file) => File::from(file),
+        Err(Errno::NOENT | Errno::NODEV) => return Ok(Vec::new()),
+        Err(errno) => return Err(errno),
+    };
+    match io::read_to_string(file) {
+        Ok(text) => Ok(parse_pids(&text)),
+        // It was removed, or is a v2 group with threaded children.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENODEV | libc::EOPNOTSUPP)) => Ok(Vec::new()),
+        Err(error) => Err(Errno::from_io_error(&error).unwrap_or(Errno::IO)),
     }
 }
 
-/// Removes one directory; the kernel says EBUSY while a dying process has not left yet.
-fn remove(directory: &Path) -> Result<(), CgroupError> {
+/// Writes to a file of a group that has one.
+fn write_at(group: BorrowedFd<'_>, file: &str, value: &str) -> Result<(), Errno> {
+    let file = rustix::fs::openat(group, file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+    rustix::io::write(&file, value.as_bytes()).map(drop)
+}
+
+/// Tries to remove a directory; the kernel says EBUSY while a dying process has not left yet.
+fn patiently(mut remove: impl FnMut() -> Result<(), Errno>) -> Result<(), Errno> {
     for _ in 0..ROUNDS {
-        match rustix::fs::rmdir(directory) {
+        match remove() {
             Ok(()) | Err(Errno::NOENT) => return Ok(()),
             Err(Errno::BUSY) => pause(),
-            Err(errno) => return Err(CgroupError::file("remove", directory, errno.into())),
+            Err(errno) => return Err(errno),
         }
     }
-    Err(CgroupError::Busy { path: directory.to_owned() })
+    Err(Errno::BUSY)
 }
 
 /// Leaves the processor for two milliseconds: there is no event for the last process having left on v1.

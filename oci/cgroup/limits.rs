@@ -21,6 +21,12 @@ pub struct Limits {
     pub memory_and_swap: Option<i64>,
     /// Number of tasks; not positive for no limit.
     pub pids: Option<i64>,
+    /// What counts as memory is not swapped out. On v1 this is said of a memory limit only.
+    pub no_swap: bool,
+    /// Whether a want of memory ends all processes together, instead of one that the others may not do without. v2 only;
+    /// what the kubelet asks for unless `singleProcessOOMKill` is set (pkg/kubelet/kuberuntime,
+    /// `generateLinuxContainerResources`).
+    pub oom_group: bool,
 }
 
 /// The kernel's default period.
@@ -63,7 +69,7 @@ impl Limits {
         if let Some(memory) = self.memory {
             writes.push(Write::new(Controller::Memory, "memory.limit_in_bytes", memory.max(-1)));
         }
-        if let Some(both) = self.memory_and_swap {
+        if let Some(both) = self.memory_and_swap.or(self.memory.filter(|_| self.no_swap)) {
             // Absent where the kernel does not account for swap; then there is no swap to be limited.
             writes.push(Write::new(Controller::Memory, "memory.memsw.limit_in_bytes", both.max(-1)).optional());
         }
@@ -87,6 +93,9 @@ impl Limits {
         if let Some(memory) = self.memory {
             writes.push(Write::new(Controller::Memory, "memory.max", max_unless_positive(memory)));
         }
+        if self.oom_group {
+            writes.push(Write::new(Controller::Memory, "memory.oom.group", 1).optional());
+        }
         if let Some(swap) = self.swap_alone() {
             writes.push(Write::new(Controller::Memory, "memory.swap.max", swap).optional());
         }
@@ -98,6 +107,9 @@ impl Limits {
 
     /// v2 limits swap by itself, v1 and the specification limit memory and swap together.
     fn swap_alone(&self) -> Option<String> {
+        if self.no_swap {
+            return Some("0".to_owned());
+        }
         let both = self.memory_and_swap?;
         match self.memory {
             _ if both < 0 => Some("max".to_owned()),
@@ -216,6 +228,7 @@ mod tests {
             memory: Some(1 << 20),
             memory_and_swap: Some(3 << 20),
             pids: Some(64),
+            ..Limits::default()
         };
         assert_eq!(
             lines(&limits.v1()),
@@ -232,6 +245,15 @@ mod tests {
             lines(&limits.v2()),
             ["cpu.weight=20", "cpu.max=50000 100000", "memory.max=1048576", "memory.swap.max=2097152", "pids.max=64"]
         );
+    }
+
+    #[test]
+    fn memory_is_not_swapped_and_ends_all_together_where_that_can_be_said() {
+        let limits = Limits { memory: Some(4096), no_swap: true, oom_group: true, ..Limits::default() };
+        assert_eq!(lines(&limits.v1()), ["memory.limit_in_bytes=4096", "memory.memsw.limit_in_bytes=4096"]);
+        assert_eq!(lines(&limits.v2()), ["memory.max=4096", "memory.oom.group=1", "memory.swap.max=0"]);
+        let unlimited = Limits { no_swap: true, ..Limits::default() };
+        assert_eq!((lines(&unlimited.v1()), lines(&unlimited.v2())), (vec![], vec!["memory.swap.max=0".to_owned()]));
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod host;
 mod limits;
 mod program;
 mod stats;
+mod walk;
 
 pub use devices::{DeviceKind, DeviceRule};
 pub use group::{Group, Joins, join};

@@ -77,7 +77,8 @@ fn tables(filter: &Filter) -> Result<String, Box<dyn std::error::Error>> {
     table(&mut text, "const char *const masked_paths[]", MASKED_PATHS.map(|path| format!("{path:?}")))?;
     table(&mut text, "const char *const read_only_paths[]", READONLY_PATHS.map(|path| format!("{path:?}")))?;
     let rules = DeviceRule::defaults();
-    let rules = rules.iter().map(|rule| format!("{{{}, \"{rule}\"}}", u8::from(rule.allow)));
+    let lines = rules.iter().flat_map(|rule| rule.v1().into_iter().map(|line| (rule.allow, line)));
+    let rules = lines.map(|(allow, line)| format!("{{{}, \"{line}\"}}", u8::from(allow)));
     table(&mut text, "const struct device_rule device_rules[]", rules)?;
     let v1 = [
         ("cpu.shares", SHARES),

@@ -1,8 +1,11 @@
 //! Control groups on the host's own hierarchies, below a group of the test's own.
 
 use std::fs;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 
 use oci::cgroup::{Controller, DeviceKind, DeviceRule, Group, Hierarchies, Limits, Warning};
+use rustix::fs::{Mode, OFlags};
 use serde_json::json;
 
 use crate::stage::Stage;
@@ -105,6 +108,106 @@ fn groups_below_are_removed_with_their_parent() {
     assert!(child.exists());
     stage.group.remove().unwrap();
     assert!(!child.exists() && !stage.group.exists());
+}
+
+/// Groups that a container makes below its own, one in the other, by names and a depth that no path has room for.
+fn dig(top: &Path, levels: u32) {
+    let mut directory: OwnedFd = fs::File::open(top).unwrap().into();
+    let name = "x".repeat(200);
+    for _ in 0..levels {
+        rustix::fs::mkdirat(&directory, &name, Mode::RWXU).unwrap();
+        directory = rustix::fs::openat(&directory, &name, OFlags::DIRECTORY, Mode::empty()).unwrap();
+    }
+}
+
+fn directories(stage: &Stage) -> Vec<PathBuf> {
+    let host = &stage.host.cgroups;
+    let mounts = host.used_v1().map(|hierarchy| &hierarchy.mount).chain(host.v2.iter().map(|unified| &unified.mount));
+    mounts.map(|mount| mount.join(stage.group.path())).collect()
+}
+
+#[test]
+fn groups_deeper_than_any_path_are_killed_in_and_removed() {
+    let Some(stage) = Stage::new("groups_deeper_than_any_path_are_killed_in_and_removed") else { return };
+    for directory in directories(&stage) {
+        dig(&directory, 40);
+        (0..50).for_each(|number| fs::create_dir(directory.join(number.to_string())).unwrap());
+    }
+    stage.group.kill_all().unwrap();
+    stage.group.unthrottle();
+    stage.group.remove().unwrap();
+    assert!(directories(&stage).iter().all(|directory| !directory.exists()));
+}
+
+/// The shell of the host, which nobody but the group can end: no namespace of processes, no parent that dies.
+#[expect(clippy::disallowed_methods, reason = "a test starts what it wants to be rid of")]
+fn outside(script: &str) -> std::process::Child {
+    use std::process::{Command, Stdio};
+    // Without its input it would not wait for anything: a bomb would go off before it is in its group.
+    Command::new("/bin/sh").args(["-c", script]).stdin(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+fn join(group: &Group, pid: u32) {
+    let joins = group.open_joins().unwrap();
+    for procs in joins.v1() {
+        rustix::io::write(procs, pid.to_string().as_bytes()).unwrap();
+    }
+    if let Some(directory) = &joins.v2 {
+        let procs = rustix::fs::openat(directory, "cgroup.procs", OFlags::WRONLY, Mode::empty()).unwrap();
+        rustix::io::write(&procs, pid.to_string().as_bytes()).unwrap();
+    }
+}
+
+/// In each world by itself: v1 has no `cgroup.kill`, so that it takes freezing and patience there.
+fn worlds(stage: &Stage) -> Vec<Group> {
+    let host = &stage.host.cgroups;
+    let v1 = Hierarchies { v2: None, ..host.clone() };
+    let v2 = Hierarchies { v1: Vec::new(), ..host.clone() };
+    let usable = |host: &Hierarchies| host.v2.is_some() || host.used_v1().next().is_some();
+    [v1, v2].iter().filter(|host| usable(host)).map(|host| Group::new(host, stage.group.path()).unwrap()).collect()
+}
+
+#[test]
+fn a_fork_bomb_is_killed_to_the_last_process() {
+    let Some(stage) = Stage::new("a_fork_bomb_is_killed_to_the_last_process") else { return };
+    let limits = Limits { pids: Some(60), cpu_quota: Some(50_000), cpu_period: Some(100_000), ..Limits::default() };
+    if lacks(&stage.group.apply(&limits).unwrap(), Controller::Pids) {
+        eprintln!("SKIP a_fork_bomb_is_killed_to_the_last_process: no pids controller");
+        return;
+    }
+    for group in worlds(&stage) {
+        let mut bomb = outside("read go; while :; do (while :; do (:) & done) & done");
+        join(&stage.group, bomb.id());
+        // The end of its input is the word to go.
+        drop(bomb.stdin.take());
+        while stage.group.stats().unwrap().pids < Some(30) && bomb.try_wait().unwrap().is_none() {
+            std::thread::yield_now();
+        }
+        group.kill_all().unwrap();
+        bomb.wait().unwrap();
+        assert_eq!(group.pids().unwrap(), Vec::<i32>::new());
+    }
+    stage.group.remove().unwrap();
+}
+
+#[test]
+fn a_process_that_a_group_below_has_frozen_is_killed() {
+    let Some(stage) = Stage::new("a_process_that_a_group_below_has_frozen_is_killed") else { return };
+    let below = stage.group.child("frozen").unwrap();
+    below.create().unwrap();
+    let mut frozen = outside("exec sleep 1000");
+    join(&below, frozen.id());
+    for directory in directories(&stage) {
+        for (file, state) in [("freezer.state", "FROZEN"), ("cgroup.freeze", "1")] {
+            let file = directory.join("frozen").join(file);
+            if file.exists() {
+                fs::write(file, state).unwrap();
+            }
+        }
+    }
+    stage.group.kill_all().unwrap();
+    frozen.wait().unwrap();
+    stage.group.remove().unwrap();
 }
 
 /// A device that is on no list and does not exist: an attempt that is permitted fails with ENXIO (6).
