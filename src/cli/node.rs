@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use kubelet::{Kubelet, KubeletConfig, Seams};
 use net::{NativeNetwork, NativeNetworkConfig};
-use runtime::{Images, LogLimits, NativeConfig, NativeImages, NativeRuntime, RegistryOptions};
+use runtime::{Images, LogLimits, NativeConfig, NativeImages, NativeRuntime, PidLimits, RegistryOptions};
 use task::{SystemClock, Tasks};
 
 use super::instance::Instance;
@@ -14,6 +15,8 @@ use super::server::{KUBERNETES_VERSION, NodeFacts, Server};
 
 /// Largest packet of pods unless told otherwise.
 pub(super) const MTU: u32 = 1500;
+/// How long the start of a container may take inside its shim; the kubelet's `runtimeRequestTimeout`.
+const START_DEADLINE: Duration = Duration::from_secs(120);
 /// Port of the kubelet's API.
 const KUBELET_PORT: u16 = 10250;
 
@@ -89,6 +92,8 @@ async fn native_runtime(instance: &Instance, images: Arc<dyn Images>, tasks: Tas
         clock: Arc::new(SystemClock),
         tasks,
         logs: LogLimits::default(),
+        pids: PidLimits::of_host(),
+        start_deadline: START_DEADLINE,
     };
     NativeRuntime::start(config).await.context("cannot start the container runtime")
 }

@@ -13,7 +13,7 @@ pub mod simulated;
 
 pub use container::*;
 pub use images::*;
-pub use native::{LogLimits, NativeConfig, NativeRuntime};
+pub use native::{LogLimits, NativeConfig, NativeRuntime, PidLimits};
 pub use native_images::{NativeImages, RegistryOptions};
 pub use sandbox::*;
 

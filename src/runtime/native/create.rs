@@ -118,9 +118,8 @@ fn prepare(node: &Node, sandbox: &Sandbox, directory: &Path) -> Result<(Spawned,
     make_private(&directory.join("containers")).map_err(|source| failed("create sandbox directory", source))?;
     let record = directory.join(SANDBOX);
     write_json(&record, &sandbox.record).map_err(|source| failed("record sandbox", source))?;
-    groups::create(node, &groups::pod(&node.host.cgroups, spec)?, &spec.resources)?;
-    let group = groups::shim(&node.host.cgroups, spec)?;
-    groups::create(node, &group, &crate::Resources::default())?;
+    groups::create_pod(node, spec)?;
+    let group = groups::create_shim(node, spec)?;
     let joins = group.open_joins().map_err(groups::cgroup_failed)?;
     let spawned = program::spawn(&node.program, directory).map_err(|source| failed("start shim", source))?;
     Ok((spawned, joins))

@@ -1,10 +1,13 @@
 //! Control groups of sandboxes and their containers.
 //!
 //! ```text
-//! <pod>                  limits of the pod as a whole
+//! <all pods>             a limit of tasks that leaves room for the host
+//! …/<pod>                limits of the pod as a whole
 //!   shim-<attempt>       the shim
 //!   <container>          each container
 //! ```
+//!
+//! A fork bomb is stopped by the pod's limit, long before the host has no process ids left: see [`PidLimits`].
 
 use std::fs::{File, OpenOptions};
 use std::os::fd::OwnedFd;
@@ -36,11 +39,67 @@ pub(super) fn container(
     pod(host, sandbox)?.child(&container.0).map_err(cgroup_failed)
 }
 
+/// How many tasks pods may have. The kernel has ids for so many only (`pid_max`, 32768 by default on small machines), and
+/// a container that forks without end takes all of them unless it is stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PidLimits {
+    /// All pods together; none for no limit.
+    pub all_pods: Option<i64>,
+    /// A pod that does not say otherwise; none for no limit.
+    pub per_pod: Option<i64>,
+}
+
+/// What stays for the host at least.
+const HOST_TASKS: i64 = 1000;
+
+impl PidLimits {
+    /// What suits a host. Upstream lets all pods together have as many as the host has (pkg/kubelet/cm,
+    /// `getNodeAllocatableInternalAbsolute`) and does not limit a pod unless `podPidsLimit` is set; here a tenth stays
+    /// for the host, and one pod gets a quarter, so that neither the node nor other pods notice its fork bomb.
+    #[must_use]
+    pub fn of_host() -> Self {
+        let read = |file: &str| std::fs::read_to_string(file).ok()?.trim().parse::<i64>().ok();
+        let limits = ["/proc/sys/kernel/pid_max", "/proc/sys/kernel/threads-max"].map(read);
+        limits.into_iter().flatten().min().map_or_else(Self::default, Self::of_total)
+    }
+
+    fn of_total(total: i64) -> Self {
+        let all_pods = (total - (total / 10).max(HOST_TASKS)).max(total / 2);
+        Self { all_pods: Some(all_pods), per_pod: Some(total / 4) }
+    }
+}
+
+/// Creates a pod's group.
+pub(super) fn create_pod(node: &Node, sandbox: &SandboxSpec) -> Result<(), RuntimeError> {
+    let pids_limit = sandbox.resources.pids_limit.or(node.pids.per_pod);
+    create(node, &pod(&node.host.cgroups, sandbox)?, &limits(&Resources { pids_limit, ..sandbox.resources.clone() }))?;
+    let Some(top) = sandbox.cgroup.iter().next().filter(|top| *top != sandbox.cgroup.as_os_str()) else {
+        return Ok(());
+    };
+    let all_pods = Group::new(&node.host.cgroups, top.as_ref()).map_err(cgroup_failed)?;
+    let refused = all_pods.apply(&Limits { pids: node.pids.all_pods, ..Limits::default() }).map_err(cgroup_failed)?;
+    report(&all_pods, &refused, tracing::Level::WARN);
+    Ok(())
+}
+
+/// Creates a shim's group.
+pub(super) fn create_shim(node: &Node, sandbox: &SandboxSpec) -> Result<Group, RuntimeError> {
+    let group = shim(&node.host.cgroups, sandbox)?;
+    create(node, &group, &Limits::default())?;
+    Ok(group)
+}
+
+/// Creates a container's group. As upstream, containers do not swap unless a pod asks for it, which cannot be asked for
+/// here (`NoSwap`), and their processes end together for want of memory.
+pub(super) fn create_container(node: &Node, group: &Group, resources: &Resources) -> Result<(), RuntimeError> {
+    create(node, group, &Limits { no_swap: true, oom_group: true, ..limits(resources) })
+}
+
 /// Creates a group, and those above it, with limits.
-pub(super) fn create(node: &Node, group: &Group, resources: &Resources) -> Result<(), RuntimeError> {
+fn create(node: &Node, group: &Group, limits: &Limits) -> Result<(), RuntimeError> {
     let _tree = node.group_tree.lock().unwrap_or_else(PoisonError::into_inner);
     let missing = group.create().map_err(cgroup_failed)?;
-    let refused = group.apply(&limits(resources)).map_err(cgroup_failed)?;
+    let refused = group.apply(limits).map_err(cgroup_failed)?;
     report(group, &missing, tracing::Level::DEBUG);
     report(group, &refused, tracing::Level::WARN);
     Ok(())
@@ -104,4 +163,21 @@ pub(super) fn prune(node: &Node, sandbox: &SandboxSpec) {
 
 pub(super) fn cgroup_failed(error: CgroupError) -> RuntimeError {
     failed("cgroup", std::io::Error::other(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pods_leave_room_for_the_host_and_for_each_other() {
+        let of = |total| {
+            let limits = PidLimits::of_total(total);
+            (limits.all_pods.unwrap(), limits.per_pod.unwrap())
+        };
+        assert_eq!(of(32_768), (29_492, 8192));
+        assert_eq!(of(4_194_304), (3_774_874, 1_048_576));
+        assert_eq!(of(1500), (750, 375), "a host that has hardly enough for itself");
+        assert!(PidLimits::of_host().per_pod > Some(0));
+    }
 }

@@ -33,6 +33,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use oci::container::compile::HostFacts;
@@ -44,6 +45,7 @@ use crate::{
     Changed, ContainerId, ContainerSpec, ExecResult, ExecSpec, Images, Runtime, RuntimeError, SandboxId, SandboxSpec,
     SandboxStatus, Stop,
 };
+pub use groups::PidLimits;
 use layout::Layout;
 use sandbox::Sandbox;
 
@@ -80,6 +82,10 @@ pub struct NativeConfig {
     pub tasks: Tasks,
     /// Limits of container logs.
     pub logs: LogLimits,
+    /// How many tasks pods may have.
+    pub pids: PidLimits,
+    /// How long the start of a container may take inside its shim.
+    pub start_deadline: Duration,
 }
 
 /// Runs sandboxes on this host. Clones share everything.
@@ -95,6 +101,8 @@ struct Node {
     clock: SharedClock,
     tasks: Tasks,
     logs: LogLimits,
+    pids: PidLimits,
+    start_deadline: Duration,
     sandboxes: Mutex<BTreeMap<SandboxId, Arc<Sandbox>>>,
     changes: broadcast::Sender<Changed>,
     /// Held, on blocking threads only, while groups above those of sandboxes come and go.
@@ -107,7 +115,7 @@ impl NativeRuntime {
     /// # Errors
     /// When the directory or the host's control groups cannot be used.
     pub async fn start(config: NativeConfig) -> Result<Self, RuntimeError> {
-        let NativeConfig { root, shim, images, clock, tasks, logs } = config;
+        let NativeConfig { root, shim, images, clock, tasks, logs, pids, start_deadline } = config;
         let layout = Layout::new(root);
         let (libexec, sandboxes) = (layout.libexec(), layout.sandboxes());
         let prepared = task::blocking(move || {
@@ -119,7 +127,21 @@ impl NativeRuntime {
         let (program, host) = prepared.await?;
         let (changes, _) = broadcast::channel(CHANGES);
         let (sandboxes, group_tree) = (Mutex::default(), Mutex::default());
-        let node = Arc::new(Node { layout, program, host, images, clock, tasks, logs, sandboxes, changes, group_tree });
+        let node = Node {
+            layout,
+            program,
+            host,
+            images,
+            clock,
+            tasks,
+            logs,
+            pids,
+            start_deadline,
+            sandboxes,
+            changes,
+            group_tree,
+        };
+        let node = Arc::new(node);
         recover::recover(&node).await?;
         Ok(Self(node))
     }

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use oci::protocol::{ContainerRecord, Frames, FromShim, RunState, ToShim, VERSION};
 use rustix::process::PidfdFlags;
@@ -13,12 +14,23 @@ use super::sandbox::{Known, Life, Live, Sandbox};
 use super::{Node, create, failed, groups, program, tree, watch};
 use crate::{ContainerId, RuntimeError, SandboxId};
 
+/// How long a shim may take to answer.
+const ANSWER: Duration = Duration::from_secs(30);
+
+/// How long to wait before connecting once more.
+const AGAIN: Duration = Duration::from_millis(10);
+
 /// Finds all sandboxes.
 pub(super) async fn recover(node: &Arc<Node>) -> Result<(), RuntimeError> {
     let directory = node.layout.sandboxes();
     let found = task::blocking(move || names(&directory)).await;
     for name in found.map_err(|source| failed("list sandboxes", source))? {
-        take_over(node, SandboxId(name)).await?;
+        let id = SandboxId(name);
+        // What cannot be read or removed of one sandbox, because its disk or a process of it hangs, must not keep the
+        // node from the others.
+        if let Err(error) = take_over(node, id.clone()).await {
+            tracing::warn!(sandbox = %id, error = %error, "cannot take over all of a sandbox");
+        }
     }
     Ok(())
 }
@@ -36,13 +48,18 @@ async fn take_over(node: &Arc<Node>, id: SandboxId) -> Result<(), RuntimeError> 
     };
     let sandbox = Arc::new(Sandbox::new(record));
     node.sandboxes().insert(id, Arc::clone(&sandbox));
-    remember(node, &sandbox).await?;
+    // What is not remembered is learnt from the shim; but a sandbox that nobody looks after would be created twice.
+    if let Err(error) = remember(node, &sandbox).await {
+        tracing::warn!(sandbox = %sandbox.id(), error = %error, "cannot read the records of all containers");
+    }
     match connect(node, &sandbox).await {
         Ok(live) if !live.is_over() => {
             sandbox.set_life(Life::Ready(live.clone()));
             watch::refresh(node, &sandbox).await;
-            discard_beginnings(node, &sandbox).await?;
+            // What stays is removed with the sandbox; that this is followed matters more.
+            let discarded = discard_beginnings(node, &sandbox).await;
             watch::watch(node, &sandbox, live);
+            discarded?;
         }
         Ok(_) => watch::bury(node, &sandbox).await,
         Err(error) => {
@@ -53,11 +70,23 @@ async fn take_over(node: &Arc<Node>, id: SandboxId) -> Result<(), RuntimeError> 
     Ok(())
 }
 
-/// Connects to the shim of a sandbox and makes sure that it is the one behind the process id.
+/// Connects to the shim of a sandbox and makes sure that it is the one behind the process id. One that does not answer in
+/// time counts as dead, so that it does not keep the node from starting.
 pub(super) async fn connect(node: &Node, sandbox: &Sandbox) -> Result<Live, RuntimeError> {
-    let directory = node.layout.sandbox(sandbox.id());
-    let connected = task::blocking(move || program::connect(&directory)).await;
-    let (socket, pid) = connected.map_err(|source| failed("connect to shim", source))?;
+    let late = |_| Err(failed("hear from shim", io::Error::from(io::ErrorKind::TimedOut)));
+    tokio::time::timeout(ANSWER, connect_patiently(node, sandbox)).await.unwrap_or_else(late)
+}
+
+async fn connect_patiently(node: &Node, sandbox: &Sandbox) -> Result<Live, RuntimeError> {
+    let (socket, pid) = loop {
+        let directory = node.layout.sandbox(sandbox.id());
+        match task::blocking(move || program::connect(&directory)).await {
+            Ok(connected) => break connected,
+            // Its queue is full: it lives, and somebody else wants to speak to it as well.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => tokio::time::sleep(AGAIN).await,
+            Err(error) => return Err(failed("connect to shim", error)),
+        }
+    };
     let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK).map_err(|errno| failed("find shim", errno))?;
     let pidfd = watch::register(pidfd).map_err(|source| failed("watch shim", source))?;
     let socket = Socket::new(socket).map_err(|source| failed("watch shim's socket", source))?;

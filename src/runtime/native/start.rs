@@ -42,7 +42,7 @@ pub(super) async fn start(node: Arc<Node>, id: SandboxId, spec: ContainerSpec) -
     let image = find_image(&node, &spec).await?;
     let (container, command) = (spec.id.clone(), spec.args.first().cloned().unwrap_or_default());
     let result = match prepared(&node, &sandbox, spec, image).await {
-        Ok(prepared) => run(&sandbox, prepared, &command).await,
+        Ok(prepared) => run(&node, &sandbox, prepared, &command).await,
         Err(error) => Err(error),
     };
     match result {
@@ -83,9 +83,14 @@ async fn prepared(
     task::blocking(move || prepare(&node, &sandbox, &spec, &image)).await
 }
 
-async fn run(sandbox: &Sandbox, prepared: Prepared, command: &str) -> Result<Known, RuntimeError> {
+async fn run(node: &Node, sandbox: &Sandbox, prepared: Prepared, command: &str) -> Result<Known, RuntimeError> {
     let Prepared { started, start, descriptors } = prepared;
-    match sandbox.ask(Request::Start(Box::new(start)), descriptors).await? {
+    let asked = sandbox.ask(Request::Start(Box::new(start)), descriptors);
+    let reply = match tokio::time::timeout(node.start_deadline, asked).await {
+        Ok(reply) => reply?,
+        Err(_) => return Err(give_up(sandbox, &started.id).await),
+    };
+    match reply {
         Reply::Started { container: record, warnings } => {
             for warning in warnings {
                 let error = io::Error::from_raw_os_error(warning.errno);
@@ -95,6 +100,16 @@ async fn run(sandbox: &Sandbox, prepared: Prepared, command: &str) -> Result<Kno
         }
         Reply::Failed(failure) => Err(sandbox.error(failure, &started.id, command)),
         other => Err(sandbox.protocol_error(&other)),
+    }
+}
+
+/// Ends a start that takes too long: a mount, or a file system in one, does not answer. The process that waits for it is
+/// killed, and ends when the kernel lets it.
+async fn give_up(sandbox: &Sandbox, container: &ContainerId) -> RuntimeError {
+    let request = Request::Stop { container: container.0.clone(), signal: 0, grace_ms: 0 };
+    match sandbox.ask(request, Vec::new()).await {
+        Ok(_) => failed("start container", io::Error::from(io::ErrorKind::TimedOut)),
+        Err(error) => error,
     }
 }
 
@@ -116,7 +131,7 @@ fn prepare(node: &Node, sandbox: &Sandbox, request: &ContainerSpec, image: &Imag
     let started = record(node, sandbox, request);
     write_json(&directory.join(CONTAINER), &started).map_err(|source| failed("record container", source))?;
     let group = groups::container(&node.host.cgroups, &sandbox.record.spec, &request.id)?;
-    groups::create(node, &group, &request.resources)?;
+    groups::create_container(node, &group, &request.resources)?;
     restrict_devices(&group, request)?;
     let users = UserNamespace::of(sandbox)?;
     let rootfs = mount(&directory, image, users.as_ref())?;

@@ -120,6 +120,8 @@ async fn agent(directory: &Path) -> (NativeRuntime, Tasks) {
         clock: Arc::new(SystemClock),
         tasks: tasks.clone(),
         logs: LogLimits::default(),
+        pids: PidLimits { all_pods: Some(20_000), per_pod: Some(400) },
+        start_deadline: Duration::from_secs(2),
     };
     (NativeRuntime::start(config).await.unwrap(), tasks)
 }

@@ -1,6 +1,8 @@
 //! The native runtime on the real kernel, with a shim, namespaces and groups of each test's own.
 
+mod disk;
 mod host;
+mod hostile;
 mod users;
 
 use std::collections::BTreeSet;
