@@ -1,5 +1,6 @@
 //! The container's cgroup, as far as it can be reached after the pivot: through descriptors.
 
+use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 
 use rustix::process::{Pid, Signal};
@@ -27,17 +28,20 @@ impl GroupFiles {
             return;
         }
         let Some(processes) = &self.processes else { return };
-        let mut killed = Vec::new();
-        // A process may fork between the reading of the list and its death: until a list has nothing new.
+        let mut killed = BTreeSet::new();
+        // A process may fork between the reading of the list and its death, and a fork bomb gets ids of killed ones
+        // again: all that are listed are killed, until a list has nothing new. What is left then, of a bomb that is
+        // quicker than this, is frozen and killed by the agent.
         for _ in 0..ROUNDS {
-            let new: Vec<Pid> = pids(&text(processes)).filter(|pid| !killed.contains(pid)).collect();
-            if new.is_empty() {
-                return;
-            }
-            for pid in new {
+            let listed: Vec<Pid> = pids(&text(processes)).collect();
+            for pid in &listed {
                 // It may have ended meanwhile.
-                let _ = rustix::process::kill_process(pid, Signal::KILL);
-                killed.push(pid);
+                let _ = rustix::process::kill_process(*pid, Signal::KILL);
+            }
+            let before = killed.len();
+            killed.extend(listed.iter().map(|pid| pid.as_raw_nonzero()));
+            if killed.len() == before {
+                return;
             }
         }
     }
