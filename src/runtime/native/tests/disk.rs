@@ -1,18 +1,26 @@
-//! File systems that misbehave: one that hangs until it is told to go on, and one that is full. Both are mounted nowhere
-//! and reached through a descriptor of this process, so that the host's list of mounts does not change.
+//! File systems that misbehave: one that hangs until it is told to go on, which is mounted below the directory of its
+//! test, and one that is full, which is mounted nowhere and reached through a descriptor of this process.
 
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use rustix::mount::{FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags};
+use rustix::mount::{FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, MoveMountFlags, UnmountFlags};
 
 pub(super) struct Disk {
     mount: OwnedFd,
-    /// The loop device of one that can hang.
-    device: Option<String>,
+    /// Of one that can hang.
+    attached: Option<Attached>,
 }
+
+struct Attached {
+    place: PathBuf,
+    device: String,
+}
+
+/// The name of a directory that nobody compares mounts of.
+pub(super) const PLACE: &str = "disk-that-can-hang";
 
 #[expect(clippy::disallowed_methods, reason = "a test uses the host's tools to make what it needs")]
 fn run(program: &str, arguments: &[&str]) -> Option<String> {
@@ -44,15 +52,22 @@ impl Disk {
             eprintln!("SKIP {test}: no loop devices");
             return None;
         };
-        Some(Self { mount: mount("ext2", &device, &[]), device: Some(device) })
+        let (mount, place) = (mount("ext2", &device, &[]), directory.join(PLACE));
+        std::fs::create_dir(&place).unwrap();
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+        rustix::mount::move_mount(mount.as_fd(), "", rustix::fs::CWD, &place, flags).unwrap();
+        Some(Self { mount, attached: Some(Attached { place, device }) })
     }
 
     /// One of so many bytes.
     pub(super) fn of_size(bytes: u64) -> Self {
-        Self { mount: mount("tmpfs", "test", &[("size", &bytes.to_string())]), device: None }
+        Self { mount: mount("tmpfs", "test", &[("size", &bytes.to_string())]), attached: None }
     }
 
     pub(super) fn path(&self) -> PathBuf {
+        if let Some(attached) = &self.attached {
+            return attached.place.clone();
+        }
         format!("/proc/{}/fd/{}", std::process::id(), self.mount.as_raw_fd()).into()
     }
 
@@ -74,9 +89,10 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        if let Some(device) = &self.device {
+        if let Some(Attached { place, device }) = &self.attached {
             // One that does not hang cannot be thawed.
-            let _ = run("fsfreeze", &["--unfreeze", self.path().to_str().unwrap()]);
+            let _ = run("fsfreeze", &["--unfreeze", place.to_str().unwrap()]);
+            rustix::mount::unmount(place, UnmountFlags::DETACH).unwrap();
             // It goes away with its last user.
             let _ = run("losetup", &["-d", device]);
         }

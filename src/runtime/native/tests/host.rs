@@ -91,6 +91,11 @@ fn layer(path: &Path, busybox: &Path) {
 
 /// A node, or none with the host fact that stands in the way.
 pub(super) async fn host(test: &str) -> Option<Host> {
+    host_on(test, |_| {}).await
+}
+
+/// A node whose directory something is done to before the first agent starts.
+pub(super) async fn host_on(test: &str, prepare: impl FnOnce(&Path)) -> Option<Host> {
     let busybox = ["/bin/busybox", "/usr/bin/busybox"].map(PathBuf::from).into_iter().find(|path| path.exists());
     let fact = if !rustix::process::geteuid().is_root() {
         Some("not root")
@@ -105,6 +110,7 @@ pub(super) async fn host(test: &str) -> Option<Host> {
     }
     let directory = tempfile::tempdir().unwrap();
     layer(&directory.path().join("layer"), &busybox?);
+    prepare(directory.path());
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let cgroup = PathBuf::from(format!("coracle-test-{}-{number}", std::process::id()));
     let (runtime, tasks) = agent(directory.path()).await;

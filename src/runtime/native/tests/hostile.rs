@@ -5,11 +5,11 @@
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::disk::Disk;
-use super::host::{Host, host, shell};
+use super::host::{Host, host, host_on, shell};
 use super::{Traces, kill, lines, shim_of, stop};
 use crate::*;
 
@@ -96,6 +96,29 @@ async fn a_disk_that_hangs_holds_back_only_the_container_that_writes_to_it() {
     assert_eq!(host.exit(&spec.id, &slow.id).await.signal, Some(9), "told while the disk still hangs");
     disk.go_on();
     host.runtime.remove_sandbox(&spec.id).await.unwrap();
+}
+
+#[tokio::test]
+async fn ends_and_commands_are_told_while_the_disk_below_the_state_hangs() {
+    let test = "ends_and_commands_are_told_while_the_disk_below_the_state_hangs";
+    let mut disk = None;
+    let prepare = |directory: &Path| {
+        disk = Disk::that_can_hang(test, directory);
+        if let Some(disk) = &disk {
+            std::os::unix::fs::symlink(disk.path(), directory.join("state")).unwrap();
+        }
+    };
+    let Some(host) = host_on(test, prepare).await else { return };
+    let Some(disk) = disk else { return };
+    let (sandbox, container) =
+        host.run("state", "echo ready; while [ ! -e /dev/shm/go ]; do sleep 0.01; done; echo last; exit 3").await;
+    host.logged(&sandbox, &container, "ready").await;
+    disk.hang();
+    host.runtime.exec(&sandbox, &container, command("echo > /dev/shm/go", None)).await.unwrap();
+    assert_eq!(host.exit(&sandbox, &container).await.code, 3);
+    disk.go_on();
+    host.logged(&sandbox, &container, "last").await;
+    host.runtime.remove_sandbox(&sandbox).await.unwrap();
 }
 
 #[tokio::test]

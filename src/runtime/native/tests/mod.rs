@@ -411,6 +411,8 @@ impl Traces {
         let is_ours = |path: &PathBuf| fs::read_link(path.join("exe")).is_ok_and(|exe| exe.starts_with(directory));
         let processes = fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path()).filter(is_ours).collect();
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let mounts =
+            mounts.lines().filter(|line| !line.contains(disk::PLACE)).map(|line| format!("{line}\n")).collect();
         Self { mounts, cgroups, files, processes }
     }
 }
