@@ -72,7 +72,7 @@ impl PidLimits {
 /// Creates a pod's group.
 pub(super) fn create_pod(node: &Node, sandbox: &SandboxSpec) -> Result<(), RuntimeError> {
     let pids_limit = sandbox.resources.pids_limit.or(node.pids.per_pod);
-    create(node, &pod(&node.host.cgroups, sandbox)?, &limits(&Resources { pids_limit, ..sandbox.resources.clone() }))?;
+    create(node, &pod(&node.host.cgroups, sandbox)?, &limits(&Resources { pids_limit, ..sandbox.resources }))?;
     let Some(top) = sandbox.cgroup.iter().next().filter(|top| *top != sandbox.cgroup.as_os_str()) else {
         return Ok(());
     };
