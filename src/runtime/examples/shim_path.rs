@@ -24,8 +24,8 @@ use net::{Attach, NativeNetwork, NativeNetworkConfig, Network};
 use oci::cgroup::{Group, Hierarchies};
 use runtime::{
     ContainerId, ContainerSpec, ContainerState, Credentials, ExecSpec, Image, ImageDefaults, ImageError, ImageId,
-    Images, LogLimits, NativeConfig, NativeRuntime, PidSharing, Privileges, Resources, Runtime, SandboxId, SandboxSpec,
-    Sharing, User,
+    Images, LogLimits, NativeConfig, NativeRuntime, PidLimits, PidSharing, Privileges, Resources, Runtime, SandboxId,
+    SandboxSpec, Sharing, User,
 };
 use task::{SystemClock, Tasks};
 use tokio::time::Instant;
@@ -160,6 +160,8 @@ impl Bench {
             clock: Arc::new(SystemClock),
             tasks: tasks.clone(),
             logs: LogLimits::default(),
+            pids: PidLimits::of_host(),
+            start_deadline: Duration::from_secs(120),
         };
         let network = NativeNetworkConfig {
             instance: format!("bench{}", std::process::id()),
