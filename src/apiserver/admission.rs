@@ -12,6 +12,7 @@ use api::status::{ApiError, Cause};
 use api::user::MASTERS;
 use serde_json::Value;
 
+use crate::authz::escalation;
 use crate::call::Call;
 use crate::object::{is_terminating, meta};
 use crate::storage;
@@ -32,6 +33,7 @@ pub(crate) async fn create(call: &Call, object: &mut Value) -> Result<(), ApiErr
     if let Some(node) = restricted_node(call) {
         restrict_create(call, node, object)?;
     }
+    escalation::check(call, object, None).await?;
     if is_core(call, "pods") {
         if let Some(account) = default_service_account(object) {
             apply_service_account(object, &service_account(call, object, &account).await?);

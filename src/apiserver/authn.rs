@@ -69,6 +69,13 @@ impl StaticTokens {
     }
 }
 
+impl StaticTokens {
+    /// Whose token it is.
+    pub(crate) fn user(&self, token: &str) -> Option<&UserInfo> {
+        self.users.get(token)
+    }
+}
+
 /// The columns of one CSV line; none if a quote is not closed.
 fn columns(line: &str) -> Option<Vec<String>> {
     let (mut columns, mut quoted) = (vec![String::new()], false);

@@ -18,7 +18,9 @@ use task::SharedClock;
 use tokio_util::sync::CancellationToken;
 
 use crate::authn::StaticTokens;
-use crate::authz::{self, Decision, relations};
+use crate::authz::rbac::Policy;
+use crate::authz::rbac::cache::PolicyCache;
+use crate::authz::{self, Access, Decision, relations};
 use crate::call::Call;
 use crate::negotiate;
 use crate::query::Query;
@@ -67,6 +69,7 @@ pub struct ApiServer {
     pub(crate) started: AtomicBool,
     /// Held from the look at all Services to the write of one that was given an address or a port.
     pub(crate) assigning: tokio::sync::Mutex<()>,
+    policy: PolicyCache,
 }
 
 impl ApiServer {
@@ -77,6 +80,7 @@ impl ApiServer {
             closing: CancellationToken::new(),
             started: AtomicBool::new(false),
             assigning: tokio::sync::Mutex::new(()),
+            policy: PolicyCache::default(),
         })
     }
 
@@ -125,18 +129,34 @@ impl ApiServer {
     }
 
     async fn authorize(&self, user: &UserInfo, info: &RequestInfo, query: &Query) -> Result<(), ApiError> {
-        let allowed = match authz::decide(user, info, query) {
+        let access = self.access(user, info, query).await?;
+        if access.allowed { Ok(()) } else { Err(authz::forbidden(user, info, &access.reason)) }
+    }
+
+    /// Whether a user may do something, and why: what the fixed rules do not permit, a role may.
+    pub(crate) async fn access(&self, user: &UserInfo, info: &RequestInfo, query: &Query) -> Result<Access, ApiError> {
+        let fixed = match authz::decide(user, info, query) {
             Decision::Allow => true,
-            Decision::Deny => return Err(authz::forbidden(user, info, "")),
+            Decision::Deny => false,
             Decision::IfBoundTo(node) => self.is_bound(info, node).await?,
             Decision::IfNamedByPodOf(node) => self.is_named(info, node).await?,
         };
-        if allowed {
-            return Ok(());
+        if fixed {
+            return Ok(Access { allowed: true, reason: String::new() });
         }
-        let node = user.node_name().unwrap_or_default();
-        let reason = format!("no relationship found between node '{node}' and this object");
-        Err(authz::forbidden(user, info, &reason))
+        if let Some(reason) = self.ask_policy(|policy| policy.permits(user, info.into())).await? {
+            return Ok(Access { allowed: true, reason });
+        }
+        let reason = match user.node_name() {
+            Some(node) => format!("no relationship found between node '{node}' and this object"),
+            None => String::new(),
+        };
+        Ok(Access { allowed: false, reason })
+    }
+
+    /// Asks the roles and bindings as they are now.
+    pub(crate) async fn ask_policy<T>(&self, question: impl FnOnce(&Policy) -> T) -> Result<T, ApiError> {
+        self.policy.ask(self.config.store.as_ref(), question).await.map_err(storage::failed)
     }
 
     /// Whether the pod of a request is bound to the node; an absent pod is nobody's secret.

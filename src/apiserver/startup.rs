@@ -1,5 +1,5 @@
 //! The objects that every cluster has: its first namespaces, the system's PriorityClasses, and the Service `kubernetes`
-//! with what stands behind it. Made again whenever one is removed.
+//! with what stands behind it. Made again whenever one is removed. Roles are looked at when the server starts only.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -72,6 +72,7 @@ impl ApiServer {
     pub async fn start(self: &Arc<Self>, tasks: &Tasks) -> Result<(), ApiError> {
         let wanted = self.wanted()?;
         self.ensure(&wanted).await?;
+        self.ensure_roles().await?;
         self.started.store(true, Ordering::Release);
         let mut prefixes: Vec<String> = wanted.iter().map(|wanted| storage::prefix(wanted.row, "")).collect();
         prefixes.dedup();
@@ -130,7 +131,7 @@ impl ApiServer {
     }
 
     /// Writes as any client would; whoever was faster may be right as well.
-    async fn send(self: &Arc<Self>, method: Method, path: &str, object: &Value) -> Result<(), ApiError> {
+    pub(crate) async fn send(self: &Arc<Self>, method: Method, path: &str, object: &Value) -> Result<(), ApiError> {
         let body = Full::new(Bytes::from(object.to_string()));
         let request = Request::builder().method(method).uri(path).body(body).map_err(ApiError::internal)?;
         let user = UserInfo::authenticated("system:apiserver", &[MASTERS]);

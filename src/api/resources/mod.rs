@@ -24,7 +24,9 @@ pub mod pod;
 mod poddisruptionbudget;
 mod podtemplate;
 mod priorityclass;
+pub mod rbac;
 mod replicationcontroller;
+mod review;
 mod rule;
 pub mod scale;
 mod secret;
@@ -119,6 +121,8 @@ pub enum NameRule {
     Subdomain,
     /// RFC 1035 label, at most 63 characters, which cannot start with a digit (Services).
     Label1035,
+    /// Whatever can stand between two slashes of a path.
+    PathSegment,
 }
 
 /// A column of the server-side table.
@@ -192,6 +196,8 @@ pub struct Resource {
     pub unconditional_update: bool,
     /// What may be acknowledged early.
     pub write_behind: WriteBehind,
+    /// Whether it is a question: created only, never stored, and answered with its status filled in.
+    pub is_review: bool,
     /// Whether a deletion waits for somebody to end what the object stands for (pods).
     pub graceful_deletion: bool,
     /// Columns of the table.
@@ -230,6 +236,16 @@ pub fn all() -> &'static [&'static Resource] {
         &priorityclass::ROW,
         &lease::ROW,
         &endpointslice::ROW,
+        &rbac::ROLE,
+        &rbac::CLUSTER_ROLE,
+        &rbac::ROLE_BINDING,
+        &rbac::CLUSTER_ROLE_BINDING,
+        &review::TOKEN,
+        &review::SELF_SUBJECT,
+        &review::SUBJECT_ACCESS,
+        &review::SELF_SUBJECT_ACCESS,
+        &review::LOCAL_SUBJECT_ACCESS,
+        &review::SELF_SUBJECT_RULES,
     ];
     ROWS
 }
@@ -311,6 +327,7 @@ const BLANK: Resource = Resource {
     create_on_update: false,
     unconditional_update: true,
     write_behind: WriteBehind::Never,
+    is_review: false,
     graceful_deletion: false,
     columns: &[cell::NAME, cell::AGE],
     cells: |object, now| vec![cell::name(object), cell::age(object, now)],

@@ -1,16 +1,18 @@
 //! Authorization: what a user may do.
 //!
-//! Called for every request before anything else is looked at. The rules are fixed: `system:masters` may do everything;
-//! a node what concerns it; the scheduler and the controllers what they are for; every authenticated user discovery;
-//! everybody health and version; nobody anything else. [`decide`] is pure; a decision that depends on stored objects
-//! is returned as a condition, which [`relations`] checks. What depends on the body of a write (a node that creates
-//! some other node) is admission's business.
+//! Called for every request before anything else is looked at. Some rules are fixed: `system:masters` may do everything;
+//! a node what concerns it; the scheduler and the controllers what they are for; everybody asks for health. Everything
+//! else is said by roles ([`rbac`]). [`decide`] is pure; a decision that depends on stored objects is returned as a
+//! condition, which [`relations`] checks. What depends on the body of a write (a node that creates some other node, a
+//! role that grants more than its author has) is admission's business.
 
+pub(crate) mod escalation;
 mod node;
+pub(crate) mod rbac;
 pub(crate) mod relations;
 
 use api::status::ApiError;
-use api::user::{AUTHENTICATED, MASTERS, UserInfo};
+use api::user::{MASTERS, UserInfo};
 
 use crate::query::Query;
 use crate::request::{RequestInfo, ResourceRequest};
@@ -33,13 +35,20 @@ pub(crate) enum Decision<'a> {
     IfNamedByPodOf(&'a str),
 }
 
-/// Whether a user may do something.
+/// Whether something is allowed, and why (not).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Access {
+    pub(crate) allowed: bool,
+    pub(crate) reason: String,
+}
+
+/// Whether a user may do something by the fixed rules.
 pub(crate) fn decide<'a>(user: &'a UserInfo, info: &RequestInfo, query: &Query) -> Decision<'a> {
     if user.is_in(MASTERS) {
         return Decision::Allow;
     }
     let allowed = match info {
-        RequestInfo::Path { verb, path } => may_read_path(user, verb, path),
+        RequestInfo::Path { verb, path } => is_health(verb, path),
         RequestInfo::Resource(request) => match user.node_name() {
             Some(node) => return node::decide(node, request, query),
             None => {
@@ -56,13 +65,10 @@ fn acts_as(user: &UserInfo, component: &str) -> bool {
     user.username == component || user.is_in(component)
 }
 
-fn may_read_path(user: &UserInfo, verb: &str, path: &str) -> bool {
+/// Paths that are always answered, as kube-apiserver's `--authorization-always-allow-paths`.
+fn is_health(verb: &str, path: &str) -> bool {
     let is_or_below = |root: &str| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    let public = ["/healthz", "/livez", "/readyz", "/version"];
-    let discovery = ["/api", "/apis", "/openapi"];
-    matches!(verb, "get" | "head")
-        && (public.into_iter().any(is_or_below)
-            || (user.is_in(AUTHENTICATED) && discovery.into_iter().any(is_or_below)))
+    matches!(verb, "get" | "head") && ["/healthz", "/livez", "/readyz"].into_iter().any(is_or_below)
 }
 
 fn is_read(request: &ResourceRequest) -> bool {

@@ -3,6 +3,7 @@
 mod exchanges;
 mod kubectl;
 mod pki;
+mod rbac;
 mod rows;
 mod scale;
 mod services;

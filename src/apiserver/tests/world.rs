@@ -209,6 +209,10 @@ pub(super) fn sample(kind: &str, name: &str) -> Value {
         "Event" => {
             object["involvedObject"] = json!({ "kind": "Pod", "namespace": "default", "name": "p", "uid": "u" });
         }
+        "RoleBinding" | "ClusterRoleBinding" => {
+            object["roleRef"] =
+                json!({ "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view" });
+        }
         _ => {}
     }
     object

@@ -12,6 +12,7 @@ mod get;
 mod list;
 mod log;
 mod patch;
+mod review;
 mod scale;
 mod update;
 mod watch;
@@ -40,6 +41,7 @@ pub(crate) async fn run(call: &Call, body: Bytes) -> Result<Response<Body>, ApiE
         ("", "list") => return list::list(call).await,
         ("", "watch") => return watch::watch(call).await,
         ("", "create") if call.row.plural == "bindings" => binding::bind(call, &body).await,
+        ("", "create") if call.row.is_review => review::review(call, &body).await,
         ("binding", "create") => binding::bind(call, &body).await,
         ("finalize", "update") => finalize::finalize(call, &body).await,
         ("", "create") => create::create(call, &body).await,

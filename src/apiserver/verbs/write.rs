@@ -4,6 +4,7 @@ use api::status::{ApiError, FieldError};
 use serde_json::{Value, json};
 use store::{Entry, Expect, StoreError};
 
+use crate::authz::escalation;
 use crate::call::Call;
 use crate::object::{self, has_finalizers, is_terminating, meta, metadata_mut};
 use crate::{admission, services, storage};
@@ -57,6 +58,7 @@ pub(super) async fn replace(
         metadata_mut(&mut new).insert("namespace".to_owned(), old["metadata"]["namespace"].clone());
     }
     admission::update(call, &mut new, old)?;
+    escalation::check(call, &new, Some(old)).await?;
     (row.default)(&mut new);
     let is_status = call.request.subresource == "status";
     if is_status {
