@@ -78,7 +78,7 @@ impl Writer<'_> {
             return Ok(());
         }
         let descriptor = Descriptor::HostPath { path: path.to_owned(), recursive: Recursive::No, shared: false };
-        let mount = self.need(descriptor);
+        let mount = self.need(descriptor)?;
         // The node is the host's own. Read-only, the device works, but its owner, mode and times cannot be changed.
         let attributes = Attributes { set: READ_ONLY | NO_SUID | NO_EXEC, ..Attributes::default() };
         self.steps.push(Step::Attach { mount, target, attributes, passing: Passing::Private });

@@ -29,6 +29,7 @@ pub use open::{OpenError, open};
 use super::rootfs::Recursive;
 use super::users::IdMaps;
 use super::{Fd, Namespaces, Program, Script, Step};
+use crate::protocol::MAX_DESCRIPTORS;
 use users::Users;
 
 /// Something that the caller opens and hands over with the script.
@@ -165,14 +166,14 @@ pub fn compile(spec: &Spec, host: &HostFacts) -> Result<Compiled, CompileError> 
     writer.namespaces(spec)?;
     writer.users(spec, process)?;
     writer.steps.extend([Step::NewSession, Step::IsolateMounts]);
-    let mount = writer.need(Descriptor::Rootfs);
+    let mount = writer.need(Descriptor::Rootfs)?;
     writer.steps.push(Step::Root { mount });
     writer.host_names(spec)?;
     writer.mounts(spec)?;
     writer.devices(spec)?;
     writer.terminal(process);
     writer.directory(process.cwd(), "process.cwd")?;
-    writer.groups();
+    writer.groups()?;
     writer.steps.extend([Step::JoinGroups, Step::OwnNullDevice]);
     if let Some(step) = writer.cgroup_namespace.take() {
         writer.steps.push(step);
@@ -210,7 +211,7 @@ pub fn compile_exec(spec: &Spec, process: &Process, host: &HostFacts) -> Result<
     if process.terminal().unwrap_or(false) {
         writer.steps.push(Step::Terminal { bind_console: false, uid: process.user().uid() });
     }
-    writer.groups();
+    writer.groups()?;
     writer.steps.extend([Step::JoinGroups, Step::OwnNullDevice]);
     if writer.users.is_none() {
         writer.oom_score(process);
@@ -221,6 +222,9 @@ pub fn compile_exec(spec: &Spec, process: &Process, host: &HostFacts) -> Result<
 }
 
 const STARTER_BASE: u16 = 0x8000;
+
+/// Most descriptors of a script: what one message of the protocol takes, less room for what a request has beside them.
+const DESCRIPTORS: usize = MAX_DESCRIPTORS - 10;
 
 /// A script in the making.
 struct Writer<'h> {
@@ -260,23 +264,30 @@ impl<'h> Writer<'h> {
     }
 
     /// The place of a descriptor that the caller will open.
-    fn need(&mut self, descriptor: Descriptor) -> Fd {
-        let index = u16::try_from(self.descriptors.len()).expect("a configuration has fewer mounts than 65536");
+    fn need(&mut self, descriptor: Descriptor) -> Result<Fd, CompileError> {
+        let index = self.next_place(self.descriptors.len())?;
         self.descriptors.push(descriptor);
-        Fd(index)
+        Ok(Fd(index))
     }
 
     /// The place of a descriptor that the starting process will open: counted from [`STARTER_BASE`] until it is known how
     /// many descriptors there are.
-    fn need_from_starter(&mut self, path: PathBuf) -> Fd {
-        let index = u16::try_from(self.starter_paths.len()).expect("a configuration has fewer mounts than 32768");
+    fn need_from_starter(&mut self, path: PathBuf) -> Result<Fd, CompileError> {
+        let index = self.next_place(self.starter_paths.len())?;
         self.starter_paths.push(path);
-        Fd(STARTER_BASE + index)
+        Ok(Fd(STARTER_BASE + index))
+    }
+
+    fn next_place(&self, index: usize) -> Result<u16, CompileError> {
+        let given = self.descriptors.len() + self.starter_paths.len();
+        let place = u16::try_from(index).ok().filter(|_| given < DESCRIPTORS);
+        let reason = || format!("with namespaces and devices need more than {DESCRIPTORS} descriptors");
+        place.ok_or_else(|| CompileError::invalid("mounts", reason()))
     }
 
     /// Moves the places of the starting process's descriptors to behind all others.
     fn settle_starter_paths(&mut self) {
-        let first = u16::try_from(self.descriptors.len()).expect("a configuration has fewer mounts than 32768");
+        let first = u16::try_from(self.descriptors.len()).expect("there are at most DESCRIPTORS");
         for step in &mut self.steps {
             if let Step::Attach { mount, .. } = step
                 && mount.0 >= STARTER_BASE
@@ -288,8 +299,15 @@ impl<'h> Writer<'h> {
 
     fn namespaces(&mut self, spec: &Spec) -> Result<(), CompileError> {
         let listed = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
+        let mut seen = Namespaces::default();
         for namespace in listed.into_iter().flatten() {
             let kind = kind_of(namespace.typ())?;
+            if seen.contains(kind) {
+                // The specification demands this error (config-linux.md, "Namespaces").
+                let reason = format!("has {} twice", namespace.typ());
+                return Err(CompileError::invalid("linux.namespaces", reason));
+            }
+            seen = seen.with(kind);
             match namespace.path() {
                 // Joined last of all: see `users`.
                 _ if kind == Namespaces::USER => {}
@@ -298,7 +316,7 @@ impl<'h> Writer<'h> {
                 Some(_) if kind == Namespaces::MOUNT => {
                     return Err(CompileError::unsupported("linux.namespaces: path of a mount namespace"));
                 }
-                Some(path) => self.joined_namespace(kind, path),
+                Some(path) => self.joined_namespace(kind, path)?,
             }
         }
         self.own_names = self.new.contains(Namespaces::UTS);
@@ -309,13 +327,14 @@ impl<'h> Writer<'h> {
         }
     }
 
-    fn joined_namespace(&mut self, kind: Namespaces, path: &Path) {
-        let namespace = self.need(Descriptor::Namespace { path: path.to_owned() });
+    fn joined_namespace(&mut self, kind: Namespaces, path: &Path) -> Result<(), CompileError> {
+        let namespace = self.need(Descriptor::Namespace { path: path.to_owned() })?;
         match kind {
             Namespaces::PID => self.pid_namespace = Some(namespace),
             Namespaces::CGROUP => self.cgroup_namespace = Some(Step::Join { namespace, kind }),
             _ => self.steps.push(Step::Join { namespace, kind }),
         }
+        Ok(())
     }
 
     fn host_names(&mut self, spec: &Spec) -> Result<(), CompileError> {
@@ -334,14 +353,15 @@ impl<'h> Writer<'h> {
 
     /// Descriptors of the groups. The v1 ones are joined after the mounts, so that a small share of processor time does
     /// not slow those down.
-    fn groups(&mut self) {
+    fn groups(&mut self) -> Result<(), CompileError> {
         if self.host.cgroups.v2.is_some() {
-            self.born_in = Some(self.need(Descriptor::GroupV2));
+            self.born_in = Some(self.need(Descriptor::GroupV2)?);
         }
         for index in 0..self.host.cgroups.used_v1().count() {
-            let fd = self.need(Descriptor::GroupV1(index));
+            let fd = self.need(Descriptor::GroupV1(index))?;
             self.joins.push(fd);
         }
+        Ok(())
     }
 
     fn terminal(&mut self, process: &Process) {

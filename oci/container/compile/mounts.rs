@@ -186,11 +186,11 @@ impl Writer<'_> {
             Some(_) if options.from_starter => {
                 return Err(CompileError::unsupported(format!("{property}: id mappings of {STARTER}")));
             }
-            None if options.from_starter => self.need_from_starter(path),
-            None => self.need(Descriptor::HostPath { path, recursive, shared }),
+            None if options.from_starter => self.need_from_starter(path)?,
+            None => self.need(Descriptor::HostPath { path, recursive, shared })?,
             Some(by) => {
                 let all = options.mapped == Some(Mapped::All);
-                self.need(Descriptor::MappedPath { path, recursive, shared, by, all })
+                self.need(Descriptor::MappedPath { path, recursive, shared, by, all })?
             }
         };
         self.steps.push(Step::Attach { mount, target, attributes: options.attributes, passing });

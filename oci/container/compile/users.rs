@@ -91,10 +91,10 @@ impl Writer<'_> {
         self.users = of(spec)?;
         let namespace = match self.users.clone() {
             None => return Ok(()),
-            Some(Users::At(path)) => self.need(Descriptor::Namespace { path }),
+            Some(Users::At(path)) => self.need(Descriptor::Namespace { path })?,
             Some(Users::New(maps)) => {
                 check_identity(process, &maps)?;
-                self.need(Descriptor::UserNamespace { maps })
+                self.need(Descriptor::UserNamespace { maps })?
             }
         };
         self.users_prelude(process);

@@ -67,10 +67,10 @@ pub enum TarError {
         /// Which one.
         field: &'static str,
     },
-    /// A long name or a set of extended attributes exceeds what is reasonable.
-    #[error("the archive has an extension header of {size} bytes; at most {EXTENSION_LIMIT} are read")]
+    /// Long names and extended attributes of one entry exceed what is reasonable.
+    #[error("the archive has an extension header of {size} bytes; at most {EXTENSION_LIMIT} are read for one entry")]
     ExtensionTooLong {
-        /// What it claims.
+        /// What the header that is too much claims.
         size: u64,
     },
     /// The image specification advises against sparse files, and their length costs their author nothing.
@@ -109,6 +109,8 @@ impl<R: BufRead> TarReader<R> {
     /// The next entry; what is left of the present one is skipped.
     pub(crate) fn next_entry(&mut self) -> Result<Option<Entry>, TarError> {
         let mut extensions = Extensions::default();
+        // All extensions of one entry share the limit: any number of headers may come before it.
+        let mut room = EXTENSION_LIMIT;
         loop {
             self.read_content(|_| Ok(()))?;
             self.skip(self.padding)?;
@@ -116,11 +118,11 @@ impl<R: BufRead> TarReader<R> {
             let Some(header) = self.read_header()? else { return Ok(None) };
             self.open_content(header.size()?);
             match header.0[156] {
-                b'x' => extensions.read_pax(&self.read_extension()?)?,
+                b'x' => extensions.read_pax(&self.read_extension(&mut room)?)?,
                 // Global headers describe the archive (git writes the commit there), not its files.
                 b'g' => {}
-                b'L' => extensions.path = Some(until_nul(&self.read_extension()?).to_vec()),
-                b'K' => extensions.link = Some(until_nul(&self.read_extension()?).to_vec()),
+                b'L' => extensions.path = Some(until_nul(&self.read_extension(&mut room)?).to_vec()),
+                b'K' => extensions.link = Some(until_nul(&self.read_extension(&mut room)?).to_vec()),
                 b'S' => return Err(TarError::Sparse),
                 _ => {
                     let entry = header.entry(extensions)?;
@@ -153,7 +155,8 @@ impl<R: BufRead> TarReader<R> {
     where
         R: Seek,
     {
-        let distance = i64::try_from(self.content + self.padding).map_err(|_| TarError::Truncated)?;
+        let distance = self.content.checked_add(self.padding).and_then(|distance| i64::try_from(distance).ok());
+        let distance = distance.ok_or(TarError::Truncated)?;
         self.source.seek(SeekFrom::Current(distance)).map_err(TarError::Read)?;
         (self.content, self.padding) = (0, 0);
         Ok(())
@@ -180,10 +183,9 @@ impl<R: BufRead> TarReader<R> {
         self.padding = size.wrapping_neg() % BLOCK as u64;
     }
 
-    fn read_extension(&mut self) -> Result<Vec<u8>, TarError> {
-        if self.content > EXTENSION_LIMIT {
-            return Err(TarError::ExtensionTooLong { size: self.content });
-        }
+    fn read_extension(&mut self, room: &mut u64) -> Result<Vec<u8>, TarError> {
+        let size = self.content;
+        *room = room.checked_sub(size).ok_or(TarError::ExtensionTooLong { size })?;
         let mut value = Vec::new();
         self.read_content(|piece| {
             value.extend_from_slice(piece);
@@ -256,7 +258,9 @@ impl Header {
     }
 
     fn size(&self) -> Result<u64, TarError> {
-        self.number(124..136, "size")
+        // A negative number, which base 256 can write, would be taken for a huge one.
+        let size = self.number(124..136, "size")?;
+        if i64::try_from(size).is_ok() { Ok(size) } else { Err(TarError::Field { field: "size" }) }
     }
 
     /// A number in octal, or in base 256 if the first bit is set; an empty field is 0.
@@ -366,7 +370,14 @@ impl Extensions {
         match key {
             b"path" => self.path = text(),
             b"linkpath" => self.link = text(),
-            b"size" => self.size = number("size")?,
+            b"size" => {
+                let size: Option<u64> = number("size")?;
+                // As in headers: no file is larger than its offsets can say.
+                if size.is_some_and(|size| i64::try_from(size).is_err()) {
+                    return Err(TarError::Field { field: "size" });
+                }
+                self.size = size;
+            }
             b"uid" => self.uid = number("owner")?,
             b"gid" => self.gid = number("group")?,
             b"mtime" => self.mtime = Some(time(value).ok_or(TarError::Field { field: "time" })?),

@@ -55,6 +55,33 @@ fn damaged_extended_records_are_refused() {
     }
 }
 
+#[test]
+fn any_number_of_extension_headers_takes_no_more_memory_than_one() {
+    let value = [b"20000 SCHILY.xattr.user.a=".to_vec(), vec![b'x'; 19_973], b"\n".to_vec()].concat();
+    let one = Archive::new().entry(b'x', "p", "", 0o644, &value).finish();
+    let header = &one[..one.len() - 1024];
+    assert_eq!(read(&[header, &Archive::new().file("a", b"").finish()].concat()).unwrap()[0].0.xattrs.len(), 1);
+    let archive = header.repeat(60);
+    assert!(matches!(read(&archive), Err(TarError::ExtensionTooLong { size: 20_000 })));
+}
+
+#[test]
+fn a_size_beyond_all_files_is_refused_wherever_it_stands() {
+    let sizes: [&[u8; 12]; 2] =
+        [b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", b"\x80\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff"];
+    for size in sizes {
+        let archive = Archive::new().custom(b'0', "a", "", b"", |header| header.as_old_mut().size = *size).finish();
+        assert!(matches!(read(&archive), Err(TarError::Field { .. })), "{size:?}");
+    }
+    let archive = Archive::new().entry(b'x', "p", "", 0o644, b"29 size=18446744073709551615\n").file("a", b"").finish();
+    assert!(matches!(read(&archive), Err(TarError::Field { field: "size" })));
+    // The largest that there is, when entries are only located.
+    let archive = Archive::new().entry(b'x', "p", "", 0o644, b"28 size=9223372036854775807\n").file("a", b"").finish();
+    let mut reader = TarReader::new(io::Cursor::new(archive));
+    assert_eq!(reader.next_entry().unwrap().map(|entry| entry.size), Some(i64::MAX.cast_unsigned()));
+    assert!(matches!(reader.seek_past_content(), Err(TarError::Truncated)));
+}
+
 fn names() -> impl Strategy<Value = String> {
     "[a-z]{1,8}(/[a-z]{1,8}){0,3}"
 }
