@@ -8,6 +8,8 @@
 mod archive;
 mod digest;
 mod document;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod layer;
 mod media;
 mod pull;
