@@ -2,6 +2,7 @@
 
 use api::resources::Resource;
 use api::status::{ApiError, Cause};
+use bytes::Bytes;
 use serde_json::Value;
 use store::{Durability, Entry, Key, StoreError};
 
@@ -10,17 +11,28 @@ use crate::server::ApiServer;
 
 /// Where an object is stored.
 pub(crate) fn key(row: &Resource, namespace: &str, name: &str) -> Key {
-    let namespace = if row.namespaced { namespace } else { "" };
+    let (row, namespace) = (row.stored(), if row.namespaced { namespace } else { "" });
     Key(format!("{}/{}/{namespace}/{name}", row.group, row.plural))
 }
 
 /// Where the objects of a kind are stored, in one namespace or (if it is empty) in all.
 pub(crate) fn prefix(row: &Resource, namespace: &str) -> String {
+    let row = row.stored();
     if row.namespaced && !namespace.is_empty() {
         format!("{}/{}/{namespace}/", row.group, row.plural)
     } else {
         format!("{}/{}/", row.group, row.plural)
     }
+}
+
+/// The stored form of an object of a row.
+pub(crate) fn encode(row: &Resource, object: &Value) -> Result<Bytes, ApiError> {
+    object::encode(&row.to_stored(object))
+}
+
+/// The object of an entry, as one of a row.
+pub(crate) fn load(row: &Resource, entry: &Entry) -> Result<Value, ApiError> {
+    Ok(row.of_stored(object::of_entry(entry)?))
 }
 
 /// How durable a write is.
@@ -59,6 +71,6 @@ impl ApiServer {
     pub(crate) async fn read(&self, row: &Resource, namespace: &str, name: &str) -> Result<(Value, Entry), ApiError> {
         let entry = self.config.store.get(&key(row, namespace, name)).await.map_err(failed)?;
         let entry = entry.ok_or_else(|| ApiError::not_found(row.group, row.plural, name))?;
-        Ok((object::of_entry(&entry)?, entry))
+        Ok((load(row, &entry)?, entry))
     }
 }

@@ -15,6 +15,7 @@ mod configmap;
 mod endpoints;
 mod endpointslice;
 mod event;
+mod horizontalpodautoscaler;
 mod lease;
 mod metadata;
 mod namespace;
@@ -35,6 +36,8 @@ pub mod service;
 mod serviceaccount;
 mod workload;
 pub mod write;
+
+use std::borrow::Cow;
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -125,6 +128,19 @@ pub enum NameRule {
     PathSegment,
 }
 
+/// How objects of a kind are stored that has several versions or names: as those of one row, which has no conversion
+/// itself. Both functions are pure and total, and leave `apiVersion` and `kind` alone; what one version does not know of
+/// the other must survive a way there and back.
+#[derive(Debug, Clone, Copy)]
+pub struct Conversion {
+    /// The row in whose form objects are stored.
+    pub stored: &'static Resource,
+    /// Gives an object the stored form.
+    pub to_stored: fn(&mut Value),
+    /// Gives a stored object the form of this row.
+    pub from_stored: fn(&mut Value),
+}
+
 /// A column of the server-side table.
 #[derive(Debug, Clone, Copy)]
 pub struct Column {
@@ -168,6 +184,8 @@ pub struct Resource {
     pub verbs: &'static [Verb],
     /// Paths below an object.
     pub subresources: &'static [Subresource],
+    /// How its objects are stored, if not in their own form.
+    pub conversion: Option<Conversion>,
     /// What the subresource `scale` reads and writes, for kinds that have it.
     pub scale: Option<scale::Scale>,
     /// Which names are allowed.
@@ -230,6 +248,8 @@ pub fn all() -> &'static [&'static Resource] {
         &apps::deployment::ROW,
         &apps::replicaset::ROW,
         &apps::statefulset::ROW,
+        &horizontalpodautoscaler::V2,
+        &horizontalpodautoscaler::V1,
         &batch::cronjob::ROW,
         &batch::job::ROW,
         &poddisruptionbudget::ROW,
@@ -264,6 +284,41 @@ impl Resource {
     /// `apiVersion` of objects: `v1`, `coordination.k8s.io/v1`.
     pub fn api_version(&self) -> String {
         if self.group.is_empty() { self.version.to_owned() } else { format!("{}/{}", self.group, self.version) }
+    }
+
+    /// The row in whose form objects of this one are stored.
+    pub fn stored(&self) -> &Self {
+        self.conversion.map_or(self, |conversion| conversion.stored)
+    }
+
+    /// An object of this row as it is stored.
+    pub fn to_stored<'a>(&self, object: &'a Value) -> Cow<'a, Value> {
+        let Some(Conversion { stored, to_stored, .. }) = self.conversion else { return Cow::Borrowed(object) };
+        let mut object = object.clone();
+        to_stored(&mut object);
+        stored.name_kind(&mut object);
+        Cow::Owned(object)
+    }
+
+    /// A stored object as one of this row.
+    pub fn of_stored(&self, mut object: Value) -> Value {
+        if let Some(Conversion { from_stored, .. }) = self.conversion {
+            from_stored(&mut object);
+            self.name_kind(&mut object);
+        }
+        object
+    }
+
+    /// Gives an object the form in which it will be read back.
+    pub fn settle(&self, object: &mut Value) {
+        if self.conversion.is_some() {
+            *object = self.of_stored(self.to_stored(object).into_owned());
+        }
+    }
+
+    fn name_kind(&self, object: &mut Value) {
+        path::put(object, "apiVersion", &self.api_version().into());
+        path::put(object, "kind", &self.kind.into());
     }
 
     /// The named subresource.
@@ -313,6 +368,7 @@ const BLANK: Resource = Resource {
     namespaced: true,
     verbs: ALL_VERBS,
     subresources: &[],
+    conversion: None,
     scale: None,
     name_rule: NameRule::Subdomain,
     default: |_| (),

@@ -9,5 +9,6 @@ mod scale;
 mod services;
 mod tls;
 mod verbs;
+mod versions;
 mod watch;
 mod world;

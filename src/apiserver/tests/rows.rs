@@ -87,6 +87,8 @@ async fn every_kind_has_a_table_as_wide_as_its_columns() {
         let list = world.send(admin(), &format!("GET {path}"), &[("accept", partial)], "").await.expect(200);
         assert_eq!(list["kind"], "PartialObjectMetadataList");
         assert!(list["items"][0]["spec"].is_null());
+        // The next row may be another version of the same objects.
+        world.ask(&format!("DELETE {path}/sample"), Value::Null).await;
     }
 }
 

@@ -85,13 +85,14 @@ async fn finish(call: &Call, mut object: Value, dry: bool) -> Result<Value, ApiE
         let shown = if name.is_empty() { meta(&object, "generateName") } else { &name };
         return Err(ApiError::invalid(row.group, row.kind, shown, &wrong));
     }
+    row.settle(&mut object);
     let key = storage::key(row, call.namespace(), &name);
     let exists = || ApiError::already_exists(row.group, row.plural, &name);
     if dry {
         let taken = call.server.config.store.get(&key).await.map_err(storage::failed)?;
         return if taken.is_some() { Err(exists()) } else { Ok(object) };
     }
-    let (value, durability) = (object::encode(&object)?, storage::durability(row, &object, None));
+    let (value, durability) = (storage::encode(row, &object)?, storage::durability(row, &object, None));
     match call.server.config.store.put(&key, value, Expect::Absent, durability).await {
         Ok(revision) => {
             object::stamp(&mut object, revision);

@@ -129,7 +129,7 @@ async fn act(call: &Call, step: Step, old: Value, entry: &Entry) -> Result<Optio
     let (result, mut object, removed) = match step {
         Step::Wait => return Ok(Some(Outcome::ok(old))),
         Step::Mark(marked) => {
-            let value = object::encode(&marked)?;
+            let value = storage::encode(call.row, &marked)?;
             (store.put(&entry.key, value, Expect::At(entry.revision), durability).await, marked, false)
         }
         Step::Remove(last) => (store.delete(&entry.key, entry.revision, durability).await, last, true),

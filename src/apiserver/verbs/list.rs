@@ -88,7 +88,7 @@ pub(super) async fn matching(call: &Call) -> Result<(Vec<Value>, Revision), ApiE
     let filter = Filter::from_query(call.row, &call.query)?;
     let range = Range { prefix: prefix(call, &filter), after: None, limit: None, at: None };
     let found = collect(call, &filter, range).await.map_err(storage::failed)?;
-    let objects = found.entries.iter().map(object::of_entry).collect::<Result<_, _>>()?;
+    let objects = found.entries.iter().map(|entry| storage::load(call.row, entry)).collect::<Result<_, _>>()?;
     Ok((objects, found.revision))
 }
 
@@ -174,7 +174,7 @@ async fn collect(call: &Call, filter: &Filter, mut range: Range) -> Result<Found
         let mut left = page.entries.len();
         for entry in page.entries {
             left -= 1;
-            if object::of_entry(&entry).is_ok_and(|object| filter.matches(&object)) {
+            if storage::load(call.row, &entry).is_ok_and(|object| filter.matches(&object)) {
                 matching.push(entry);
             }
             if wanted.is_some_and(|wanted| matching.len() >= wanted) {
@@ -201,10 +201,11 @@ fn metadata(found: &Found, filter: &Filter) -> Result<Value, ApiError> {
 }
 
 fn respond_with(call: &Call, found: &Found, metadata: &Value) -> Result<Response<Body>, ApiError> {
-    let text = if call.form == Form::Plain {
+    let text = if call.form == Form::Plain && call.row.conversion.is_none() {
         splice(call, found, metadata)
     } else {
-        let objects = found.entries.iter().map(object::of_entry).collect::<Result<Vec<_>, _>>()?;
+        let objects =
+            found.entries.iter().map(|entry| storage::load(call.row, entry)).collect::<Result<Vec<_>, _>>()?;
         call.renderer()?.list(&objects, metadata).to_string().into_bytes()
     };
     Ok(respond::large(&call.headers, respond::JSON, text))

@@ -82,7 +82,8 @@ pub(super) async fn put(
     entry: &Entry,
     dry: bool,
 ) -> Result<Attempt, ApiError> {
-    let value = object::encode(&new)?;
+    call.row.settle(&mut new);
+    let value = storage::encode(call.row, &new)?;
     if value == entry.value || dry {
         object::stamp(&mut new, entry.revision);
         return Ok(Attempt::Done(new));

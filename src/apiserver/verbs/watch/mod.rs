@@ -22,7 +22,6 @@ use store::{Range, Revision, StoreError};
 use super::list::{self, parse_revision, reached};
 use crate::Body;
 use crate::call::Call;
-use crate::object;
 use crate::respond;
 use crate::select::Filter;
 use crate::storage;
@@ -70,7 +69,7 @@ pub(super) async fn watch(call: &Call) -> Result<Response<Body>, ApiError> {
         Err(error) => return Err(storage::failed(error)),
     }
     for entry in first {
-        events.initial(&object::of_entry(&entry)?);
+        events.initial(&storage::load(call.row, &entry)?);
     }
     if let Start::State { marks_end: true, .. } = start {
         events.mark_initial_end(after);

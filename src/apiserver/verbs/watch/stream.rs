@@ -161,7 +161,8 @@ impl Events {
     /// One change as this watch sees it: what starts to match appears, what stops to match disappears.
     fn change(&mut self, change: &Change) -> Result<(), ApiError> {
         let revision = change.revision;
-        if self.filter.is_everything() && self.renderer.form == Form::Plain {
+        let row = self.renderer.row;
+        if self.filter.is_everything() && self.renderer.form == Form::Plain && row.conversion.is_none() {
             let (kind, value) = match (&change.before, &change.after) {
                 (None, Some(after)) => ("ADDED", after),
                 (Some(_), Some(after)) => ("MODIFIED", after),
@@ -173,7 +174,8 @@ impl Events {
             self.ready.push_back(frame(kind, &text));
             return Ok(());
         }
-        let read = |value: &Option<Bytes>| value.as_ref().map(|value| object::decode(value, revision)).transpose();
+        let decode = |value: &Bytes| object::decode(value, revision).map(|object| row.of_stored(object));
+        let read = |value: &Option<Bytes>| value.as_ref().map(decode).transpose();
         let (before, after) = (read(&change.before)?, read(&change.after)?);
         let matches = |object: &Option<Value>| object.as_ref().is_some_and(|object| self.filter.matches(object));
         match (matches(&before), matches(&after)) {
