@@ -220,18 +220,28 @@ async fn a_container_that_does_not_die_with_its_parent_is_swept_when_the_shim_di
     let test = "a_container_that_does_not_die_with_its_parent_is_swept_when_the_shim_dies";
     let Some(mut host) = host(test).await else { return };
     // Executing a set-user-ID program clears the parent's death signal: prctl(2), PR_SET_PDEATHSIG.
-    let program = host.path().join("layer/bin/suid");
+    // The shell's programs go by their names.
+    let program = host.path().join("layer/suid/sleep");
+    fs::create_dir(program.parent().unwrap()).unwrap();
     fs::copy(host.path().join("layer/bin/busybox"), &program).unwrap();
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o4755);
     fs::set_permissions(&program, mode).unwrap();
     let spec = host.sandbox("suid");
     let mut main = shell("main", "");
     main.user.user = "web".to_owned();
-    main.args = ["/bin/suid", "sleep", "1000"].map(str::to_owned).to_vec();
+    main.args = ["/suid/sleep", "1000"].map(str::to_owned).to_vec();
     start(&host, &spec, &[&main]).await;
     let pid = host.pid(&spec.id, &main.id).await;
     let shim = shim_of(pid);
-    host.restart_with(|| kill(shim)).await;
+    let survives = || {
+        kill(shim);
+        while shim_of(pid) == shim {
+            std::thread::yield_now();
+        }
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        assert!(!stat.contains(") Z "), "its parent's death is no signal to it: {stat}");
+    };
+    host.restart_with(survives).await;
     assert_eq!(host.runtime.status(&spec.id).await.unwrap().unwrap().state, SandboxState::Dead);
     assert_eq!(host.exit(&spec.id, &main.id).await.signal, Some(9));
     let gone = || fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.contains(") Z "));
