@@ -10,7 +10,8 @@ use oci_spec::runtime::{
 };
 
 use super::assembler::{Assembler, Label, Test};
-use super::{Architecture, is_known};
+use super::numbers::Row;
+use super::{Architecture, find};
 use crate::container::Instruction;
 
 /// A profile that is ready to be installed.
@@ -99,16 +100,10 @@ pub fn compile(profile: &LinuxSeccomp, native: Architecture) -> Result<Filter, S
     let architectures = architectures(profile, native, &mut warnings);
     let mut assembler = Assembler::default();
     assembler.load(ARCHITECTURE);
-    let mut sections = Vec::new();
-    for architecture in architectures {
-        sections.push((architecture, rules_of(profile, architecture, default)?));
-    }
+    let entries = entries(profile, &mut warnings)?;
+    let rules = |architecture| (architecture, rules_of(&entries, architecture, default));
+    let sections: Vec<_> = architectures.into_iter().map(rules).collect();
     emit(&mut assembler, &sections, default);
-    for name in profile.syscalls().iter().flatten().flat_map(|entry| entry.names()) {
-        if !is_known(name) {
-            warnings.push(format!("seccomp profile: system call {name} is not known and was skipped"));
-        }
-    }
     let program = assembler.assemble();
     if program.len() > LENGTH_MAX {
         return Err(SeccompError::TooLong { length: program.len() });
@@ -161,28 +156,54 @@ pub(super) fn action_of(action: LinuxSeccompAction, errno: Option<u32>) -> Resul
     }
 }
 
-/// The rules of each number. What is treated as by default anyway is left out, as runc does.
-pub(super) fn rules_of(
-    profile: &LinuxSeccomp,
-    architecture: Architecture,
-    default: u32,
-) -> Result<BTreeMap<u32, Vec<Rule>>, SeccompError> {
-    let mut found: BTreeMap<u32, Vec<Rule>> = BTreeMap::new();
+/// An entry of a profile, its names looked up once for all architectures.
+#[derive(Debug)]
+pub(super) struct Entry<'p> {
+    action: u32,
+    conditions: &'p [LinuxSeccompArg],
+    calls: Vec<&'static Row>,
+}
+
+/// The entries of a profile.
+pub(super) fn entries<'p>(
+    profile: &'p LinuxSeccomp,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<Entry<'p>>, SeccompError> {
+    let mut found = Vec::new();
     for entry in profile.syscalls().iter().flatten() {
         let action = action_of(entry.action(), entry.errno_ret())?;
+        let conditions = entry.args().as_deref().unwrap_or_default();
+        if let (Some(wrong), Some(name)) =
+            (conditions.iter().find(|condition| condition.index() > 5), entry.names().first())
+        {
+            return Err(SeccompError::Argument { name: name.clone(), index: wrong.index() });
+        }
+        let mut calls = Vec::with_capacity(entry.names().len());
         for name in entry.names() {
-            let conditions = entry.args().as_deref().unwrap_or_default();
-            if let Some(wrong) = conditions.iter().find(|condition| condition.index() > 5) {
-                return Err(SeccompError::Argument { name: name.clone(), index: wrong.index() });
+            match find(name) {
+                Some(row) => calls.push(row),
+                None => warnings.push(format!("seccomp profile: system call {name} is not known and was skipped")),
             }
-            let Some(number) = architecture.number(name) else { continue };
+        }
+        found.push(Entry { action, conditions, calls });
+    }
+    Ok(found)
+}
+
+/// The rules of each number. What is treated as by default anyway is left out, as runc does.
+pub(super) fn rules_of(entries: &[Entry<'_>], architecture: Architecture, default: u32) -> BTreeMap<u32, Vec<Rule>> {
+    let mut found: BTreeMap<u32, Vec<Rule>> = BTreeMap::new();
+    for Entry { action, conditions, calls } in entries {
+        let alternatives = alternatives(conditions);
+        for number in calls.iter().filter_map(|call| architecture.number_in(call)) {
             let rules = found.entry(number).or_default();
-            if action != default {
-                rules.extend(alternatives(conditions).into_iter().map(|conditions| Rule { conditions, action }));
+            if *action != default {
+                let rule = |conditions: &Vec<_>| Rule { conditions: conditions.clone(), action: *action };
+                rules.extend(alternatives.iter().map(rule));
             }
         }
     }
-    Ok(found)
+    found
 }
 
 /// Conditions of one entry as rules: all must hold, unless an argument has several.

@@ -66,8 +66,7 @@ impl Architecture {
     }
 
     /// The number of a system call; none if the architecture lacks it.
-    fn number(self, name: &str) -> Option<u32> {
-        let row = numbers::TABLE.binary_search_by(|row| row.0.cmp(name)).ok()?;
+    fn number_in(self, (_, numbers): &numbers::Row) -> Option<u32> {
         let column = match self {
             Self::X86_64 => 0,
             Self::X86 => 1,
@@ -75,11 +74,12 @@ impl Architecture {
             Self::Aarch64 => 3,
             Self::Arm => 4,
         };
-        u32::try_from(numbers::TABLE[row].1[column]).ok()
+        u32::try_from(numbers[column]).ok()
     }
 }
 
-/// Whether any architecture has a system call of this name.
-fn is_known(name: &str) -> bool {
-    numbers::TABLE.binary_search_by(|row| row.0.cmp(name)).is_ok()
+/// A system call by its name; none if no architecture has it.
+fn find(name: &str) -> Option<&'static numbers::Row> {
+    let found = numbers::TABLE.binary_search_by(|row| row.0.cmp(name)).ok()?;
+    Some(&numbers::TABLE[found])
 }
