@@ -1,7 +1,7 @@
 //! Which devices a group may use: the allow list of the v1 controller or, where that is not mounted, an eBPF program on
 //! the v2 group.
 
-use std::fs::{self, File};
+use std::fs::{File, OpenOptions};
 use std::os::fd::AsFd as _;
 use std::path::Path;
 
@@ -96,10 +96,18 @@ impl Group {
 }
 
 fn write_rules(directory: &Path, rules: &[DeviceRule]) -> Result<(), CgroupError> {
+    let open = |name| {
+        let file = directory.join(name);
+        let opened = OpenOptions::new().write(true).open(&file);
+        opened.map_err(|source| CgroupError::file("open", &file, source)).map(|opened| (opened, file))
+    };
+    let (allow, deny) = (open("devices.allow")?, open("devices.deny")?);
     for rule in rules {
-        let file = directory.join(if rule.allow { "devices.allow" } else { "devices.deny" });
+        let (opened, file) = if rule.allow { &allow } else { &deny };
         for line in rule.v1() {
-            fs::write(&file, line).map_err(|source| CgroupError::file("write", &file, source))?;
+            // The kernel takes one rule with each call.
+            let written = rustix::io::write(opened, line.as_bytes());
+            written.map_err(|errno| CgroupError::file("write", file, errno.into()))?;
         }
     }
     Ok(())

@@ -7,7 +7,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
@@ -87,6 +87,7 @@ impl Containers {
                     bundle: bundle.clone(),
                     rootfs: rootfs.clone(),
                     group: group.path().to_owned(),
+                    own_processes: has_own_processes(&spec),
                     created: wall_nanos(),
                     annotations: spec.annotations().clone().unwrap_or_default(),
                 };
@@ -234,6 +235,14 @@ fn rootfs_of(spec: &Spec, bundle: &Path) -> Result<PathBuf, LifecycleError> {
         .as_ref()
         .ok_or_else(|| LifecycleError::Compile { path: bundle.join(CONFIG), source: Missing { property: "root" } })?;
     Ok(bundle.join(root.path()))
+}
+
+/// Whether the container has a process namespace that it shares with nobody.
+fn has_own_processes(spec: &Spec) -> bool {
+    let listed = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
+    listed.is_some_and(|list| {
+        list.iter().any(|namespace| namespace.typ() == LinuxNamespaceType::Pid && namespace.path().is_none())
+    })
 }
 
 /// What goes wrong with limits is about the configuration or about groups.

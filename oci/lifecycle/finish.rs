@@ -4,7 +4,6 @@ use std::fs;
 use std::io;
 use std::os::fd::AsFd as _;
 
-use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Signal, pidfd_send_signal};
@@ -45,9 +44,8 @@ impl Containers {
             return Err(LifecycleError::Status { operation: "signal", id, status });
         };
         let failed = |errno: Errno| LifecycleError::Signal { id: id.to_owned(), source: errno.into() };
-        let shared = || self.configuration(id).is_ok_and(|spec| !has_own_processes(&spec));
         // Without a process namespace of its own nobody else ends the container's other processes.
-        if whom == Whom::All || (signal == Signal::KILL && shared()) {
+        if whom == Whom::All || (signal == Signal::KILL && !record.own_processes) {
             let group = record.open_group(&Hierarchies::detect().map_err(LifecycleError::Cgroup)?)?;
             if signal == Signal::KILL {
                 group.kill_all()?;
@@ -102,17 +100,9 @@ impl Containers {
         }
         let group = record.open_group(&Hierarchies::detect().map_err(LifecycleError::Cgroup)?)?;
         // With a process namespace of its own, the end of the first process was the end of all.
-        if self.configuration(&record.id).map_or(true, |spec| !has_own_processes(&spec)) {
+        if !record.own_processes {
             group.kill_all()?;
         }
         Ok(group.remove()?)
     }
-}
-
-/// Whether the container has a process namespace that it shares with nobody.
-fn has_own_processes(spec: &Spec) -> bool {
-    let listed = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
-    listed.is_some_and(|list| {
-        list.iter().any(|namespace| namespace.typ() == LinuxNamespaceType::Pid && namespace.path().is_none())
-    })
 }

@@ -37,6 +37,8 @@ pub struct Record {
     pub rootfs: PathBuf,
     /// Its control group.
     pub group: PathBuf,
+    /// Whether it has a process namespace that it shares with nobody, so that its first process takes all along.
+    pub own_processes: bool,
     /// Nanoseconds since 1970.
     pub created: u64,
     /// Whatever its configuration says.
