@@ -4,8 +4,9 @@
 //
 // usage: floor ROOTFS GROUP V2-MOUNT|- LABEL:V1-MOUNT... -- PROGRAM [ARGUMENT...]
 //
-// The parent makes the groups, clones the child into the v2 one and writes it to the v1 ones while the child mounts, as
-// Coracle does. On v2 alone there is no device filter, which makes this floor lower still.
+// The child is born in the v2 group and joins the v1 ones by itself: a thread that writes 0 to `tasks` waits for nobody,
+// whereas who moves another process waits for a grace period of RCU after a rest of the host. On v2 alone there is no
+// device filter, which makes this floor lower still.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -38,7 +39,7 @@ struct mount { const char *target, *type; unsigned long flags; const char *data;
 #define MUST(call) do { if ((long)(call) < 0) { perror(#call); _exit(125); } } while (0)
 
 static const char *rootfs, *group, *v2;
-static struct { const char *label, *mount; char path[256]; int joined; } v1[16];
+static struct { const char *label, *mount; char path[256]; int tasks; } v1[16];
 static size_t v1_count;
 static char v2_path[256];
 
@@ -63,9 +64,9 @@ static void make_groups(void) {
     for (size_t i = 0; i < v1_count; i++) {
         snprintf(v1[i].path, sizeof v1[i].path, "%s%s", v1[i].mount, group);
         MUST(mkdir(v1[i].path, 0755));
-        char procs[300];
-        snprintf(procs, sizeof procs, "%s/cgroup.procs", v1[i].path);
-        MUST(v1[i].joined = open(procs, O_WRONLY | O_CLOEXEC));
+        char tasks[300];
+        snprintf(tasks, sizeof tasks, "%s/tasks", v1[i].path);
+        MUST(v1[i].tasks = open(tasks, O_WRONLY | O_CLOEXEC));
     }
     if (v2) {
         snprintf(v2_path, sizeof v2_path, "%s%s", v2, group);
@@ -142,8 +143,8 @@ static void drop_privileges(void) {
     MUST(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, filter_flags, &program));
 }
 
-static void child(int go, char **command) {
-    char byte, *environment[] = {"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/", NULL};
+static void child(char **command) {
+    char *environment[] = {"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/", NULL};
     MUST(setsid());
     MUST(mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL));
     MUST(mount(rootfs, rootfs, NULL, MS_BIND | MS_REC, NULL));
@@ -155,7 +156,7 @@ static void child(int go, char **command) {
     }
     make_devices();
     bring_up_loopback();
-    if (read(go, &byte, 1) != 1) _exit(125);
+    for (size_t i = 0; i < v1_count; i++) MUST(write(v1[i].tasks, "0", 1));
     MUST(unshare(CLONE_NEWCGROUP));
     mount_groups();
     hide();
@@ -178,8 +179,7 @@ int main(int count, char **arguments) {
         if (++v1_count == COUNT(v1)) return 2;
     }
     make_groups();
-    int go[2], v2_directory = v2 ? open(v2_path, O_PATH | O_DIRECTORY | O_CLOEXEC) : -1;
-    MUST(pipe2(go, O_CLOEXEC));
+    int status, v2_directory = v2 ? open(v2_path, O_PATH | O_DIRECTORY | O_CLOEXEC) : -1;
     struct clone_args clone = {
         .flags = CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNS | (v2 ? CLONE_INTO_CGROUP : 0),
         .exit_signal = SIGCHLD,
@@ -187,11 +187,7 @@ int main(int count, char **arguments) {
     };
     pid_t pid = syscall(SYS_clone3, &clone, sizeof clone);
     MUST(pid);
-    if (pid == 0) child(go[0], command + 1);
-    char number[16];
-    int length = snprintf(number, sizeof number, "%d", pid), status;
-    for (size_t i = 0; i < v1_count; i++) MUST(write(v1[i].joined, number, length));
-    MUST(write(go[1], "", 1));
+    if (pid == 0) child(command + 1);
     MUST(waitpid(pid, &status, 0));
     for (size_t i = 0; i < v1_count; i++) MUST(rmdir(v1[i].path));
     if (v2) MUST(rmdir(v2_path));
