@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Container runtimes beside each other and beside the bare kernel work: crun, runc, ours and floor.c start the same bundle
 below the same cgroup, taking turns round by round. Prints medians, each target beside its figure.
-usage: runtime.py CORACLE WRITER [ROUNDS]   (WRITER: the example `bundle` of oci)
+At the end the same for pods, which have a shim: lines of the example `shim_path` of runtime, each beside its target.
+usage: runtime.py CORACLE WRITER SHIM_PATH [ROUNDS]   (WRITER: the example `bundle` of oci)
 
 Every run is checked first: all of them must end up under the same restrictions (seccomp, capabilities, namespaces, groups).
 Leaves nothing behind: groups are below /coracle-bench-PID, everything else is in a temporary folder."""
@@ -41,6 +42,26 @@ def own_mounts():
     v2, v1 = hierarchies()
     if v1 and v2 and Path(v2, "cgroup.controllers").read_text().strip():
         subprocess.run(["mount", "--bind", "/dev/null", f"{v2}/cgroup.controllers"], check=True)
+
+
+# What a node promises of the path through the shim, by the names that shim_path gives.
+SHIM_TARGETS = {"pod_start": (20, "pod start with network"), "exec": (3, "exec through the shim"), "shim_pss": (200, "memory of a shim (PSS)")}
+
+
+def shim_path(program, rounds):
+    say(f"\npods: {'':34s}{'median':>10s}{'min':>10s}{'p90':>10s}")
+    measuring = subprocess.Popen([program, "--starts", str(rounds), "--execs", str(2 * rounds)], stdout=subprocess.PIPE, text=True)
+    for line in measuring.stdout:
+        if line.startswith("#") or ".warmup" in line:
+            continue
+        name, median, p90, least, _, _, unit = line.split()
+        kind, _, rest = name.partition(".")
+        # Parts of a whole have a name between that of the whole and the way of measuring.
+        limit, words = SHIM_TARGETS.get(kind, (None, None)) if "." not in rest else (None, None)
+        verdict = f"   target ≤ {limit} {unit}   {'met' if float(median) <= limit else 'MISSED'}" if limit else ""
+        say(f"  {f'{words}, {rest}' if words else '  ' + name:38s}{median:>10s}{least:>10s}{p90:>10s} {unit:4s}{verdict}".rstrip())
+    if measuring.wait():
+        raise SystemExit("the measurement of pods failed")
 
 
 class Bench:
@@ -208,8 +229,8 @@ class Bench:
 
 
 def main():
-    coracle, writer = map(os.path.abspath, sys.argv[1:3])
-    rounds = int(sys.argv[3]) if len(sys.argv) > 3 else 30
+    coracle, writer, shim = map(os.path.abspath, sys.argv[1:4])
+    rounds = int(sys.argv[4]) if len(sys.argv) > 4 else 30
     # Whatever else runs on the machine shall disturb as little as may be; it holds for all alike.
     os.setpriority(os.PRIO_PROCESS, 0, -20)
     versions = [subprocess.run([tool, "--version"], capture_output=True, text=True).stdout.split("\n")[0] for tool in ("crun", "runc")]
@@ -221,6 +242,7 @@ def main():
             bench.all(rounds)
         finally:
             bench.remove()
+    shim_path(shim, rounds)
 
 
 main()
