@@ -2,7 +2,8 @@
 //!
 //! The API server calls it for every body. It knows no types: what a field may hold is the schema's business. Duplicate
 //! keys are no error here but reported, because `fieldValidation` decides what they are; the last value wins, as in Go.
-//! Depth is limited by the parsers, so no body can exhaust the stack.
+//! Depth is limited, by the parsers while they read and more narrowly here, so no body can exhaust the stack and what
+//! was accepted can be read again.
 
 use std::fmt;
 
@@ -10,6 +11,16 @@ use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Vis
 use serde_json::{Map, Number, Value};
 
 use crate::status::ApiError;
+
+/// Deepest nesting of an object. The parser that reads stored objects and lists of them stops at 128.
+pub const MAX_DEPTH: usize = 100;
+/// No more duplicate keys are reported, as upstream's reader (`sigs.k8s.io/json`) reports no more errors than that.
+const MAX_DUPLICATES: usize = 100;
+/// No more of a key is shown in reports: a long one would be repeated in each.
+const SHOWN_KEY: usize = 256;
+
+/// Values that YAML's aliases may repeat: three hundred bytes of aliases of aliases could stand for a million.
+const MAX_REPLAYED: usize = 20_000;
 
 /// A body, parsed.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,6 +35,7 @@ pub struct Parsed {
 pub fn parse(body: &[u8]) -> Result<Parsed, ApiError> {
     let node: Node =
         serde_json::from_slice(body).map_err(|error| ApiError::bad_request(format!("json parse error: {error}")))?;
+    check_depth(&node.value)?;
     Ok(node.into())
 }
 
@@ -34,10 +46,37 @@ pub fn parse_yaml(body: &[u8]) -> Result<Parsed, ApiError> {
         duplicate_keys: serde_saphyr::options::DuplicateKeyPolicy::LastWins,
         legacy_octal_numbers: true,
         with_snippet: false,
+        alias_limits: serde_saphyr::alias_limits! {
+            max_total_replayed_events: MAX_REPLAYED,
+        },
     };
     let node: Node = serde_saphyr::from_slice_with_options(body, options)
         .map_err(|error| ApiError::bad_request(format!("yaml parse error: {error}")))?;
+    check_depth(&node.value)?;
     Ok(node.into())
+}
+
+/// 400 if a value is nested deeper than an object may be.
+pub(crate) fn check_depth(value: &Value) -> Result<(), ApiError> {
+    if depth(value) <= MAX_DEPTH {
+        return Ok(());
+    }
+    Err(ApiError::bad_request(format!("the object is nested too deep: more than {MAX_DEPTH} levels")))
+}
+
+/// How deep a value is nested; 0 if it holds no others. It takes no stack.
+pub(crate) fn depth(value: &Value) -> usize {
+    let mut deepest = 0;
+    let mut open = vec![(value, 0)];
+    while let Some((value, depth)) = open.pop() {
+        deepest = deepest.max(depth);
+        match value {
+            Value::Array(items) => open.extend(items.iter().map(|item| (item, depth + 1))),
+            Value::Object(fields) => open.extend(fields.values().map(|field| (field, depth + 1))),
+            _ => {}
+        }
+    }
+    deepest
 }
 
 /// A value with the paths of duplicate keys in it, relative to itself.
@@ -62,6 +101,22 @@ impl From<Value> for Node {
 impl<'de> Deserialize<'de> for Node {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(NodeVisitor)
+    }
+}
+
+/// Puts a step before the paths of duplicates that were found below it.
+fn report_below(step: &str, found: Vec<String>, duplicates: &mut Vec<String>) {
+    for path in found.into_iter().take(MAX_DUPLICATES - duplicates.len().min(MAX_DUPLICATES)) {
+        let dot = if path.starts_with('[') { "" } else { "." };
+        duplicates.push(format!("{step}{dot}{path}"));
+    }
+}
+
+/// A key as reports show it.
+fn shown(key: &str) -> String {
+    match key.char_indices().nth(SHOWN_KEY) {
+        Some((end, _)) => format!("{}…", &key[..end]),
+        None => key.to_owned(),
     }
 }
 
@@ -115,10 +170,7 @@ impl<'de> Visitor<'de> for NodeVisitor {
         let mut list = Vec::new();
         let mut duplicates = Vec::new();
         while let Some(node) = items.next_element::<Node>()? {
-            for path in node.duplicates {
-                let dot = if path.starts_with('[') { "" } else { "." };
-                duplicates.push(format!("[{}]{dot}{path}", list.len()));
-            }
+            report_below(&format!("[{}]", list.len()), node.duplicates, &mut duplicates);
             list.push(node.value);
         }
         Ok(Node { value: Value::Array(list), duplicates })
@@ -136,12 +188,13 @@ impl<'de> Visitor<'de> for NodeVisitor {
                 _ => return Err(A::Error::custom("an object key must be a string")),
             };
             let node: Node = entries.next_value()?;
-            for path in node.duplicates {
-                let dot = if path.starts_with('[') { "" } else { "." };
-                duplicates.push(format!("{key}{dot}{path}"));
-            }
-            if map.contains_key(&key) {
-                duplicates.push(key.clone());
+            report_below(&shown(&key), node.duplicates, &mut duplicates);
+            if map.contains_key(&key) && duplicates.len() < MAX_DUPLICATES {
+                // A key that stands there a third time is no other problem.
+                let path = shown(&key);
+                if !duplicates.contains(&path) {
+                    duplicates.push(path);
+                }
             }
             map.insert(key, node.value);
         }
@@ -188,6 +241,37 @@ mod tests {
         }
         assert_eq!(parse_yaml(b"a: [").unwrap_err().code, 400);
         assert_eq!(parse_yaml(&b"[".repeat(100_000)).unwrap_err().code, 400);
+    }
+
+    #[test]
+    fn duplicates_are_told_once_and_a_hundred_at_most_with_their_keys_shortened() {
+        assert_eq!(parse(br#"{"a": 1, "a": 2, "a": 3}"#).unwrap().duplicates, [r#"duplicate field "a""#]);
+        let pairs: Vec<String> = (0..1000).map(|number| format!(r#""{number}":1,"{number}":2"#)).collect();
+        let body = format!(r#"{{"{}":[{{{}}}]}}"#, "k".repeat(100_000), pairs.join(","));
+        let duplicates = parse(body.as_bytes()).unwrap().duplicates;
+        assert_eq!(duplicates.len(), MAX_DUPLICATES);
+        assert!(duplicates[99].ends_with("k…[0].99\"") && duplicates[99].len() < 300, "{}", duplicates[99]);
+    }
+
+    #[test]
+    fn aliases_do_not_make_much_of_little() {
+        let text = "x".repeat(100_000);
+        let aliases = "*a,".repeat(2000);
+        assert_eq!(parse_yaml(format!("a: &a {text}\nb: [{aliases}]\n").as_bytes()).unwrap_err().code, 400);
+        let few = parse_yaml(b"a: &a {x: [1, 2]}\nb: *a\nc: [*a, *a]\n").unwrap().value;
+        assert_eq!((&few["b"], &few["c"][1]), (&few["a"], &few["a"]));
+    }
+
+    #[test]
+    fn what_could_not_be_read_from_the_store_again_is_refused() {
+        let nested = |depth: usize| format!("{}1{}", r#"{"a":["#.repeat(depth / 2), "]}".repeat(depth / 2));
+        assert_eq!(parse(nested(MAX_DEPTH).as_bytes()).map(drop), Ok(()));
+        // The parser of YAML has a lower limit of its own.
+        assert_eq!(parse_yaml(nested(60).as_bytes()).map(drop), Ok(()));
+        assert_eq!(parse(nested(MAX_DEPTH + 2).as_bytes()).unwrap_err().code, 400);
+        for depth in [MAX_DEPTH + 2, 200, 1000, 10_000] {
+            assert_eq!(parse_yaml(nested(depth).as_bytes()).unwrap_err().code, 400);
+        }
     }
 
     proptest! {

@@ -6,6 +6,10 @@
 //! Besides what a parser means, each target bounds the memory that it takes by the length of its input
 //! ([`memory::bounded`]), which also makes quadratic work show.
 
+mod api_body;
+mod api_patch;
+mod api_protobuf;
+mod api_text;
 mod confined;
 mod image_documents;
 mod layer_tar;
@@ -31,6 +35,10 @@ pub struct Target {
 
 /// All targets.
 pub const TARGETS: &[Target] = &[
+    Target { name: "api_body", run: api_body::check, words: api_body::WORDS, weight: 10 },
+    Target { name: "api_patch", run: api_patch::check, words: api_patch::WORDS, weight: 10 },
+    Target { name: "api_protobuf", run: api_protobuf::check, words: api_protobuf::WORDS, weight: 20 },
+    Target { name: "api_text", run: api_text::check, words: api_text::WORDS, weight: 50 },
     Target { name: "image_documents", run: image_documents::check, words: image_documents::WORDS, weight: 20 },
     Target { name: "layer_tar", run: layer_tar::check, words: layer_tar::WORDS, weight: 4 },
     Target { name: "oci_config", run: oci_config::check, words: oci_config::WORDS, weight: 5 },

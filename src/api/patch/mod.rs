@@ -8,11 +8,9 @@ use serde_json::Value;
 use crate::schema::TypeRef;
 use crate::status::ApiError;
 
+mod json;
 mod order;
 mod strategic;
-
-/// Upstream's limit of operations in a JSON patch.
-const MAX_OPERATIONS: usize = 10_000;
 
 /// How to read a patch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,8 +40,8 @@ pub fn apply(kind: PatchType, ty: Option<TypeRef>, original: &Value, patch: &[u8
     let patch = crate::json::parse(patch)
         .map_err(|error| ApiError::bad_request(format!("error decoding patch: {}", error.message)))?
         .value;
-    match kind {
-        PatchType::Json => apply_json(original, patch),
+    let patched = match kind {
+        PatchType::Json => json::apply(original, patch),
         PatchType::Merge => {
             if !patch.is_object() {
                 return Err(ApiError::bad_request("error decoding patch: a merge patch must be an object"));
@@ -59,20 +57,9 @@ pub fn apply(kind: PatchType, ty: Option<TypeRef>, original: &Value, patch: &[u8
             };
             strategic::apply(ty, original, patch)
         }
-    }
-}
-
-fn apply_json(original: &Value, patch: Value) -> Result<Value, ApiError> {
-    let operations: Vec<json_patch::PatchOperation> = serde_json::from_value(patch)
-        .map_err(|error| ApiError::bad_request(format!("error decoding patch: {error}")))?;
-    if operations.len() > MAX_OPERATIONS {
-        let text =
-            format!("The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {}", operations.len());
-        return Err(ApiError::too_large(text));
-    }
-    let mut result = original.clone();
-    json_patch::patch(&mut result, &operations).map_err(|error| unprocessable(&error.to_string()))?;
-    Ok(result)
+    }?;
+    crate::json::check_depth(&patched)?;
+    Ok(patched)
 }
 
 /// 422: the patch is well-formed but does not fit the object.

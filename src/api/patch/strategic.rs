@@ -2,7 +2,10 @@
 //!
 //! Maps merge, lists are replaced unless the schema says that their items merge by a key (or, for scalars, as a set).
 //! Directives in the patch: `$patch: replace|delete` in maps and list items, `$retainKeys`, `$setElementOrder/field`,
-//! `$deleteFromPrimitiveList/field`; null deletes a field.
+//! `$deleteFromPrimitiveList/field`; null deletes a field. Lists are merged in time proportional to their length,
+//! where upstream compares all items with each other: a request may hold hundreds of thousands.
+
+use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value};
 
@@ -97,7 +100,8 @@ fn retain_keys(original: &mut Object, patch: &mut Object) -> Result<(), ApiError
     let Some(retained) = patch.remove(RETAIN_KEYS) else { return Ok(()) };
     let malformed = || ApiError::bad_request("invalid patch format of retainKeys");
     let retained = retained.as_array().ok_or_else(malformed)?;
-    let is_retained = |key: &str| retained.iter().any(|own| own == key);
+    let retained: HashSet<&str> = retained.iter().filter_map(Value::as_str).collect();
+    let is_retained = |key: &str| retained.contains(key);
     for (key, value) in patch.iter() {
         let directive = key.starts_with(DELETE_FROM) || key.starts_with(SET_ORDER);
         if !value.is_null() && !directive && !is_retained(key) {
@@ -156,6 +160,7 @@ fn delete_from(original: &mut Object, field: &str, gone: &Value) -> Result<(), A
     let Value::Array(gone) = gone else {
         return Err(ApiError::bad_request("invalid patch format of primitive list"));
     };
+    let gone: HashSet<&Value> = gone.iter().collect();
     if let Some(Value::Array(items)) = original.get_mut(field) {
         items.retain(|item| !gone.contains(item));
     }
@@ -175,12 +180,10 @@ fn merge_list(
         if original.iter().chain(&patch).any(|item| item.is_object() || item.is_array()) {
             return Err(unprocessable(&format!("cannot merge lists without merge key for {name}")));
         }
-        let mut merged = original.clone();
-        for item in &patch {
-            if !merged.contains(item) {
-                merged.push(item.clone());
-            }
-        }
+        let mut known: HashSet<&Value> = original.iter().collect();
+        let new = patch.iter().filter(|item| known.insert(*item));
+        let added: Vec<Value> = new.cloned().collect();
+        let merged = [original.clone(), added].concat();
         (original, merged, patch)
     } else if original.iter().chain(&patch).all(is_object) {
         let (original, patch) = apply_item_directives(original, patch, merge_key)?;
@@ -199,6 +202,7 @@ fn apply_item_directives(
     merge_key: &str,
 ) -> Result<(Vec<Value>, Vec<Value>), ApiError> {
     let mut plain = Vec::new();
+    let mut deleted = HashSet::new();
     let mut replace = false;
     for item in patch {
         let Some(directive) = item.get(DIRECTIVE) else {
@@ -208,13 +212,14 @@ fn apply_item_directives(
         match directive.as_str() {
             Some("delete") => {
                 let key = item.get(merge_key).ok_or_else(|| no_merge_key(&item, merge_key))?;
-                original.retain(|old| old.get(merge_key) != Some(key));
+                deleted.insert(key.clone());
             }
             Some("replace") => replace = true,
             Some("merge") => return Err(unprocessable("merging lists cannot yet be specified in the patch")),
             _ => return Err(unprocessable(&format!("unknown patch type: {directive} in list"))),
         }
     }
+    original.retain(|old| old.get(merge_key).is_none_or(|key| !deleted.contains(key)));
     Ok(if replace { (plain, Vec::new()) } else { (original, plain) })
 }
 
@@ -224,14 +229,26 @@ fn merge_items(
     merge_key: &str,
     schema: Schema,
 ) -> Result<Vec<Value>, ApiError> {
+    let mut places: HashMap<Value, usize> = HashMap::with_capacity(original.len());
+    for (place, old) in original.iter().enumerate() {
+        if let Some(key) = old.get(merge_key) {
+            places.entry(key.clone()).or_insert(place);
+        }
+    }
     for item in patch {
         let key = item.get(merge_key).ok_or_else(|| no_merge_key(item, merge_key))?;
-        let found = original.iter_mut().find(|old| old.get(merge_key) == Some(key));
+        let found = places.get(key).and_then(|&place| original.get_mut(place));
         match (found, item) {
             (Some(Value::Object(old)), Value::Object(new)) => {
                 *old = merge_map(std::mem::take(old), new.clone(), schema)?;
             }
-            _ => original.extend(without_directives(item.clone())),
+            _ => {
+                let Some(new) = without_directives(item.clone()) else { continue };
+                if let Some(key) = new.get(merge_key) {
+                    places.entry(key.clone()).or_insert(original.len());
+                }
+                original.push(new);
+            }
         }
     }
     Ok(original)

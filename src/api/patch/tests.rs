@@ -110,3 +110,22 @@ proptest! {
         prop_assert_eq!(once, twice);
     }
 }
+
+/// Comparing all with each other would take minutes here.
+#[test]
+fn lists_of_a_hundred_thousand_items_merge() {
+    let name = |number: usize| format!("x.example/{number}");
+    let (old, new): (Vec<String>, Vec<String>) =
+        ((0..100_000).map(name).collect(), (50_000..150_000).map(name).collect());
+    let owner = |uid: &String| json!({"uid": uid, "name": "o"});
+    let owners = |uids: &[String]| uids.iter().map(owner).collect::<Vec<_>>();
+    let object = |uids: &[String]| json!({"metadata": {"finalizers": uids, "ownerReferences": owners(uids)}});
+    let ty = crate::schema::lookup("", "v1", "Pod");
+    let merged = apply(PatchType::Strategic, ty, &object(&old), object(&new).to_string().as_bytes()).unwrap();
+    for list in ["finalizers", "ownerReferences"] {
+        assert_eq!(merged["metadata"][list].as_array().map(Vec::len), Some(150_000), "{list}");
+    }
+    let gone = json!({"metadata": {"$deleteFromPrimitiveList/finalizers": new}});
+    let left = apply(PatchType::Strategic, ty, &object(&old), gone.to_string().as_bytes()).unwrap();
+    assert_eq!(left["metadata"]["finalizers"].as_array().map(Vec::len), Some(50_000));
+}

@@ -39,7 +39,9 @@ pub fn decode(body: &[u8]) -> Result<Value, ApiError> {
     let mut object = message::decode(ty, unknown.raw).map_err(|problem| bad_request(unknown.kind, problem))?;
     object.insert("apiVersion".to_owned(), json!(unknown.api_version));
     object.insert("kind".to_owned(), json!(unknown.kind));
-    Ok(Value::Object(object))
+    let object = Value::Object(object);
+    crate::json::check_depth(&object)?;
+    Ok(object)
 }
 
 fn bad_request(what: &str, problem: Problem) -> ApiError {

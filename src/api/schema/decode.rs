@@ -8,6 +8,9 @@ use super::canonical;
 use super::table::{Base, Field, Shape, TypeRef};
 use crate::status::ApiError;
 
+/// No more unknown fields are told, as upstream's reader tells no more errors than that.
+const MAX_UNKNOWN: usize = 100;
+
 /// A field that the type does not have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FieldProblem {
@@ -21,7 +24,8 @@ impl fmt::Display for FieldProblem {
     }
 }
 
-/// Brings an object into the form of its type: wrong types are a 400; unknown fields are removed and returned; nulls
+/// Brings an object into the form of its type: wrong types are a 400; unknown fields are removed and the
+/// first hundred returned; nulls
 /// and empty optional fields are dropped; quantities, times and base64 become canonical.
 pub fn decode(ty: TypeRef, object: &mut Value) -> Result<Vec<FieldProblem>, ApiError> {
     let mut walk = Walk { path: Vec::new(), unknown: Vec::new() };
@@ -55,9 +59,11 @@ impl Walk {
         for name in names {
             let Some(field) = ty.field(&name) else {
                 fields.remove(&name);
-                self.path.push(Step::Name(name));
-                self.unknown.push(FieldProblem { path: self.indexed_path() });
-                self.path.pop();
+                if self.unknown.len() < MAX_UNKNOWN {
+                    self.path.push(Step::Name(name));
+                    self.unknown.push(FieldProblem { path: self.indexed_path() });
+                    self.path.pop();
+                }
                 continue;
             };
             let Some(value) = fields.get_mut(&name) else { continue };

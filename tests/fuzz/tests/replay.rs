@@ -58,6 +58,26 @@ fn holds(name: &str) {
 }
 
 #[test]
+fn bodies_of_requests_are_the_same_when_stored_and_read_again() {
+    holds("api_body");
+}
+
+#[test]
+fn patches_make_no_more_than_they_hold_and_copy() {
+    holds("api_patch");
+}
+
+#[test]
+fn protobuf_bodies_are_of_their_type() {
+    holds("api_protobuf");
+}
+
+#[test]
+fn selectors_and_quantities_mean_the_same_when_written_again() {
+    holds("api_text");
+}
+
+#[test]
 fn documents_of_images_mean_the_same_when_written_again() {
     holds("image_documents");
 }
