@@ -39,6 +39,38 @@ fn run(command: &[String]) -> io::Result<()> {
             say(&format!("[{}]", names.join(" ")));
             Ok(())
         }
+        ["unshare"] => {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUTS).map_err(io::Error::from)?;
+            say("unshared");
+            Ok(())
+        }
+        ["eat", mebibytes] => {
+            let count: usize = mebibytes.parse().map_err(io::Error::other)?;
+            say(&format!("ate {}", vec![1_u8; count << 20].iter().filter(|byte| **byte == 1).count()));
+            Ok(())
+        }
+        ["nested", rest @ ..] => nested(rest),
+        ["read-line"] => io::stdin().read_line(&mut String::new()).map(drop),
+        ["look"] => look(),
+        ["kill-others"] => kill_others(),
+        ["fork", count] => fork(count.parse().map_err(io::Error::other)?),
+        ["terminal"] => {
+            say(&format!("terminal {}", io::stdin().is_terminal() && io::stdout().is_terminal()));
+            let name = fs::read_link("/proc/self/fd/0")?;
+            say(&name.display().to_string());
+            Ok(())
+        }
+        ["wait"] => {
+            say("ready");
+            io::stdin().read_to_end(&mut Vec::new()).map(drop)
+        }
+        words => change(words),
+    }
+}
+
+/// Commands that change files and mounts.
+fn change(words: &[&str]) -> io::Result<()> {
+    match words {
         ["owner", path] => {
             use std::os::unix::fs::MetadataExt as _;
             let found = fs::symlink_metadata(path)?;
@@ -57,20 +89,10 @@ fn run(command: &[String]) -> io::Result<()> {
             say("made");
             Ok(())
         }
-        ["unshare"] => {
-            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUTS).map_err(io::Error::from)?;
-            say("unshared");
-            Ok(())
-        }
         ["mount", path] => {
             use rustix::mount::{MountFlags, mount};
             mount("tmpfs", *path, "tmpfs", MountFlags::empty(), None)?;
             say("mounted");
-            Ok(())
-        }
-        ["eat", mebibytes] => {
-            let count: usize = mebibytes.parse().map_err(io::Error::other)?;
-            say(&format!("ate {}", vec![1_u8; count << 20].iter().filter(|byte| **byte == 1).count()));
             Ok(())
         }
         ["chmod", path] => {
@@ -104,21 +126,6 @@ fn run(command: &[String]) -> io::Result<()> {
             fs::remove_file(path)?;
             say("removed");
             Ok(())
-        }
-        ["nested", rest @ ..] => nested(rest),
-        ["read-line"] => io::stdin().read_line(&mut String::new()).map(drop),
-        ["look"] => look(),
-        ["kill-others"] => kill_others(),
-        ["fork", count] => fork(count.parse().map_err(io::Error::other)?),
-        ["terminal"] => {
-            say(&format!("terminal {}", io::stdin().is_terminal() && io::stdout().is_terminal()));
-            let name = fs::read_link("/proc/self/fd/0")?;
-            say(&name.display().to_string());
-            Ok(())
-        }
-        ["wait"] => {
-            say("ready");
-            io::stdin().read_to_end(&mut Vec::new()).map(drop)
         }
         _ => Err(io::ErrorKind::InvalidInput.into()),
     }

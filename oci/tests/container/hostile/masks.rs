@@ -9,6 +9,9 @@ use crate::stage::{Stage, spec};
 
 const HIDDEN: &str = "/proc/keys";
 
+/// The link to a process's root directory in its directory of procfs.
+const ROOT: &str = "root";
+
 #[test]
 fn masks_hold_in_namespaces_that_a_container_makes_for_itself() {
     let Some(stage) = Stage::new("masks_hold_in_namespaces_that_a_container_makes_for_itself") else { return };
@@ -33,9 +36,10 @@ fn masks_hold_in_namespaces_that_a_container_makes_for_itself() {
 #[test]
 fn masks_hold_on_every_way_to_what_they_hide() {
     let Some(stage) = Stage::new("masks_hold_on_every_way_to_what_they_hide") else { return };
-    let ways = ["/proc/self/root/proc/keys", "/proc/1/root/proc/keys", "/proc/thread-self/root/proc/../proc/keys"];
+    let ways = ["self", "1", "thread-self"].map(|who| format!("/proc/{who}/{ROOT}/proc/keys"));
+    let parameter = format!("/proc/self/{ROOT}/proc/sys/kernel/domainname");
     let reads = ways.iter().flat_map(|way| ["cat", way, "--"]);
-    let write = ["write", "/proc/self/root/proc/sys/kernel/domainname", "x"];
+    let write = ["write", &parameter, "x"];
     let report = stage.run(&stage.config(&reads.chain(write).collect::<Vec<_>>()));
     assert_eq!(report, format!("\n\n\nerror {}\n", libc::EROFS));
 }

@@ -75,7 +75,7 @@ fn nothing_lands_outside_while_a_volume_changes() {
     mounts.push(file);
     let devices = json!([{"path": "/volume/place/device", "type": "c", "major": 1, "minor": 3}]);
     config["linux"]["devices"] = devices;
-    config["process"]["cwd"] = json!("/volume/place/work/deep");
+    config["process"]["cwd"] = json!("/volume/place/deep/er");
     config["linux"]["maskedPaths"] = json!(["/volume/place/a", "/volume/place/file"]);
     config["linux"]["readonlyPaths"] = json!(["/volume/place/b"]);
     let own = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
