@@ -21,6 +21,16 @@ pub struct Limits {
     pub memory_and_swap: Option<i64>,
     /// Number of tasks; not positive for no limit.
     pub pids: Option<i64>,
+    /// Microseconds of CPU time that may be saved up for a later period.
+    pub cpu_burst: Option<u64>,
+    /// Whether it gets CPU time only that nobody else wants: 1 for yes.
+    pub cpu_idle: Option<i64>,
+    /// Bytes of memory that it is brought back to when memory is short.
+    pub memory_reservation: Option<i64>,
+    /// How readily its memory is swapped out, 0 to 100. v1 only.
+    pub swappiness: Option<u64>,
+    /// Whether its processes wait for memory instead of being killed. v1 only.
+    pub no_oom_killer: bool,
     /// What counts as memory is not swapped out. On v1 this is said of a memory limit only.
     pub no_swap: bool,
     /// Whether a want of memory ends all processes together, instead of one that the others may not do without. v2 only;
@@ -73,10 +83,39 @@ impl Limits {
             // Absent where the kernel does not account for swap; then there is no swap to be limited.
             writes.push(Write::new(Controller::Memory, "memory.memsw.limit_in_bytes", both.max(-1)).optional());
         }
+        if let Some(reservation) = self.memory_reservation {
+            writes.push(Write::new(Controller::Memory, "memory.soft_limit_in_bytes", reservation.max(-1)));
+        }
+        if let Some(swappiness) = self.swappiness {
+            writes.push(Write::new(Controller::Memory, "memory.swappiness", swappiness));
+        }
+        if self.no_oom_killer {
+            writes.push(Write::new(Controller::Memory, "memory.oom_control", 1));
+        }
         if let Some(pids) = self.pids {
             writes.push(Write::new(Controller::Pids, "pids.max", max_unless_positive(pids)));
         }
+        writes.extend(self.idle_and_burst("cpu.cfs_burst_us"));
         writes
+    }
+
+    /// After the quota, which the burst may not exceed.
+    fn idle_and_burst(&self, burst_file: &'static str) -> Vec<Write> {
+        let idle = self.cpu_idle.map(|idle| Write::new(Controller::Cpu, "cpu.idle", idle));
+        let burst = self.cpu_burst.map(|burst| Write::new(Controller::Cpu, burst_file, burst));
+        idle.into_iter().chain(burst).collect()
+    }
+
+    /// What is asked for and v2 does not have.
+    fn absent_from_v2(&self) -> Vec<Warning> {
+        let absent = |file: &str, value: String| Warning::Refused {
+            file: file.to_owned(),
+            value,
+            error: "cgroup v2 has no such thing".to_owned(),
+        };
+        let swappiness = self.swappiness.map(|value| absent("memory.swappiness", value.to_string()));
+        let killer = self.no_oom_killer.then(|| absent("memory.oom_control", "1".to_owned()));
+        swappiness.into_iter().chain(killer).collect()
     }
 
     /// What is written on v2.
@@ -96,12 +135,16 @@ impl Limits {
         if self.oom_group {
             writes.push(Write::new(Controller::Memory, "memory.oom.group", 1).optional());
         }
+        if let Some(reservation) = self.memory_reservation {
+            writes.push(Write::new(Controller::Memory, "memory.low", max_unless_positive(reservation)));
+        }
         if let Some(swap) = self.swap_alone() {
             writes.push(Write::new(Controller::Memory, "memory.swap.max", swap).optional());
         }
         if let Some(pids) = self.pids {
             writes.push(Write::new(Controller::Pids, "pids.max", max_unless_positive(pids)));
         }
+        writes.extend(self.idle_and_burst("cpu.max.burst"));
         writes
     }
 
@@ -136,6 +179,9 @@ impl Group {
     /// When the group does not exist.
     pub fn apply(&self, limits: &Limits) -> Result<Vec<Warning>, CgroupError> {
         let mut warnings = Vec::new();
+        if matches!(self.directory_of(Controller::Memory), Some((_, true))) {
+            warnings.extend(limits.absent_from_v2());
+        }
         let v1 = limits.v1();
         for (write, is_v2) in v1.iter().map(|write| (write, false)).chain(limits.v2().iter().map(|write| (write, true)))
         {

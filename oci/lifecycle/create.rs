@@ -14,7 +14,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::record::{CONFIG, FIFO, began, read_configuration};
 use super::{Containers, LifecycleError, Record, Status};
-use crate::cgroup::{DeviceRule, Group};
+use crate::cgroup::{DeviceRule, Group, Warning};
 use crate::container::compile::{Compiled, HostFacts, compile, device_rules, limits, open};
 use crate::container::rootfs::{Recursive, clone_host_path};
 use crate::container::{Launch, Started, Stdio, begin};
@@ -60,8 +60,9 @@ impl Containers {
             .map_err(|source| LifecycleError::file("find the bundle", order.bundle, source))?;
         let directory = self.directory(order.id)?;
         let file = bundle.join(CONFIG);
-        let spec = read_configuration(&file)?;
+        let mut spec = read_configuration(&file)?;
         check_version(&spec)?;
+        resolve_sources(&mut spec, &bundle);
         let host = HostFacts::detect()?;
         let refused = |source| LifecycleError::Compile { path: file.clone(), source };
         let mut compiled = compile(&spec, &host).map_err(refused)?;
@@ -227,6 +228,19 @@ fn group_path(spec: &Spec, id: &str) -> PathBuf {
     path.map_or_else(|| PathBuf::from(format!("coracle-oci-{id}")), Path::to_owned)
 }
 
+/// A relative source of a bind mount is below the bundle (config.md, "Mounts").
+fn resolve_sources(spec: &mut Spec, bundle: &Path) {
+    let Some(mut mounts) = spec.mounts().clone() else { return };
+    for mount in &mut mounts {
+        let is_bind = mount.typ().as_deref() == Some("bind")
+            || mount.options().iter().flatten().any(|option| matches!(option.as_str(), "bind" | "rbind"));
+        if let Some(source) = mount.source().clone().filter(|source| is_bind && source.is_relative()) {
+            mount.set_source(Some(bundle.join(source)));
+        }
+    }
+    spec.set_mounts(Some(mounts));
+}
+
 /// The path below the bundle; the kernel follows links in it once, when it is opened.
 fn rootfs_of(spec: &Spec, bundle: &Path) -> Result<PathBuf, LifecycleError> {
     use crate::container::compile::CompileError::Missing;
@@ -249,12 +263,14 @@ fn has_own_processes(spec: &Spec) -> bool {
 enum LimitError {
     Compile(crate::container::compile::CompileError),
     Group(crate::cgroup::CgroupError),
+    Refused(Warning),
 }
 
 impl LimitError {
     fn or_at(self, file: &Path) -> LifecycleError {
         match self {
             Self::Compile(source) => LifecycleError::Compile { path: file.to_owned(), source },
+            Self::Refused(warning) => LifecycleError::Limit { warning },
             Self::Group(error) => error.into(),
         }
     }
@@ -269,6 +285,11 @@ fn limit(group: &Group, spec: &Spec) -> Result<Vec<String>, LimitError> {
     let mut warnings = Vec::new();
     if let Some(wanted) = wanted {
         warnings.extend(group.apply(&wanted).map_err(LimitError::Group)?);
+        // A host may lack a controller; a value that the kernel does not take is the configuration's fault (runtime.md,
+        // "Lifecycle": an error of create).
+        if let Some(refused) = warnings.iter().find(|warning| matches!(warning, Warning::Refused { .. })) {
+            return Err(LimitError::Refused(refused.clone()));
+        }
     }
     if !rules.is_empty() {
         // What every container may use cannot be taken from it (as runc does); the first of these forbids everything.

@@ -32,7 +32,7 @@ pub use exec::Exec;
 pub use finish::{Force, Whom};
 pub use record::{Record, Status};
 
-use crate::cgroup::CgroupError;
+use crate::cgroup::{CgroupError, Warning};
 use crate::container::compile::{CompileError, FactsError, OpenError};
 use crate::container::rootfs::RootfsError;
 use crate::container::{Place, Script, StartError, Step};
@@ -108,6 +108,12 @@ pub enum LifecycleError {
         /// Why not.
         #[source]
         source: CompileError,
+    },
+    /// The kernel does not take a limit.
+    #[error("{warning}")]
+    Limit {
+        /// Which one, and why.
+        warning: Warning,
     },
     /// The host could not be examined.
     #[error(transparent)]

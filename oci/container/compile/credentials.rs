@@ -21,7 +21,7 @@ impl Writer<'_> {
     /// filter                      here, as late as possible, if no_new_privs makes up for it
     /// ```
     pub(super) fn identity(&mut self, process: &Process, filter: Option<&LinuxSeccomp>) -> Result<(), CompileError> {
-        self.limits(process);
+        self.limits(process)?;
         self.steps.push(Step::WorkingDirectory { path: absolute(working_directory(process), "process.cwd")? });
         self.steps.push(Step::Umask { mask: process.user().umask().unwrap_or(0o022) });
         let sets = self.capabilities(process)?;
@@ -56,11 +56,18 @@ impl Writer<'_> {
         }
     }
 
-    fn limits(&mut self, process: &Process) {
+    fn limits(&mut self, process: &Process) -> Result<(), CompileError> {
+        let mut seen = 0_u32;
         for limit in process.rlimits().iter().flatten() {
             let resource = resource_of(limit.typ());
+            if seen & (1 << resource) != 0 {
+                // The specification demands this error (config.md, "POSIX process").
+                return Err(CompileError::invalid("process.rlimits", format!("has {} twice", limit.typ())));
+            }
+            seen |= 1 << resource;
             self.steps.push(Step::Limit { resource, soft: limit.soft(), hard: limit.hard() });
         }
+        Ok(())
     }
 
     fn capabilities(&mut self, process: &Process) -> Result<Sets, CompileError> {

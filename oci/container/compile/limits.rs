@@ -22,16 +22,23 @@ pub fn limits(resources: &LinuxResources) -> Result<Limits, CompileError> {
     }
     let mut limits = Limits { pids: resources.pids().as_ref().map(|pids| pids.limit()), ..Limits::default() };
     if let Some(cpu) = resources.cpu() {
-        if cpu.cpus().as_ref().is_some_and(|list| !list.is_empty()) {
-            return Err(CompileError::unsupported("linux.resources.cpu.cpus"));
+        let named = |list: &Option<String>| list.as_ref().is_some_and(|list| !list.is_empty());
+        let sets = [("cpus", named(cpu.cpus())), ("mems", named(cpu.mems()))];
+        if let Some((set, _)) = sets.iter().find(|(_, present)| *present) {
+            return Err(CompileError::unsupported(format!("linux.resources.cpu.{set}")));
         }
         limits.cpu_shares = cpu.shares();
         limits.cpu_quota = cpu.quota();
         limits.cpu_period = cpu.period();
+        limits.cpu_burst = cpu.burst();
+        limits.cpu_idle = cpu.idle();
     }
     if let Some(memory) = resources.memory() {
         limits.memory = memory.limit();
         limits.memory_and_swap = memory.swap();
+        limits.memory_reservation = memory.reservation();
+        limits.swappiness = memory.swappiness();
+        limits.no_oom_killer = memory.disable_oom_killer().unwrap_or(false);
     }
     Ok(limits)
 }
