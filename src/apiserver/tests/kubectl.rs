@@ -15,10 +15,10 @@ use tokio::process::Command;
 use super::tls::Served;
 
 /// A kubectl with its own home.
-struct Kubectl {
+pub(super) struct Kubectl {
     program: PathBuf,
     home: TempDir,
-    namespace: String,
+    pub(super) namespace: String,
 }
 
 fn programs() -> Vec<PathBuf> {
@@ -59,7 +59,7 @@ impl Kubectl {
     }
 
     /// What a command prints, which must succeed.
-    async fn run(&self, line: &str) -> String {
+    pub(super) async fn run(&self, line: &str) -> String {
         let output = self.output(line).await;
         let error = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{} {line}: {error}", self.program.display());
@@ -68,7 +68,7 @@ impl Kubectl {
     }
 
     /// What a command complains about, which must fail.
-    async fn fail(&self, line: &str) -> String {
+    pub(super) async fn fail(&self, line: &str) -> String {
         let output = self.output(line).await;
         assert!(!output.status.success(), "{} {line} succeeded", self.program.display());
         String::from_utf8(output.stderr).unwrap()
@@ -81,14 +81,16 @@ impl Kubectl {
         minor >= 25
     }
 
-    async fn has(&self, line: &str, words: &[&str]) {
+    /// Asserts that a command succeeds and prints these words.
+    pub(super) async fn has(&self, line: &str, words: &[&str]) {
         let text = self.run(line).await;
         for word in words {
             assert!(text.contains(word), "{} {line}: no {word:?} in {text}", self.program.display());
         }
     }
 
-    fn file(&self, name: &str, content: &Value) -> String {
+    /// A file for a command to read.
+    pub(super) fn file(&self, name: &str, content: &Value) -> String {
         let path = self.home.path().join(name);
         std::fs::write(&path, content.to_string()).unwrap();
         path.display().to_string()
@@ -256,6 +258,7 @@ async fn drive(program: &Path, kubeconfig: &str) {
     changes(&kubectl).await;
     runs(&kubectl).await;
     watches(&kubectl).await;
+    super::kubectl_workloads::drive(&kubectl).await;
     deletes(&kubectl).await;
 }
 

@@ -2,6 +2,7 @@
 
 mod exchanges;
 mod kubectl;
+mod kubectl_workloads;
 mod pki;
 mod rbac;
 mod rows;
