@@ -15,7 +15,7 @@ use rustix::time::{ClockId, clock_gettime};
 use super::record::{CONFIG, FIFO, began, read_configuration};
 use super::{Containers, LifecycleError, Record, Status};
 use crate::cgroup::{DeviceRule, Group, Warning};
-use crate::container::compile::{Compiled, HostFacts, compile, device_rules, limits, open};
+use crate::container::compile::{CompileError, Compiled, HostFacts, compile, device_rules, limits, open};
 use crate::container::rootfs::{Recursive, clone_host_path};
 use crate::container::{Launch, Started, Stdio, begin};
 
@@ -72,7 +72,7 @@ impl Containers {
         fs::copy(&file, half.directory.join(CONFIG)).map_err(|source| LifecycleError::file("copy", &file, source))?;
         let mut warnings = std::mem::take(&mut compiled.warnings);
         half.group = (!group.exists()).then(|| group.clone());
-        warnings.extend(limit(&group, &spec).map_err(|error| error.or_at(&file))?);
+        warnings.extend(limit(&group, &spec, refused)?);
         let rootfs = rootfs_of(&spec, &bundle)?;
         let process = launch(
             order,
@@ -243,11 +243,10 @@ fn resolve_sources(spec: &mut Spec, bundle: &Path) {
 
 /// The path below the bundle; the kernel follows links in it once, when it is opened.
 fn rootfs_of(spec: &Spec, bundle: &Path) -> Result<PathBuf, LifecycleError> {
-    use crate::container::compile::CompileError::Missing;
-    let root = spec
-        .root()
-        .as_ref()
-        .ok_or_else(|| LifecycleError::Compile { path: bundle.join(CONFIG), source: Missing { property: "root" } })?;
+    let root = spec.root().as_ref().ok_or_else(|| LifecycleError::Compile {
+        path: bundle.join(CONFIG),
+        source: CompileError::Missing { property: "root" },
+    })?;
     Ok(bundle.join(root.path()))
 }
 
@@ -259,42 +258,29 @@ fn has_own_processes(spec: &Spec) -> bool {
     })
 }
 
-/// What goes wrong with limits is about the configuration or about groups.
-enum LimitError {
-    Compile(crate::container::compile::CompileError),
-    Group(crate::cgroup::CgroupError),
-    Refused(Warning),
-}
-
-impl LimitError {
-    fn or_at(self, file: &Path) -> LifecycleError {
-        match self {
-            Self::Compile(source) => LifecycleError::Compile { path: file.to_owned(), source },
-            Self::Refused(warning) => LifecycleError::Limit { warning },
-            Self::Group(error) => error.into(),
-        }
-    }
-}
-
 /// Creates the group with the limits and device rules of the configuration.
-fn limit(group: &Group, spec: &Spec) -> Result<Vec<String>, LimitError> {
+fn limit(
+    group: &Group,
+    spec: &Spec,
+    refused: impl Fn(CompileError) -> LifecycleError,
+) -> Result<Vec<String>, LifecycleError> {
     let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
-    let wanted = resources.map(limits).transpose().map_err(LimitError::Compile)?;
-    let mut rules = resources.map(device_rules).transpose().map_err(LimitError::Compile)?.unwrap_or_default();
-    group.create().map_err(LimitError::Group)?;
+    let wanted = resources.map(limits).transpose().map_err(&refused)?;
+    let mut rules = resources.map(device_rules).transpose().map_err(&refused)?.unwrap_or_default();
+    group.create()?;
     let mut warnings = Vec::new();
     if let Some(wanted) = wanted {
-        warnings.extend(group.apply(&wanted).map_err(LimitError::Group)?);
+        warnings.extend(group.apply(&wanted)?);
         // A host may lack a controller; a value that the kernel does not take is the configuration's fault (runtime.md,
         // "Lifecycle": an error of create).
-        if let Some(refused) = warnings.iter().find(|warning| matches!(warning, Warning::Refused { .. })) {
-            return Err(LimitError::Refused(refused.clone()));
+        if let Some(warning) = warnings.iter().find(|warning| matches!(warning, Warning::Refused { .. })) {
+            return Err(LifecycleError::Limit { warning: warning.clone() });
         }
     }
     if !rules.is_empty() {
         // What every container may use cannot be taken from it (as runc does); the first of these forbids everything.
         rules.extend(DeviceRule::defaults().into_iter().filter(|rule| rule.allow));
-        warnings.extend(group.restrict_devices(&rules).map_err(LimitError::Group)?);
+        warnings.extend(group.restrict_devices(&rules)?);
     }
     Ok(warnings.iter().map(ToString::to_string).collect())
 }
