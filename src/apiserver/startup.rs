@@ -11,12 +11,14 @@ use api::resources::{self, Resource};
 use api::status::ApiError;
 use api::user::{MASTERS, UserInfo};
 use bytes::Bytes;
+use futures_util::future::try_join_all;
 use http::{Method, Request};
 use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
 use store::{Change, Key, Watched};
 use task::Tasks;
 
+use crate::authz::rbac::bootstrap;
 use crate::object::{self, meta};
 use crate::server::{ApiServer, Caller};
 use crate::storage;
@@ -28,12 +30,21 @@ const RETRY: Duration = Duration::from_secs(1);
 struct Wanted {
     row: &'static Resource,
     object: Value,
-    /// Fields that must be as they are here; of the others only the first state is.
-    kept: &'static [&'static str],
+    /// What of it must stay as it is here; of the rest only the first state is.
+    kept: Kept,
+}
+
+/// What must stay of an object that every cluster has.
+#[derive(Debug, Clone, Copy)]
+enum Kept {
+    /// These fields.
+    Fields(&'static [&'static str]),
+    /// The rules and subjects that it has here, beside what somebody has added.
+    Grants,
 }
 
 impl Wanted {
-    fn new(object: Value, kept: &'static [&'static str]) -> Result<Self, ApiError> {
+    fn new(object: Value, kept: Kept) -> Result<Self, ApiError> {
         let (group, version) = object["apiVersion"].as_str().unwrap_or_default().rsplit_once('/').unwrap_or(("", "v1"));
         let kind = object["kind"].as_str().unwrap_or_default();
         let row = resources::find_kind(group, version, kind);
@@ -58,8 +69,12 @@ impl Wanted {
 
     /// The object as it should be instead of how it is; none if it is right.
     fn correction(&self, found: &Value) -> Option<Value> {
+        let fields = match self.kept {
+            Kept::Fields(fields) => fields,
+            Kept::Grants => return bootstrap::completed(found, &self.object),
+        };
         let mut right = found.clone();
-        self.kept.iter().for_each(|field| right[*field] = self.object[*field].clone());
+        fields.iter().for_each(|field| right[*field] = self.object[*field].clone());
         (right != *found).then_some(right)
     }
 }
@@ -87,15 +102,15 @@ impl ApiServer {
     fn wanted(&self) -> Result<Vec<Wanted>, ApiError> {
         let namespace = |name: &&str| json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } });
         let firsts = NAMESPACES.iter().map(namespace).chain(system_classes());
-        let mut wanted = firsts.map(|object| Wanted::new(object, &[])).collect::<Result<Vec<_>, _>>()?;
+        let mut wanted = firsts.map(|object| Wanted::new(object, Kept::Fields(&[]))).collect::<Result<Vec<_>, _>>()?;
         let at = self.config.advertise;
-        wanted.push(Wanted::new(self.service(at), &[])?);
+        wanted.push(Wanted::new(self.service(at), Kept::Fields(&[]))?);
         let ip = at.ip();
         if ip.is_loopback() || ip.is_unspecified() {
             tracing::warn!(address = %ip, "the API has no address that pods can reach: nothing stands behind its Service");
         } else {
-            wanted.push(Wanted::new(endpoints(at), &["subsets"])?);
-            wanted.push(Wanted::new(slice(at), &["endpoints", "ports"])?);
+            wanted.push(Wanted::new(endpoints(at), Kept::Fields(&["subsets"]))?);
+            wanted.push(Wanted::new(slice(at), Kept::Fields(&["endpoints", "ports"]))?);
         }
         Ok(wanted)
     }
@@ -117,21 +132,34 @@ impl ApiServer {
 
     async fn ensure(self: &Arc<Self>, wanted: &[Wanted]) -> Result<(), ApiError> {
         for wanted in wanted {
-            let found = self.config.store.get(&wanted.key()).await.map_err(storage::failed)?;
-            let Some(found) = found else {
-                self.send(Method::POST, &wanted.collection(), &wanted.object).await?;
-                continue;
-            };
-            if let Some(right) = wanted.correction(&object::of_entry(&found)?) {
-                let path = format!("{}/{}", wanted.collection(), meta(&right, "name"));
-                self.send(Method::PUT, &path, &right).await?;
-            }
+            self.ensure_one(wanted).await?;
         }
         Ok(())
     }
 
+    /// Roles and bindings wait for nothing but each other's write to the disk, so they are made all at once.
+    async fn ensure_roles(self: &Arc<Self>) -> Result<(), ApiError> {
+        let roles = bootstrap::objects().into_iter().map(|object| Wanted::new(object, Kept::Grants));
+        let roles = roles.collect::<Result<Vec<_>, _>>()?;
+        try_join_all(roles.iter().map(|wanted| self.ensure_one(wanted))).await.map(drop)
+    }
+
+    async fn ensure_one(self: &Arc<Self>, wanted: &Wanted) -> Result<(), ApiError> {
+        let found = self.config.store.get(&wanted.key()).await.map_err(storage::failed)?;
+        let Some(found) = found else {
+            return self.send(Method::POST, &wanted.collection(), &wanted.object).await;
+        };
+        match wanted.correction(&object::of_entry(&found)?) {
+            None => Ok(()),
+            Some(right) => {
+                let path = format!("{}/{}", wanted.collection(), meta(&right, "name"));
+                self.send(Method::PUT, &path, &right).await
+            }
+        }
+    }
+
     /// Writes as any client would; whoever was faster may be right as well.
-    pub(crate) async fn send(self: &Arc<Self>, method: Method, path: &str, object: &Value) -> Result<(), ApiError> {
+    async fn send(self: &Arc<Self>, method: Method, path: &str, object: &Value) -> Result<(), ApiError> {
         let body = Full::new(Bytes::from(object.to_string()));
         let request = Request::builder().method(method).uri(path).body(body).map_err(ApiError::internal)?;
         let user = UserInfo::authenticated("system:apiserver", &[MASTERS]);
@@ -160,7 +188,7 @@ impl ApiServer {
         let mut watch = store.watch(prefix, store.revision()).await.map_err(storage::failed)?;
         let concerns = |change: &Change| {
             let own = wanted.iter().find(|wanted| wanted.key() == change.key);
-            own.is_some_and(|own| change.after.is_none() || !own.kept.is_empty())
+            own.is_some_and(|own| change.after.is_none() || !matches!(own.kept, Kept::Fields([])))
         };
         loop {
             self.ensure(wanted).await?;

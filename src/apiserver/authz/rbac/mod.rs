@@ -7,7 +7,6 @@
 
 pub(crate) mod bootstrap;
 pub(crate) mod cache;
-mod ensure;
 mod rule;
 #[cfg(test)]
 mod tests;
