@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::cell::{self, column};
 use super::path::{Path, text};
-use super::{BLANK, Field, Resource, WriteBehind, rule};
+use super::{BLANK, Dependents, Field, Resource, WriteBehind, rule};
 use crate::status::FieldError;
 
 /// `events`.
@@ -19,6 +19,7 @@ pub(super) const ROW: Resource = Resource {
     validate_update,
     create_on_update: true,
     write_behind: WriteBehind::Always,
+    dependents: Dependents::None,
     columns: &[
         column("Last Seen", "string", "", "When it last happened.", 0),
         column("Type", "string", "", "Normal or Warning.", 0),

@@ -115,6 +115,21 @@ pub enum WriteBehind {
     Heartbeats,
 }
 
+/// What becomes of the objects that name a deleted one as their owner, unless somebody says otherwise
+/// (`DefaultGarbageCollectionPolicy` of the strategies in `pkg/registry`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dependents {
+    /// The garbage collector deletes them.
+    Deleted,
+    /// They stay, and who does not ask for anything is told so.
+    Orphaned {
+        /// What is told; nothing if it is empty.
+        warning: &'static str,
+    },
+    /// Objects of the kind have none.
+    None,
+}
+
 /// Which names objects of a kind may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NameRule {
@@ -218,6 +233,8 @@ pub struct Resource {
     pub is_review: bool,
     /// Whether a deletion waits for somebody to end what the object stands for (pods).
     pub graceful_deletion: bool,
+    /// What becomes of its dependents.
+    pub dependents: Dependents,
     /// Columns of the table.
     pub columns: &'static [Column],
     /// One table row; as many cells as columns.
@@ -385,6 +402,7 @@ const BLANK: Resource = Resource {
     write_behind: WriteBehind::Never,
     is_review: false,
     graceful_deletion: false,
+    dependents: Dependents::Deleted,
     columns: &[cell::NAME, cell::AGE],
     cells: |object, now| vec![cell::name(object), cell::age(object, now)],
     completion: |_| None,

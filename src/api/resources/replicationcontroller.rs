@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::apps::replicaset;
 use super::path::{Path, default_to, ensure_object, number, object_len, object_mut, present, put};
 use super::scale::{Scale, Selector, USUAL};
-use super::{BLANK, Generation, Resource, SCALE, pod, selector, status_of, workload};
+use super::{BLANK, Dependents, Generation, Resource, SCALE, pod, selector, status_of, workload};
 use crate::selector::LabelSelector;
 use crate::status::FieldError;
 
@@ -24,6 +24,7 @@ pub(super) const ROW: Resource = Resource {
     validate_update: |new, _| validate(&new["spec"]),
     validate_status: |new, _| replicaset::validate_counters(&new["status"]),
     has_status: true,
+    dependents: Dependents::Orphaned { warning: "" },
     generation: Generation::SPEC,
     columns: replicaset::COLUMNS,
     cells: |controller, now| replicaset::cells(controller, selector::map_cell(&controller["spec"]["selector"]), now),

@@ -1,5 +1,6 @@
 //! The server as its clients see it: every test goes through [`ApiServer::handle`] or a TLS connection.
 
+mod delete;
 mod exchanges;
 mod kubectl;
 mod kubectl_workloads;

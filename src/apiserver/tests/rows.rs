@@ -51,9 +51,15 @@ async fn every_kind_is_created_read_changed_watched_and_deleted() {
         assert_eq!(events.brief().await, "MODIFIED sample");
 
         if row.verbs.contains(&Verb::DeleteCollection) {
-            world.ask(&format!("DELETE {path}?fieldSelector=metadata.name%3Dsample"), Value::Null).await.expect(200);
+            world
+                .ask(
+                    &format!("DELETE {path}?fieldSelector=metadata.name%3Dsample&propagationPolicy=Background"),
+                    Value::Null,
+                )
+                .await
+                .expect(200);
         } else {
-            world.ask(&format!("DELETE {object}"), Value::Null).await.expect(200);
+            world.ask(&format!("DELETE {object}?propagationPolicy=Background"), Value::Null).await.expect(200);
         }
         if row.kind == "Namespace" {
             assert_eq!(events.brief().await, "MODIFIED sample");

@@ -6,45 +6,37 @@
 //!                     ├─ finalizers ─► marked, grace 0 ── last finalizer removed ───────────┤
 //!                     └─ otherwise ─────────────────────────────────────────────────────────┴► gone
 //! ```
-//! Follows `BeforeDelete` of `k8s.io/apiserver/pkg/registry/rest/delete.go`.
+//! Follows `BeforeDelete` of `k8s.io/apiserver/pkg/registry/rest/delete.go` and `Store.Delete` of `…/generic/registry`.
+//! What becomes of dependents is written down here as a finalizer; the garbage collector acts on it.
+
+mod options;
 
 use std::time::Duration;
 
-use api::status::{ApiError, FieldError};
+use api::resources::Dependents;
+use api::status::ApiError;
 use bytes::Bytes;
-use http::HeaderMap;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use store::{Entry, Expect, StoreError};
 
 use super::write::has_own_finalizers;
 use super::{ATTEMPTS, list};
-use crate::body;
 use crate::call::{Call, Outcome};
 use crate::object::{self, has_finalizers, is_terminating, meta, metadata_mut};
-use crate::query::Query;
 use crate::{admission, storage};
-
-/// What a client asks of a deletion.
-#[derive(Debug, Default)]
-struct Options {
-    grace: Option<u64>,
-    uid: Option<String>,
-    version: Option<String>,
-    dry: bool,
-    warnings: Vec<String>,
-}
+pub(super) use options::Options;
+use options::settle_finalizers;
 
 pub(super) async fn delete(call: &Call, bytes: &Bytes) -> Result<Outcome, ApiError> {
-    let options = options(bytes, &call.headers, &call.query)?;
+    let options = Options::read(bytes, &call.headers, &call.query)?;
     admission::delete(call, call.name())?;
-    let mut outcome = delete_one(call, call.name(), call.namespace(), &options).await?;
-    outcome.warnings.clone_from(&options.warnings);
-    Ok(outcome)
+    let outcome = delete_one(call, call.name(), call.namespace(), &options).await?;
+    Ok(Outcome { warnings: warnings(call, &options), ..outcome })
 }
 
 pub(super) async fn delete_collection(call: &Call, bytes: &Bytes) -> Result<Outcome, ApiError> {
-    let options = options(bytes, &call.headers, &call.query)?;
+    let options = Options::read(bytes, &call.headers, &call.query)?;
     let (objects, revision) = list::matching(call).await?;
     for object in &objects {
         let (name, namespace) = (meta(object, "name"), meta(object, "namespace"));
@@ -60,40 +52,17 @@ pub(super) async fn delete_collection(call: &Call, bytes: &Bytes) -> Result<Outc
         "metadata": { "resourceVersion": revision.to_string() }, "items": objects,
     });
     // A list is no object of the kind: it is answered as it is, whatever form was asked for.
-    Ok(Outcome { code: 200, object: list, warnings: options.warnings })
+    Ok(Outcome { code: 200, object: list, warnings: warnings(call, &options) })
 }
 
-/// Options from the body, or from the query where the body says nothing.
-fn options(bytes: &Bytes, headers: &HeaderMap, query: &Query) -> Result<Options, ApiError> {
-    let given = if bytes.is_empty() { json!({}) } else { body::parse(bytes, &body::media_type(headers))?.value };
-    let text = |value: &Value| value.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
-    let invalid = |error| ApiError::invalid("meta.k8s.io", "DeleteOptions", "", &[error]);
-    let grace = match &given["gracePeriodSeconds"] {
-        Value::Null => query.number("gracePeriodSeconds")?,
-        // Upstream takes a negative period for the shortest one.
-        value => match value.as_i64() {
-            Some(seconds) => Some(u64::try_from(seconds).unwrap_or(1)),
-            None => return Err(ApiError::bad_request("gracePeriodSeconds must be a whole number")),
-        },
-    };
-    let listed = given["dryRun"].as_array().into_iter().flatten().filter_map(Value::as_str);
-    let dry = body::dry_run(listed.chain(query.all("dryRun")), "DeleteOptions")?;
-    let policy = text(&given["propagationPolicy"]).or_else(|| query.get("propagationPolicy").map(str::to_owned));
-    let orphan = given["orphanDependents"].as_bool() == Some(true) || query.get("orphanDependents") == Some("true");
-    let mut warnings = Vec::new();
-    match policy.as_deref() {
-        None | Some("Background") if !orphan => {}
-        None | Some("Foreground" | "Orphan" | "Background") => {
-            warnings.push("the propagation policy has no effect: this server collects no dependents".to_owned());
+/// What is left alone because nobody asked, where people may expect something else.
+fn warnings(call: &Call, options: &Options) -> Vec<String> {
+    match call.row.dependents {
+        Dependents::Orphaned { warning } if options.propagation.is_none() && !warning.is_empty() => {
+            vec![warning.to_owned()]
         }
-        Some(other) => {
-            let known = ["Background", "Foreground", "Orphan"];
-            return Err(invalid(FieldError::not_supported("propagationPolicy", &json!(other), &known)));
-        }
+        _ => Vec::new(),
     }
-    let preconditions = &given["preconditions"];
-    let (uid, version) = (text(&preconditions["uid"]), text(&preconditions["resourceVersion"]));
-    Ok(Options { grace, uid, version, dry, warnings })
 }
 
 /// What is to be done with one object.
@@ -106,16 +75,18 @@ enum Step {
     Remove(Value),
 }
 
-async fn delete_one(call: &Call, name: &str, namespace: &str, options: &Options) -> Result<Outcome, ApiError> {
+/// Deletes an object of the call's kind, whatever the path of the call names.
+pub(super) async fn delete_one(
+    call: &Call,
+    name: &str,
+    namespace: &str,
+    options: &Options,
+) -> Result<Outcome, ApiError> {
     for _ in 0..ATTEMPTS {
         let (old, entry) = call.server.read(call.row, namespace, name).await?;
         check(call, &old, options)?;
-        let step = step(call, &old, options)?;
-        if options.dry {
-            let (Step::Mark(object) | Step::Remove(object)) = step else { return Ok(Outcome::ok(old)) };
-            return Ok(Outcome::ok(object));
-        }
-        if let Some(outcome) = act(call, step, old, &entry).await? {
+        let step = step(call, &old, options);
+        if let Some(outcome) = act(call, step, old, &entry, options).await? {
             return Ok(outcome);
         }
     }
@@ -123,11 +94,21 @@ async fn delete_one(call: &Call, name: &str, namespace: &str, options: &Options)
 }
 
 /// Carries out a step; none if somebody else was faster.
-async fn act(call: &Call, step: Step, old: Value, entry: &Entry) -> Result<Option<Outcome>, ApiError> {
+async fn act(
+    call: &Call,
+    step: Step,
+    old: Value,
+    entry: &Entry,
+    options: &Options,
+) -> Result<Option<Outcome>, ApiError> {
     let store = &call.server.config.store;
     let durability = storage::durability(call.row, &old, None);
+    // Of a kind that goes at once, the client hears by the code that it does not.
+    let code = if options.tells_accepted { 202 } else { 200 };
     let (result, mut object, removed) = match step {
-        Step::Wait => return Ok(Some(Outcome::ok(old))),
+        Step::Wait => return Ok(Some(Outcome { code, ..Outcome::ok(old) })),
+        Step::Mark(object) if options.dry => (Ok(entry.revision), object, false),
+        Step::Remove(object) if options.dry => (Ok(entry.revision), object, true),
         Step::Mark(marked) => {
             let value = storage::encode(call.row, &marked)?;
             (store.put(&entry.key, value, Expect::At(entry.revision), durability).await, marked, false)
@@ -139,7 +120,7 @@ async fn act(call: &Call, step: Step, old: Value, entry: &Entry) -> Result<Optio
             object::stamp(&mut object, revision);
             // Pods are returned as they were; of all else that is gone a Status tells.
             let answer = if removed && !call.row.graceful_deletion { success(call, &object) } else { object };
-            Ok(Some(Outcome::ok(answer)))
+            Ok(Some(Outcome { code: if removed { 200 } else { code }, ..Outcome::ok(answer) }))
         }
         Err(StoreError::Conflict { .. }) => Ok(None),
         Err(error) => Err(storage::failed(error)),
@@ -163,24 +144,28 @@ fn check(call: &Call, old: &Value, options: &Options) -> Result<(), ApiError> {
     Ok(())
 }
 
-fn step(call: &Call, old: &Value, options: &Options) -> Result<Step, ApiError> {
-    if has_own_finalizers(call, old) && is_terminating(old) {
-        let text = "The system is ensuring all content is removed from this namespace.  Upon completion, this \
-                    namespace will automatically be purged by the system.";
-        return Err(call.conflict(meta(old, "name"), text));
-    }
-    let held = has_finalizers(old) || has_own_finalizers(call, old);
-    let grace = if call.row.graceful_deletion { grace_of_pod(old, options) } else { 0 };
+fn step(call: &Call, old: &Value, options: &Options) -> Step {
+    let (terminating, own) = (is_terminating(old), has_own_finalizers(call, old));
     let pending = old["metadata"]["deletionGracePeriodSeconds"].as_u64().unwrap_or(0);
-    Ok(match (is_terminating(old), held) {
-        (true, false) if pending == 0 => Step::Remove(old.clone()),
-        // A repetition may only shorten, and says so itself.
-        (true, _) if options.grace.is_none_or(|asked| asked >= pending) => Step::Wait,
-        (true, false) if grace == 0 => Step::Remove(shortened(old, pending, 0)),
-        (true, _) => Step::Mark(shortened(old, pending, grace)),
-        (false, false) if grace == 0 => Step::Remove(old.clone()),
-        (false, _) => Step::Mark(marked(call, old, grace)),
-    })
+    // A repetition may only shorten, and says so itself; a namespace is its controller's.
+    if terminating && (own || (pending > 0 && options.grace.is_none_or(|asked| asked >= pending))) {
+        return Step::Wait;
+    }
+    let mut new = old.clone();
+    settle_finalizers(&mut new, options.propagation, call.row.dependents);
+    let held = has_finalizers(&new) || own;
+    let grace = if call.row.graceful_deletion { grace_of_pod(old, options) } else { 0 };
+    if terminating && pending > 0 {
+        new = shortened(&new, pending, grace);
+    } else if !terminating && (held || call.row.graceful_deletion) {
+        new = marked(call, &new, grace);
+    }
+    let waits = new["metadata"]["deletionGracePeriodSeconds"].as_u64().unwrap_or(0) > 0;
+    match (held || waits, new == *old) {
+        (true, true) => Step::Wait,
+        (true, false) => Step::Mark(new),
+        (false, _) => Step::Remove(new),
+    }
 }
 
 /// How long a pod gets: what the client or the pod says, nothing if no node has it or it has ended.

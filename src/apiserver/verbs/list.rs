@@ -83,10 +83,11 @@ pub(super) async fn list(call: &Call) -> Result<Response<Body>, ApiError> {
     respond_with(call, &found, &metadata)
 }
 
-/// The objects that the selectors of a request match, now.
+/// The objects that the selectors of a request match, now, or the first of them if it has a limit.
 pub(super) async fn matching(call: &Call) -> Result<(Vec<Value>, Revision), ApiError> {
     let filter = Filter::from_query(call.row, &call.query)?;
-    let range = Range { prefix: prefix(call, &filter), after: None, limit: None, at: None };
+    let limit = call.query.number("limit")?.and_then(|limit| usize::try_from(limit).ok()).filter(|limit| *limit > 0);
+    let range = Range { prefix: prefix(call, &filter), after: None, limit, at: None };
     let found = collect(call, &filter, range).await.map_err(storage::failed)?;
     let objects = found.entries.iter().map(|entry| storage::load(call.row, entry)).collect::<Result<_, _>>()?;
     Ok((objects, found.revision))

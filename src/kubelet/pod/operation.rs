@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use client::events::EventType;
-use client::{ClientError, DeleteOptions, Patch};
+use client::{Client, ClientError, DeleteOptions, Patch};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use runtime::{ContainerId, Credentials, ImageError, SandboxId};
 use serde_json::json;
@@ -192,7 +192,7 @@ pub(super) async fn write_status(shared: Arc<Shared>, target: Target, status: Po
     let patch = Patch::Merge(json!({ "metadata": { "uid": target.uid }, "status": status }));
     match client.patch_status::<Pod>(&target.key, &patch).await {
         Ok(_) => Outcome::StatusWritten(Box::new(status)),
-        Err(error) if is_gone(&error) => Outcome::ObjectGone,
+        Err(error) if is_gone(client, &target, &error).await => Outcome::ObjectGone,
         Err(error) => {
             tracing::warn!(pod = %target.key, error = chain(&error), "status not written, trying again");
             Outcome::StatusNotWritten
@@ -204,12 +204,19 @@ async fn delete_object(job: &Job) -> Outcome {
     let (Some(client), Some(target)) = (&job.shared.client, &job.target) else { return Outcome::ObjectGone };
     match client.delete::<Pod>(&target.key, &DeleteOptions::now(&target.uid)).await {
         Ok(()) => Outcome::ObjectGone,
-        Err(error) if is_gone(&error) => Outcome::ObjectGone,
+        Err(error) if is_gone(client, target, &error).await => Outcome::ObjectGone,
         Err(error) => retry(job, "delete object", &error).await,
     }
 }
 
-/// Whether the object with our uid does not exist any more: a conflict says that another has taken its name.
-fn is_gone(error: &ClientError) -> bool {
-    error.is_not_found() || error.is_conflict()
+/// Whether the object with our uid does not exist any more. A conflict alone does not say so: the server may have lost a
+/// race, so it is asked who has the name now.
+async fn is_gone(client: &Client, target: &Target, error: &ClientError) -> bool {
+    if !error.is_conflict() {
+        return error.is_not_found();
+    }
+    match client.get_opt::<Pod>(&target.key).await {
+        Ok(pod) => pod.is_none_or(|pod| pod.metadata.uid.as_deref() != Some(target.uid.as_str())),
+        Err(_) => false,
+    }
 }

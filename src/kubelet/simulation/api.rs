@@ -27,6 +27,8 @@ struct State {
     objects: BTreeMap<String, Value>,
     log: Vec<(u64, &'static str, Value, String)>,
     revision: u64,
+    /// How many of the next deletions are refused as if they had lost a race.
+    lost: u32,
 }
 
 impl SimulatedApi {
@@ -83,6 +85,11 @@ impl SimulatedApi {
         Some(removed)
     }
 
+    /// Refuses the next deletions with a conflict, whatever their preconditions.
+    pub(crate) fn lose_deletions(&self, count: u32) {
+        self.state().lost = count;
+    }
+
     fn put(&self, path: &str, kind: &'static str, mut object: Value) -> Value {
         let revision = {
             let mut state = self.state();
@@ -105,6 +112,10 @@ impl SimulatedApi {
         if let (Some(uid), Some(object)) = (precondition, self.get(object_path))
             && object["metadata"]["uid"] != uid
         {
+            return (409, json!({"kind": "Status", "reason": "Conflict", "code": 409}));
+        }
+        if request.method() == Method::DELETE && self.state().lost > 0 {
+            self.state().lost -= 1;
             return (409, json!({"kind": "Status", "reason": "Conflict", "code": 409}));
         }
         let found = match *request.method() {

@@ -70,6 +70,16 @@ async fn a_bound_pod_runs_and_a_deleted_one_leaves_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_deletion_that_lost_a_race_is_repeated() {
+    let world = started().await;
+    world.create("web", one_container());
+    world.until_pod("web", "it is ready", is_ready).await;
+    world.api.lose_deletions(2);
+    world.delete("web", 30);
+    world.until_gone("web").await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_crashing_container_waits_longer_each_time() {
     let world = started().await;
     world.program("web", &[Program::exits(Duration::from_secs(1), 3)]);

@@ -10,7 +10,7 @@ use crate::resources::path::{
     Path, default_text, default_to, ensure_object, items, items_mut, number, object_len, object_mut, present, put, text,
 };
 use crate::resources::workload::{self, CONTAINERS, IMAGES, SELECTOR};
-use crate::resources::{BLANK, Generation, Resource, pod, rule, selector, status_of};
+use crate::resources::{BLANK, Dependents, Generation, Resource, pod, rule, selector, status_of};
 use crate::status::FieldError;
 
 const UID: &str = "batch.kubernetes.io/controller-uid";
@@ -22,6 +22,10 @@ const LEGACY_NAME: &str = "job-name";
 /// Most pods of an indexed Job at once, and most indexes that may fail, which bound the size of its status.
 const MOST: i64 = 100_000;
 const MOST_WITH_MANY_COMPLETIONS: i64 = 10_000;
+
+/// What who deletes a Job is told (`pkg/registry/batch/job/storage`).
+const ORPHANS: &str = "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to \
+                       remove them or set propagationPolicy=Orphan to suppress this warning";
 
 /// `jobs.batch`.
 pub(in crate::resources) const ROW: Resource = Resource {
@@ -38,6 +42,7 @@ pub(in crate::resources) const ROW: Resource = Resource {
     validate_update,
     validate_status: job_status::validate,
     has_status: true,
+    dependents: Dependents::Orphaned { warning: ORPHANS },
     generation: Generation::SPEC,
     columns: &[
         cell::NAME,
