@@ -8,6 +8,7 @@ pub mod discovery;
 #[cfg(test)]
 mod golden;
 pub mod json;
+pub mod managed;
 pub mod names;
 pub mod openapi;
 pub mod patch;

@@ -28,7 +28,16 @@ impl fmt::Display for FieldProblem {
 /// first hundred returned; nulls
 /// and empty optional fields are dropped; quantities, times and base64 become canonical.
 pub fn decode(ty: TypeRef, object: &mut Value) -> Result<Vec<FieldProblem>, ApiError> {
-    let mut walk = Walk { path: Vec::new(), unknown: Vec::new() };
+    walk(ty, object, false)
+}
+
+/// As [`decode`], but all that is there stays, also what is null or empty: an applied configuration may mean it.
+pub fn conform(ty: TypeRef, object: &mut Value) -> Result<(), ApiError> {
+    walk(ty, object, true).map(drop)
+}
+
+fn walk(ty: TypeRef, object: &mut Value, keeps_all: bool) -> Result<Vec<FieldProblem>, ApiError> {
+    let mut walk = Walk { keeps_all, path: Vec::new(), unknown: Vec::new() };
     match walk.message(ty, object) {
         Ok(()) => Ok(walk.unknown),
         Err(text) => {
@@ -46,6 +55,8 @@ enum Step {
 }
 
 struct Walk {
+    /// Whether nothing is dropped.
+    keeps_all: bool,
     path: Vec<Step>,
     unknown: Vec<FieldProblem>,
 }
@@ -58,6 +69,9 @@ impl Walk {
         let names: Vec<String> = fields.keys().cloned().collect();
         for name in names {
             let Some(field) = ty.field(&name) else {
+                if self.keeps_all {
+                    continue;
+                }
                 fields.remove(&name);
                 if self.unknown.len() < MAX_UNKNOWN {
                     self.path.push(Step::Name(name));
@@ -72,7 +86,7 @@ impl Walk {
                 self.field(ty, field, value)?;
                 self.path.pop();
             }
-            if value.is_null() || (!field.pointer && !field.always && is_empty(field, value)) {
+            if !self.keeps_all && (value.is_null() || (!field.pointer && !field.always && is_empty(field, value))) {
                 fields.remove(&name);
             }
         }
@@ -131,7 +145,9 @@ impl Walk {
     /// One value; a null where it cannot be left out becomes the type's zero.
     fn single(&mut self, ty: TypeRef, base: Base, value: &mut Value) -> Result<(), String> {
         if value.is_null() {
-            *value = zero(base);
+            if !self.keeps_all {
+                *value = zero(base);
+            }
             return Ok(());
         }
         let replacement = match (base, &mut *value) {

@@ -9,7 +9,7 @@ mod decode;
 mod table;
 
 pub(crate) use canonical::{micro_time, time};
-pub use decode::{FieldProblem, decode};
+pub use decode::{FieldProblem, conform, decode};
 pub(crate) use table::fingerprint;
 pub use table::{Base, Field, ListType, Shape, TypeRef, kinds, lookup};
 

@@ -1,0 +1,253 @@
+//! What apply needs to know of types: what merges by its parts and what is replaced as a whole.
+//!
+//! [`Layout`] describes one place in a type, [`Kind`] the versions of a kind. Those of the built-in kinds are made from
+//! [`crate::schema`] here; custom resources make theirs from the schemas of their definitions.
+
+use serde_json::{Map, Value, json};
+
+use super::element::{Atom, Element};
+use crate::resources::{self, Resource};
+use crate::schema::{self, Base, Field, ListType, Shape, TypeRef};
+
+/// How values at one place merge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// Without parts.
+    Scalar,
+    /// A struct or map, each field by itself.
+    Map,
+    /// A struct or map that is replaced as a whole.
+    AtomicMap,
+    /// A list of scalars, each by itself.
+    Set,
+    /// A list whose items are known by key fields.
+    Keyed,
+    /// A list that is replaced as a whole.
+    AtomicList,
+    /// Anything, replaced as a whole.
+    Opaque,
+    /// Nothing is declared: maps merge, all else is replaced.
+    Untyped,
+}
+
+/// One place in a type.
+pub trait Layout: Copy {
+    /// How values merge here.
+    fn form(self) -> Form;
+    /// The place of a field or entry below, and whether it is a field that the type declares; none if there may be none.
+    fn field(self, name: &str) -> Option<(Self, bool)>;
+    /// The place of the items of a list.
+    fn item(self) -> Self;
+    /// The key fields of a list of form `Keyed`.
+    fn keys(&self) -> Vec<&str>;
+    /// What a key field is in items that leave it out.
+    fn default_of(&self, key: &str) -> Option<Value>;
+
+    /// Which item of a list a value is, or the sentence why it cannot be told.
+    fn identify(self, item: &Value) -> Result<Element, String> {
+        if self.form() == Form::Set {
+            return match item {
+                Value::Object(_) => Err("associative list without keys has an element that's a map type".to_owned()),
+                Value::Array(_) => Err("not supported: associative list with lists as elements".to_owned()),
+                Value::Null => Err("associative list without keys has an element that's an explicit null".to_owned()),
+                scalar => Ok(Element::Value(Atom(scalar.clone()))),
+            };
+        }
+        let fields = match item {
+            Value::Object(fields) => fields,
+            Value::Null => return Err("associative list with keys may not have a null element".to_owned()),
+            _ => return Err("associative list with keys may not have non-map elements".to_owned()),
+        };
+        let mut keys = Vec::new();
+        for key in self.keys() {
+            let value = fields.get(key).cloned().or_else(|| self.default_of(key)).ok_or_else(|| {
+                format!(
+                    "associative list with keys has an element that omits key field {key:?} (and doesn't have default value)"
+                )
+            })?;
+            keys.push((key.to_owned(), Atom(value)));
+        }
+        keys.sort();
+        Ok(Element::Key(keys))
+    }
+
+    /// The form as values show it; nulls show nothing.
+    fn form_of(self, left: Option<&Value>, right: Option<&Value>) -> Form {
+        let form = self.form();
+        let mut values = [left, right].into_iter().flatten().filter(|value| !value.is_null());
+        let Some(value) = values.next() else { return if form == Form::Untyped { Form::Opaque } else { form } };
+        let alike = |other: &Value| other.is_object() == value.is_object() && other.is_array() == value.is_array();
+        match form {
+            _ if !values.all(alike) => Form::Opaque,
+            Form::Untyped if value.is_object() => Form::Map,
+            Form::Untyped => Form::Opaque,
+            Form::Map if !value.is_object() => Form::Opaque,
+            Form::Set | Form::Keyed if !value.is_array() => Form::Opaque,
+            form => form,
+        }
+    }
+}
+
+/// A kind in all its versions, as one request writes it. Versions are written as in `apiVersion`.
+pub trait Kind {
+    /// How its types are described.
+    type Layout: Layout;
+
+    /// The version of the request.
+    fn version(&self) -> &str;
+    /// The layout of a version; none if it is not served.
+    fn layout(&self, version: &str) -> Option<Self::Layout>;
+    /// An object of the request's version in another one, or back; none if that is not served.
+    fn convert(&self, object: &Value, from: &str, to: &str) -> Option<Value>;
+    /// Whether the request writes what is below this field of the object.
+    fn writes(&self, field: &str) -> bool;
+    /// Gives the values of a configuration the form in which they are stored, or says what they cannot be.
+    fn canonical(&self, configuration: &mut Value) -> Result<(), String>;
+}
+
+/// A place in a built-in type.
+#[derive(Debug, Clone, Copy)]
+pub struct BuiltIn(Place);
+
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    Field(&'static Field),
+    One(Base),
+    List(Base),
+    Untyped,
+}
+
+impl BuiltIn {
+    /// A whole object.
+    pub fn of(ty: TypeRef) -> Self {
+        Self(Place::One(Base::Type(ty)))
+    }
+
+    /// An object of which nothing is known.
+    pub fn untyped() -> Self {
+        Self(Place::Untyped)
+    }
+}
+
+impl Layout for BuiltIn {
+    fn form(self) -> Form {
+        let base = match self.0 {
+            Place::Untyped => return Form::Untyped,
+            Place::List(_) => return Form::AtomicList,
+            Place::One(base) => base,
+            Place::Field(field) => match (field.shape, field.list_type) {
+                (Shape::One, ListType::Atomic) => return Form::AtomicMap,
+                (Shape::One, _) => field.base,
+                (Shape::Map | Shape::MapOfLists, ListType::Atomic) => return Form::AtomicMap,
+                (Shape::Map | Shape::MapOfLists, _) => return Form::Map,
+                (Shape::List, ListType::Set) => return Form::Set,
+                (Shape::List, ListType::Map) => return Form::Keyed,
+                (Shape::List, _) => return Form::AtomicList,
+            },
+        };
+        match base {
+            Base::Type(ty) if ty.is_atomic() => Form::AtomicMap,
+            Base::Type(_) => Form::Map,
+            Base::Raw | Base::FieldsV1 => Form::Opaque,
+            _ => Form::Scalar,
+        }
+    }
+
+    fn field(self, name: &str) -> Option<(Self, bool)> {
+        let base = match self.0 {
+            Place::Untyped => return Some((self, false)),
+            Place::Field(Field { shape: Shape::Map, base, .. }) => return Some((Self(Place::One(*base)), false)),
+            Place::Field(Field { shape: Shape::MapOfLists, base, .. }) => {
+                return Some((Self(Place::List(*base)), false));
+            }
+            Place::Field(Field { shape: Shape::One, base, .. }) => *base,
+            Place::One(base) => base,
+            Place::Field(_) | Place::List(_) => return None,
+        };
+        let Base::Type(ty) = base else { return None };
+        Some((Self(Place::Field(ty.field(name)?)), true))
+    }
+
+    fn item(self) -> Self {
+        match self.0 {
+            Place::Field(field) => Self(Place::One(field.base)),
+            Place::List(base) => Self(Place::One(base)),
+            Place::One(_) | Place::Untyped => Self::untyped(),
+        }
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        if let Place::Field(field) = self.0 { field.map_keys().collect() } else { Vec::new() }
+    }
+
+    /// Protocols are the only key fields with a default (`+default="TCP"` of ContainerPort and ServicePort).
+    fn default_of(&self, key: &str) -> Option<Value> {
+        (key == "protocol").then(|| json!("TCP"))
+    }
+}
+
+/// A built-in kind, written through a subresource or (if it is empty) itself.
+#[derive(Debug, Clone)]
+pub struct RowKind {
+    row: &'static Resource,
+    version: String,
+    subresource: String,
+}
+
+impl RowKind {
+    /// The kind of a row.
+    pub fn new(row: &'static Resource, subresource: &str) -> Self {
+        Self { row, version: row.api_version(), subresource: subresource.to_owned() }
+    }
+
+    /// The row of the same kind that serves a version.
+    fn serving(&self, version: &str) -> Option<&'static Resource> {
+        if version == self.version {
+            return Some(self.row);
+        }
+        let (group, version) = version.rsplit_once('/').unwrap_or(("", version));
+        let other = resources::find_kind(group, version, self.row.kind)?;
+        std::ptr::eq(other.stored(), self.row.stored()).then_some(other)
+    }
+}
+
+impl Kind for RowKind {
+    type Layout = BuiltIn;
+
+    fn version(&self) -> &str {
+        &self.version
+    }
+
+    fn layout(&self, version: &str) -> Option<BuiltIn> {
+        let row = self.serving(version)?;
+        Some(schema::lookup(row.group, row.version, row.kind).map_or_else(BuiltIn::untyped, BuiltIn::of))
+    }
+
+    fn convert(&self, object: &Value, from: &str, to: &str) -> Option<Value> {
+        let (from, to) = (self.serving(from)?, self.serving(to)?);
+        Some(to.of_stored(from.to_stored(object).into_owned()))
+    }
+
+    fn writes(&self, field: &str) -> bool {
+        match (self.subresource.as_str(), field) {
+            ("status", field) => matches!(field, "apiVersion" | "kind" | "metadata" | "status"),
+            (_, "status") => !self.row.has_status,
+            _ => true,
+        }
+    }
+
+    fn canonical(&self, configuration: &mut Value) -> Result<(), String> {
+        let Some(ty) = schema::lookup(self.row.group, self.row.version, self.row.kind) else { return Ok(()) };
+        schema::conform(ty, configuration).map_err(|error| error.message)
+    }
+}
+
+/// The fields of an object, none if it is none.
+pub(super) fn fields(value: Option<&Value>) -> Option<&Map<String, Value>> {
+    value.and_then(Value::as_object)
+}
+
+/// The items of a list, none if it is none.
+pub(super) fn items(value: Option<&Value>) -> &[Value] {
+    value.and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
