@@ -90,6 +90,19 @@ pub fn dns1123_subdomain(value: &str) -> Vec<String> {
     errors
 }
 
+/// `*.` and a DNS-1123 subdomain: hosts of Ingresses.
+pub fn wildcard_subdomain(value: &str) -> Vec<String> {
+    let mut errors = Vec::new();
+    if value.len() > SUBDOMAIN_MAX {
+        errors.push(max_len_error(SUBDOMAIN_MAX));
+    }
+    if !value.strip_prefix("*.").is_some_and(|rest| rest.split('.').all(is_label)) {
+        let message = "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must consist of lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character";
+        errors.push(regex_error(message, &format!("\\*\\.{SUBDOMAIN_FMT}"), &["*.example.com"]));
+    }
+    errors
+}
+
 /// DNS-1035 label: names of services.
 pub fn dns1035_label(value: &str) -> Vec<String> {
     let mut errors = Vec::new();

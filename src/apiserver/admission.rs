@@ -1,12 +1,13 @@
 //! Admission: what a write must have or must not be, beyond what its kind's row says.
 //!
 //! Called after decoding and before defaulting. Follows the plugins NamespaceLifecycle, ServiceAccount (without token
-//! volumes), Priority, DefaultTolerationSeconds and NodeRestriction of upstream.
+//! volumes), Priority, DefaultTolerationSeconds, DefaultStorageClass, DefaultIngressClass and NodeRestriction of upstream.
 
 use std::time::Duration;
 
 use api::resources::admission::{
-    apply_service_account, default_service_account, default_toleration_seconds, global_default, priority,
+    apply_service_account, default_ingress_class, default_service_account, default_storage_class,
+    default_toleration_seconds, global_default, lacks_ingress_class, lacks_storage_class, priority,
 };
 use api::status::{ApiError, Cause};
 use api::user::MASTERS;
@@ -42,7 +43,22 @@ pub(crate) async fn create(call: &Call, object: &mut Value) -> Result<(), ApiErr
         priority(object, class.as_ref())?;
         default_toleration_seconds(object);
     }
+    if is_core(call, "persistentvolumeclaims") && lacks_storage_class(object) {
+        default_storage_class(object, &all(call, "storage.k8s.io", "storageclasses").await?);
+    }
+    if call.row.group == "networking.k8s.io" && call.row.plural == "ingresses" && lacks_ingress_class(object) {
+        default_ingress_class(object, &all(call, "networking.k8s.io", "ingressclasses").await?);
+    }
     Ok(())
+}
+
+/// All objects of a kind that has no namespaces.
+async fn all(call: &Call, group: &str, plural: &str) -> Result<Vec<Value>, ApiError> {
+    let row = api::resources::find(group, "v1", plural);
+    let row = row.ok_or_else(|| ApiError::internal(format!("no {plural}")))?;
+    let range = store::Range { prefix: storage::prefix(row, ""), after: None, limit: None, at: None };
+    let page = call.server.config.store.list(range).await.map_err(storage::failed)?;
+    page.entries.iter().map(crate::object::of_entry).collect()
 }
 
 /// The next state of an object; changes it and may refuse it.
@@ -136,10 +152,7 @@ async fn priority_class(call: &Call, pod: &Value) -> Result<Option<Value>, ApiEr
     let row = row.ok_or_else(|| ApiError::internal("no priorityclasses"))?;
     let name = pod["spec"]["priorityClassName"].as_str().unwrap_or_default();
     if name.is_empty() {
-        let range = store::Range { prefix: storage::prefix(row, ""), after: None, limit: None, at: None };
-        let page = call.server.config.store.list(range).await.map_err(storage::failed)?;
-        let classes = page.entries.iter().map(crate::object::of_entry).collect::<Result<Vec<_>, _>>()?;
-        return Ok(global_default(&classes).cloned());
+        return Ok(global_default(&all(call, row.group, row.plural).await?).cloned());
     }
     match call.server.read(row, "", name).await {
         Ok((class, _)) => Ok(Some(class)),

@@ -16,6 +16,7 @@ use crate::render::{Renderer, include_object};
 use crate::request::ResourceRequest;
 use crate::respond;
 use crate::server::ApiServer;
+use crate::verbs;
 
 /// A request that is authorized, routed to a row and negotiated.
 pub(crate) struct Call {
@@ -71,10 +72,14 @@ impl Call {
     pub(crate) fn answer(&self, outcome: Outcome) -> Result<Response<Body>, ApiError> {
         let kind = &outcome.object["kind"];
         let is_other = kind == "Status" || kind == self.row.list_kind;
+        let mut warnings = outcome.warnings;
+        if !is_other && self.request.subresource.is_empty() && verbs::takes_body(&self.request.verb) {
+            warnings.extend((self.row.warn)(&outcome.object));
+        }
         let document = if is_other { outcome.object } else { self.renderer()?.object(outcome.object) };
         let mut response = respond::large(&self.headers, respond::JSON, document.to_string().into_bytes());
         *response.status_mut() = http::StatusCode::from_u16(outcome.code).unwrap_or_default();
-        respond::warn(&mut response, &outcome.warnings);
+        respond::warn(&mut response, &warnings);
         Ok(response)
     }
 

@@ -1,6 +1,10 @@
 //! What upstream does in admission plugins and every client expects: pure functions for the server's pipeline, which calls
 //! them on create, between decoding and defaulting.
 
+mod classes;
+
+pub use classes::{default_ingress_class, default_storage_class, lacks_ingress_class, lacks_storage_class};
+
 use serde_json::{Value, json};
 
 use super::path::{default_text, ensure_object, items, number, present, put, text};

@@ -37,6 +37,7 @@ fn name_errors(name: &str, name_rule: NameRule) -> Vec<String> {
         NameRule::Subdomain => names::dns1123_subdomain(name),
         NameRule::Label1035 => names::dns1035_label(name),
         NameRule::PathSegment => names::path_segment(name),
+        NameRule::Address => names::ip_address(name),
     }
 }
 

@@ -17,23 +17,29 @@ mod endpointslice;
 mod event;
 mod horizontalpodautoscaler;
 mod lease;
+mod limitrange;
 mod metadata;
 mod namespace;
+mod networking;
 mod node;
 mod path;
 pub mod pod;
 mod poddisruptionbudget;
 mod podtemplate;
 mod priorityclass;
+mod quota;
 pub mod rbac;
+mod registration;
 mod replicationcontroller;
 mod review;
 mod rule;
+mod runtimeclass;
 pub mod scale;
 mod secret;
 mod selector;
 pub mod service;
 mod serviceaccount;
+mod storage;
 mod workload;
 pub mod write;
 
@@ -141,6 +147,8 @@ pub enum NameRule {
     Label1035,
     /// Whatever can stand between two slashes of a path.
     PathSegment,
+    /// An IPv4 or IPv6 address.
+    Address,
 }
 
 /// How objects of a kind are stored that has several versions or names: as those of one row, which has no conversion
@@ -217,6 +225,8 @@ pub struct Resource {
     pub validate_update: fn(&Value, &Value) -> Vec<FieldError>,
     /// Checks a change through `status`. Takes the new object and the stored one.
     pub validate_status: fn(&Value, &Value) -> Vec<FieldError>,
+    /// What its writer is told of an object that is stored all the same, without a final dot.
+    pub warn: fn(&Value) -> Vec<String>,
     /// Whether `status` is a subresource: then the main resource ignores it on writes, and `status` ignores the rest.
     pub has_status: bool,
     /// Whether create nevertheless keeps the status that the client sent.
@@ -252,11 +262,15 @@ pub fn all() -> &'static [&'static Resource] {
         &configmap::ROW,
         &endpoints::ROW,
         &event::ROW,
+        &limitrange::ROW,
         &namespace::ROW,
         &node::ROW,
+        &storage::volume::ROW,
+        &storage::claim::ROW,
         &pod::ROW,
         &podtemplate::ROW,
         &replicationcontroller::ROW,
+        &quota::ROW,
         &secret::ROW,
         &service::ROW,
         &serviceaccount::ROW,
@@ -273,6 +287,23 @@ pub fn all() -> &'static [&'static Resource] {
         &priorityclass::ROW,
         &lease::ROW,
         &endpointslice::ROW,
+        &event::V1,
+        &networking::ingress::ROW,
+        &networking::ingressclass::ROW,
+        &networking::ipaddress::ROW,
+        &networking::networkpolicy::ROW,
+        &networking::servicecidr::ROW,
+        &runtimeclass::ROW,
+        &storage::class::ROW,
+        &storage::attributesclass::ROW,
+        &storage::volumeattachment::ROW,
+        &storage::csidriver::ROW,
+        &storage::csinode::ROW,
+        &storage::capacity::ROW,
+        &registration::MUTATING,
+        &registration::VALIDATING,
+        &registration::POLICY,
+        &registration::POLICY_BINDING,
         &rbac::ROLE,
         &rbac::CLUSTER_ROLE,
         &rbac::ROLE_BINDING,
@@ -394,6 +425,7 @@ const BLANK: Resource = Resource {
     validate: |_| Vec::new(),
     validate_update: |_, _| Vec::new(),
     validate_status: |_, _| Vec::new(),
+    warn: |_| Vec::new(),
     has_status: false,
     status_on_create: false,
     generation: Generation::None,

@@ -67,6 +67,42 @@ pub(super) fn taint_effect(path: &Path, effect: &str) -> Option<FieldError> {
     one_of(path, effect, &["NoSchedule", "PreferNoSchedule", "NoExecute"])
 }
 
+/// A domain with a path below it (`IsDomainPrefixedPath`).
+pub(super) fn domain_path(path: &Path, value: &str) -> Vec<FieldError> {
+    const FORM: &str = "Invalid path (regex used for validation is '[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+')";
+    if value.is_empty() {
+        return vec![FieldError::required(path, "")];
+    }
+    let Some((host, rest)) = value.split_once('/').filter(|(host, rest)| !host.is_empty() && !rest.is_empty()) else {
+        let detail = "must be a domain-prefixed path (such as \"acme.io/foo\")";
+        return vec![FieldError::invalid(path, &value.into(), detail)];
+    };
+    let mut errors = subdomain(path, host);
+    let is_fine = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&byte);
+    if !rest.bytes().all(is_fine) {
+        errors.push(FieldError::invalid(path, &rest.into(), FORM));
+    }
+    errors
+}
+
+/// A domain of three parts at least (`IsFullyQualifiedName`).
+pub(super) fn domain_of_three(path: &Path, value: &str) -> Vec<FieldError> {
+    if value.is_empty() {
+        return vec![FieldError::required(path, "")];
+    }
+    let sentences = names::dns1123_subdomain(value);
+    let mut errors = Vec::new();
+    if !sentences.is_empty() {
+        errors.push(FieldError::invalid(path, &value.into(), &sentences.join(",")));
+        return errors;
+    }
+    if value.split('.').count() < 3 {
+        let detail = "should be a domain with at least three segments separated by dots";
+        errors.push(FieldError::invalid(path, &value.into(), detail));
+    }
+    errors
+}
+
 /// A word of a closed set.
 pub(super) fn one_of(path: &Path, value: &str, supported: &[&str]) -> Option<FieldError> {
     (!supported.contains(&value)).then(|| FieldError::not_supported(path, &value.into(), supported))

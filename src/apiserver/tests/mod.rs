@@ -7,6 +7,7 @@ mod kubectl_workloads;
 mod pki;
 mod rbac;
 mod rows;
+mod samples;
 mod scale;
 mod services;
 mod tls;

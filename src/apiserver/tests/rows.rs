@@ -3,7 +3,7 @@
 use api::resources::{self, Resource, Verb};
 use serde_json::{Value, json};
 
-use super::world::{World, admin, sample};
+use super::world::{World, admin, sample_of};
 
 /// The path of a kind in a namespace.
 pub(super) fn collection(row: &Resource, namespace: &str) -> String {
@@ -23,16 +23,15 @@ pub(super) fn collection(row: &Resource, namespace: &str) -> String {
 async fn every_kind_is_created_read_changed_watched_and_deleted() {
     for row in resources::all().iter().copied().filter(|row| row.verbs.contains(&Verb::Get)) {
         let world = World::new().await;
-        let (path, object) = (collection(row, "default"), format!("{}/sample", collection(row, "default")));
-        let mut events = world.watch(&format!("{path}?watch=1&fieldSelector=metadata.name%3Dsample")).await;
-
-        let mut body = sample(row.kind, "sample");
+        let (mut body, name) = sample_of(row);
+        let (path, object) = (collection(row, "default"), format!("{}/{name}", collection(row, "default")));
+        let mut events = world.watch(&format!("{path}?watch=1&fieldSelector=metadata.name%3D{name}")).await;
         (body["kind"], body["apiVersion"]) = (json!(row.kind), json!(row.api_version()));
         let made = world.ask(&format!("POST {path}?fieldValidation=Strict"), body).await.expect(201);
         assert_eq!(events.next().await.unwrap(), json!({ "type": "ADDED", "object": made }), "{}", row.plural);
         assert_eq!(world.ask(&format!("GET {object}"), Value::Null).await.expect(200), made);
         let list =
-            world.ask(&format!("GET {path}?fieldSelector=metadata.name%3Dsample"), Value::Null).await.expect(200);
+            world.ask(&format!("GET {path}?fieldSelector=metadata.name%3D{name}"), Value::Null).await.expect(200);
         assert_eq!((&list["items"], list["kind"].as_str()), (&json!([made]), Some(row.list_kind)));
         if row.namespaced {
             let other = world.ask(&format!("GET {}", collection(row, "kube-public")), Value::Null).await.expect(200);
@@ -48,23 +47,18 @@ async fn every_kind_is_created_read_changed_watched_and_deleted() {
         }
         let json_patch = json!([{ "op": "remove", "path": "/metadata/labels/patched" }]);
         world.patch(&object, "json-patch", json_patch).await.expect(200);
-        assert_eq!(events.brief().await, "MODIFIED sample");
+        assert_eq!(events.brief().await, format!("MODIFIED {name}"));
 
         if row.verbs.contains(&Verb::DeleteCollection) {
-            world
-                .ask(
-                    &format!("DELETE {path}?fieldSelector=metadata.name%3Dsample&propagationPolicy=Background"),
-                    Value::Null,
-                )
-                .await
-                .expect(200);
+            let all = format!("{path}?fieldSelector=metadata.name%3D{name}&propagationPolicy=Background");
+            world.ask(&format!("DELETE {all}"), Value::Null).await.expect(200);
         } else {
             world.ask(&format!("DELETE {object}?propagationPolicy=Background"), Value::Null).await.expect(200);
         }
         if row.kind == "Namespace" {
-            assert_eq!(events.brief().await, "MODIFIED sample");
+            assert_eq!(events.brief().await, format!("MODIFIED {name}"));
         } else {
-            assert_eq!(events.brief().await, "DELETED sample");
+            assert_eq!(events.brief().await, format!("DELETED {name}"));
             world.ask(&format!("GET {object}"), Value::Null).await.expect(404);
         }
         world.tasks.shutdown().await;
@@ -76,10 +70,11 @@ async fn every_kind_has_a_table_as_wide_as_its_columns() {
     let world = World::new().await;
     for row in resources::all().iter().copied().filter(|row| row.verbs.contains(&Verb::Get)) {
         let path = collection(row, "default");
-        world.ask(&format!("POST {path}"), sample(row.kind, "sample")).await.expect(201);
+        let (body, name) = sample_of(row);
+        world.ask(&format!("POST {path}"), body).await.expect(201);
         for (line, kind) in [
             (format!("GET {path}"), "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"),
-            (format!("GET {path}/sample"), "application/json;as=Table;v=v1;g=meta.k8s.io"),
+            (format!("GET {path}/{name}"), "application/json;as=Table;v=v1;g=meta.k8s.io"),
         ] {
             let table = world.send(admin(), &line, &[("accept", kind)], "").await.expect(200);
             assert_eq!(table["kind"], "Table", "{line}");
@@ -94,7 +89,7 @@ async fn every_kind_has_a_table_as_wide_as_its_columns() {
         assert_eq!(list["kind"], "PartialObjectMetadataList");
         assert!(list["items"][0]["spec"].is_null());
         // The next row may be another version of the same objects.
-        world.ask(&format!("DELETE {path}/sample"), Value::Null).await;
+        world.ask(&format!("DELETE {path}/{name}"), Value::Null).await;
     }
 }
 

@@ -9,10 +9,11 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt, Full};
-use serde_json::{Value, json};
+use serde_json::Value;
 use store::{HistoryLimits, MemoryStore};
 use task::{SharedClock, SimulatedClock, SystemClock, Tasks};
 
+pub(super) use super::samples::{sample, sample_of};
 use crate::authn::StaticTokens;
 use crate::{ApiServer, Body, Caller, Config, Entropy, Network, NodeConnector, NodeError, VersionInfo};
 
@@ -170,50 +171,4 @@ impl Events {
         let waited = tokio::time::timeout(Duration::from_secs(5), self.next()).await;
         assert!(waited.is_err(), "unexpected event {waited:?}");
     }
-}
-
-/// A minimal object of a kind.
-pub(super) fn sample(kind: &str, name: &str) -> Value {
-    let mut object = json!({ "metadata": { "name": name } });
-    let labels = json!({ "app": name });
-    let containers = json!([{ "name": "c", "image": "i:1" }]);
-    let template = json!({ "metadata": { "labels": labels }, "spec": { "containers": containers } });
-    let selector = json!({ "matchLabels": labels });
-    match kind {
-        "Pod" => object["spec"] = json!({ "containers": containers }),
-        "PodTemplate" => object["template"] = template,
-        "ReplicationController" => object["spec"] = json!({ "template": template }),
-        "Deployment" | "ReplicaSet" | "DaemonSet" | "StatefulSet" => {
-            object["spec"] = json!({ "selector": selector, "template": template });
-        }
-        "Job" => {
-            object["spec"] = json!({ "template": template });
-            object["spec"]["template"]["spec"]["restartPolicy"] = json!("Never");
-        }
-        "CronJob" => {
-            object["spec"] = json!({ "schedule": "@hourly", "jobTemplate": sample("Job", name) });
-        }
-        "Service" => object["spec"] = json!({ "selector": labels, "ports": [{ "port": 80 }] }),
-        "Endpoints" => object["subsets"] = json!([{ "addresses": [{ "ip": "10.42.0.2" }], "ports": [{ "port": 80 }] }]),
-        "EndpointSlice" => {
-            object["addressType"] = json!("IPv4");
-            object["endpoints"] = json!([{ "addresses": ["10.42.0.2"] }]);
-        }
-        "PriorityClass" => object["value"] = json!(7),
-        "PodDisruptionBudget" => object["spec"] = json!({ "minAvailable": 1, "selector": selector }),
-        "HorizontalPodAutoscaler" => {
-            let target = json!({ "apiVersion": "apps/v1", "kind": "Deployment", "name": name });
-            object["spec"] = json!({ "maxReplicas": 3, "scaleTargetRef": target });
-        }
-        "ControllerRevision" => (object["data"], object["revision"]) = (json!({ "spec": {} }), json!(1)),
-        "Event" => {
-            object["involvedObject"] = json!({ "kind": "Pod", "namespace": "default", "name": "p", "uid": "u" });
-        }
-        "RoleBinding" | "ClusterRoleBinding" => {
-            object["roleRef"] =
-                json!({ "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view" });
-        }
-        _ => {}
-    }
-    object
 }

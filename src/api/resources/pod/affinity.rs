@@ -19,19 +19,24 @@ pub(super) fn check(affinity: &Value, path: &Path, errors: &mut Vec<FieldError>)
 
 fn node_affinity(affinity: &Value, path: &Path, errors: &mut Vec<FieldError>) {
     if present(affinity, REQUIRED) {
-        let path = path.child(REQUIRED).child("nodeSelectorTerms");
-        let terms = items(&affinity[REQUIRED], "nodeSelectorTerms");
-        if terms.is_empty() {
-            errors.push(FieldError::required(&path, "must have at least one node selector term"));
-        }
-        for (index, term) in terms.iter().enumerate() {
-            node_term(term, true, &path.index(index), errors);
-        }
+        check_node_selector(&affinity[REQUIRED], &path.child(REQUIRED), errors);
     }
     for (index, preferred) in items(affinity, PREFERRED).iter().enumerate() {
         let path = path.child(PREFERRED).index(index);
         errors.extend(weight(preferred, &path));
         node_term(&preferred["preference"], false, &path.child("preference"), errors);
+    }
+}
+
+/// Checks a `NodeSelector` (`ValidateNodeSelector`).
+pub(in crate::resources) fn check_node_selector(selector: &Value, path: &Path, errors: &mut Vec<FieldError>) {
+    let path = path.child("nodeSelectorTerms");
+    let terms = items(selector, "nodeSelectorTerms");
+    if terms.is_empty() {
+        errors.push(FieldError::required(&path, "must have at least one node selector term"));
+    }
+    for (index, term) in terms.iter().enumerate() {
+        node_term(term, true, &path.index(index), errors);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Pods and their bindings.
 
-mod affinity;
+pub(super) mod affinity;
 mod cells;
 mod container;
 mod default;
@@ -9,10 +9,10 @@ mod probe;
 pub mod requests;
 pub(super) mod resources;
 mod security;
-mod spec;
+pub(super) mod spec;
 mod template;
 mod update;
-mod volume;
+pub(super) mod volume;
 
 pub(super) use template::{default_template, validate_template};
 

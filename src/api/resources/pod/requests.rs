@@ -101,7 +101,7 @@ fn is_pod_level(name: &str) -> bool {
 }
 
 /// The amounts in a map field.
-pub(super) fn amounts(parent: &Value, field: &str) -> Amounts {
+pub(in crate::resources) fn amounts(parent: &Value, field: &str) -> Amounts {
     entries(parent, field)
         .filter_map(|(name, value)| Quantity::from_value(value).ok().map(|amount| (name.clone(), amount)))
         .collect()

@@ -79,7 +79,7 @@ pub(in crate::resources) fn check_quantity(path: &Path, name: &str, value: &Valu
 pub(super) fn check_amounts(parent: &Value, field: &str, path: &Path, errors: &mut Vec<FieldError>) {
     for (name, value) in entries(parent, field) {
         let path = path.key(name);
-        check_name(&path, name, errors);
+        check_container_name(&path, name, errors);
         check_quantity(&path, name, value, errors);
         if is_huge(name) {
             errors.extend(check_pages(&path, name, value));
@@ -87,14 +87,26 @@ pub(super) fn check_amounts(parent: &Value, field: &str, path: &Path, errors: &m
     }
 }
 
-fn check_name(path: &Path, name: &str, errors: &mut Vec<FieldError>) {
+/// Checks the name of a resource that may stand anywhere (`validateResourceName`).
+pub(in crate::resources) fn check_standard(path: &Path, name: &str, errors: &mut Vec<FieldError>) {
     errors.extend(rule::qualified(path, name));
+    let is_standard = STANDARD.contains(&name) || is_huge(name) || name.starts_with("requests.hugepages-");
+    if names::qualified_name(name).is_empty() && !name.contains('/') && !is_standard {
+        let detail = "must be a standard resource type or fully qualified";
+        errors.push(FieldError::invalid(path, &name.into(), detail));
+    }
+}
+
+/// Whether more of a resource may be promised than there is (`IsOvercommitAllowed`).
+pub(in crate::resources) fn is_overcommitted(name: &str) -> bool {
+    is_native(name) && !is_huge(name)
+}
+
+/// Checks the name of a resource that a container may have.
+pub(in crate::resources) fn check_container_name(path: &Path, name: &str, errors: &mut Vec<FieldError>) {
+    check_standard(path, name, errors);
     let is_plain = !name.contains('/');
     let mut invalid = |detail: &str| errors.push(FieldError::invalid(path, &name.into(), detail));
-    let is_standard = STANDARD.contains(&name) || is_huge(name) || name.starts_with("requests.hugepages-");
-    if names::qualified_name(name).is_empty() && is_plain && !is_standard {
-        invalid("must be a standard resource type or fully qualified");
-    }
     if is_plain && !CONTAINER.contains(&name) && !is_huge(name) {
         invalid("must be a standard resource for containers");
     } else if !is_native(name) && !is_extended(name) {
@@ -111,14 +123,14 @@ fn check_pages(path: &Path, name: &str, value: &Value) -> Option<FieldError> {
 }
 
 /// Checks the resources of a container.
-pub(super) fn check_container(resources: &Value, path: &Path, errors: &mut Vec<FieldError>) {
+pub(in crate::resources) fn check_container(resources: &Value, path: &Path, errors: &mut Vec<FieldError>) {
     check_amounts(resources, "limits", &path.child("limits"), errors);
     let request_path = path.child("requests");
     let limits = amounts(resources, "limits");
     let requests = amounts(resources, "requests");
     check_amounts(resources, "requests", &request_path, errors);
     for (name, request) in &requests {
-        let can_overcommit = is_native(name) && !is_huge(name);
+        let can_overcommit = is_overcommitted(name);
         let shown = Value::from(request.to_string());
         match limits.get(name) {
             Some(limit) if request != limit && !can_overcommit => {

@@ -229,7 +229,7 @@ fn names_and_limits(spec: &Value, path: &Path, errors: &mut Vec<FieldError>) {
 }
 
 /// Checks tolerations.
-pub(super) fn tolerations(spec: &Value, path: &Path, errors: &mut Vec<FieldError>) {
+pub(in crate::resources) fn tolerations(spec: &Value, path: &Path, errors: &mut Vec<FieldError>) {
     for (index, toleration) in items(spec, "tolerations").iter().enumerate() {
         let path = path.index(index);
         let (key, operator) = (text(toleration, "key"), text(toleration, "operator"));

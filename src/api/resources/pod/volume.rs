@@ -10,8 +10,10 @@ use serde_json::Value;
 use super::container::descending;
 use super::env::{self, VOLUME_FIELDS};
 use crate::quantity::Quantity;
-use crate::resources::path::{Path, items, present, text};
+use crate::resources::metadata::check_annotations;
+use crate::resources::path::{Path, entries, items, present, text};
 use crate::resources::rule;
+use crate::resources::storage::claim;
 use crate::status::FieldError;
 
 /// Sources in the order in which upstream looks at them.
@@ -106,6 +108,7 @@ fn validate_source(volume: &Value, path: &Path, errors: &mut Vec<FieldError>) {
             }
         }
         "projected" => projected(source, &source_path, errors),
+        "ephemeral" => ephemeral(source, &source_path, errors),
         "csi" => errors.extend(rule::not_empty(&source_path.child("driver"), text(source, "driver"))),
         "image" => {
             errors.extend(rule::not_empty(&source_path.child("reference"), text(source, "reference")));
@@ -122,7 +125,26 @@ fn validate_source(volume: &Value, path: &Path, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn host_path(source: &Value, path: &Path, errors: &mut Vec<FieldError>) {
+/// A claim that lives as long as the pod (`validateEphemeralVolumeSource`).
+fn ephemeral(source: &Value, path: &Path, errors: &mut Vec<FieldError>) {
+    let (template, path) = (&source["volumeClaimTemplate"], path.child("volumeClaimTemplate"));
+    if template.is_null() {
+        errors.push(FieldError::required(path, ""));
+        return;
+    }
+    let (meta, meta_path) = (&template["metadata"], path.child("metadata"));
+    errors.extend(check_annotations(meta, &meta_path.child("annotations")));
+    errors.extend(rule::labels(&meta_path.child("labels"), meta, "labels"));
+    for (field, _) in
+        entries(template, "metadata").filter(|(field, _)| !matches!(field.as_str(), "annotations" | "labels"))
+    {
+        errors.push(FieldError::forbidden(meta_path.child(field), "cannot be set"));
+    }
+    claim::validate_spec(&template["spec"], &path.child("spec"), errors);
+}
+
+/// Checks a path of the host.
+pub(in crate::resources) fn host_path(source: &Value, path: &Path, errors: &mut Vec<FieldError>) {
     let location = text(source, "path");
     if location.is_empty() {
         errors.push(FieldError::required(path.child("path"), ""));

@@ -1,4 +1,8 @@
-//! Events of the core group.
+//! Events, in both groups: `v1` is stored, `events.k8s.io/v1` made of it.
+
+mod v1;
+
+pub(super) use v1::ROW as V1;
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -92,6 +96,11 @@ fn source(event: &Value) -> String {
 /// An event lives in the namespace of its object, or in `default` if that has none. Those with `eventTime` come from
 /// newer clients and must say more (`pkg/apis/core/validation/events.go`, `legacyValidateEvent`).
 fn validate(event: &Value) -> Vec<FieldError> {
+    check(event, "reportingComponent")
+}
+
+/// Checks an event in its stored form; `reporter` is the word of its version for who reports.
+fn check(event: &Value, reporter: &str) -> Vec<FieldError> {
     let own = text(&event["metadata"], "namespace");
     let object = text(&event["involvedObject"], "namespace");
     let is_new = !text(event, "eventTime").is_empty();
@@ -109,7 +118,7 @@ fn validate(event: &Value) -> Vec<FieldError> {
     if !is_new {
         return errors;
     }
-    let component = Path::new("reportingComponent");
+    let component = Path::new(reporter);
     errors.extend(rule::not_empty(&component, text(event, "reportingComponent")));
     errors.extend(rule::qualified(&component, text(event, "reportingComponent")));
     for field in ["reportingInstance", "action", "reason"] {
