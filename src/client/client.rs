@@ -19,12 +19,15 @@ use crate::transport::{Body, Transport};
 use crate::watch::{Watch, WatchStart};
 
 const JSON: &str = "application/json";
+const PARTIAL: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
+const PARTIAL_LIST: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
 
 /// Speaks to one API server with one identity; cheap to clone.
 #[derive(Clone)]
 pub struct Client {
     transport: Arc<dyn Transport>,
     agent: Arc<str>,
+    accept: &'static str,
 }
 
 impl std::fmt::Debug for Client {
@@ -54,7 +57,12 @@ impl Client {
     /// A client that calls itself `agent` in its `User-Agent`, e.g. `coracle-kubelet/edge-1`. Back-off jitter derives
     /// from the name too, so nodes should not share one.
     pub fn new(transport: Arc<dyn Transport>, agent: &str) -> Self {
-        Self { transport, agent: agent.into() }
+        Self { transport, agent: agent.into(), accept: JSON }
+    }
+
+    /// The same client, whose answers have nothing of objects but their metadata.
+    pub fn partial(&self) -> Self {
+        Self { accept: PARTIAL, ..self.clone() }
     }
 
     /// The client's name.
@@ -78,8 +86,18 @@ impl Client {
 
     /// Reads one page of a list: all of it unless [`ListOptions::limit`] is set.
     pub async fn list<K: Object>(&self, scope: &Scope, options: &ListOptions) -> Result<Page<K>, ClientError> {
-        let path = format!("{}{}", collection_path::<K>(scope), options.query().as_str());
-        let list: ListBody<K> = self.call(Method::GET, &path, None).await?;
+        self.list_at(&collection_path::<K>(scope), options).await
+    }
+
+    /// Reads one page of the collection at a path.
+    pub(crate) async fn list_at<K: DeserializeOwned>(
+        &self,
+        path: &str,
+        options: &ListOptions,
+    ) -> Result<Page<K>, ClientError> {
+        let path = format!("{path}{}", options.query().as_str());
+        let accept = if self.accept == PARTIAL { PARTIAL_LIST } else { self.accept };
+        let list: ListBody<K> = Self { accept, ..self.clone() }.call(Method::GET, &path, None).await?;
         Ok(Page {
             items: list.items.unwrap_or_default(),
             revision: list.metadata.resource_version,
@@ -131,9 +149,7 @@ impl Client {
 
     /// Deletes an object, or marks it for deletion if it has a grace period or finalizers.
     pub async fn delete<K: Object>(&self, key: &Key, options: &DeleteOptions) -> Result<(), ClientError> {
-        let path = object_path::<K>(key);
-        let body = encode(&Method::DELETE, &path, &options.body())?;
-        self.call::<Value>(Method::DELETE, &path, Some((JSON, body))).await.map(drop)
+        self.delete_path(&object_path::<K>(key), options).await
     }
 
     /// Binds exactly the pod with this uid to a node, by its `binding` subresource.
@@ -155,7 +171,17 @@ impl Client {
         options: &ListOptions,
         revision: &str,
     ) -> Result<Watch<K>, ClientError> {
-        let start = WatchStart::new(&self.agent, &collection_path::<K>(scope), revision);
+        self.watch_at(&collection_path::<K>(scope), options, revision).await
+    }
+
+    /// Watches the collection at a path.
+    pub(crate) async fn watch_at<K: DeserializeOwned>(
+        &self,
+        path: &str,
+        options: &ListOptions,
+        revision: &str,
+    ) -> Result<Watch<K>, ClientError> {
+        let start = WatchStart::new(&self.agent, path, revision);
         let path = start.path(options);
         let response = self.send(Method::GET, &path, None).await?;
         Ok(Watch::new(path, response.into_body(), start.silence()))
@@ -165,6 +191,24 @@ impl Client {
     pub async fn request(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, ClientError> {
         let body = body.map(|value| encode(&method, path, value)).transpose()?;
         self.call(method, path, body.map(|bytes| (JSON, bytes))).await
+    }
+
+    /// Reads what is at a path.
+    pub async fn read<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        self.call(Method::GET, path, None).await
+    }
+
+    /// Changes the object at a path.
+    pub async fn patch_path(&self, path: &str, patch: &Patch) -> Result<Value, ClientError> {
+        let (content_type, value) = patch.parts();
+        let body = encode(&Method::PATCH, path, value)?;
+        self.call(Method::PATCH, path, Some((content_type, body))).await
+    }
+
+    /// Deletes the object at a path.
+    pub async fn delete_path(&self, path: &str, options: &DeleteOptions) -> Result<(), ClientError> {
+        let body = encode(&Method::DELETE, path, &options.body())?;
+        self.call::<Value>(Method::DELETE, path, Some((JSON, body))).await.map(drop)
     }
 
     async fn call<T: DeserializeOwned>(
@@ -188,7 +232,7 @@ impl Client {
     ) -> Result<Response<Body>, ClientError> {
         let description = describe(&method, path);
         let mut request =
-            Request::builder().method(method).uri(path).header(ACCEPT, JSON).header(USER_AGENT, &*self.agent);
+            Request::builder().method(method).uri(path).header(ACCEPT, self.accept).header(USER_AGENT, &*self.agent);
         let mut bytes = Bytes::new();
         if let Some((content_type, content)) = body {
             request = request.header(CONTENT_TYPE, content_type);

@@ -23,6 +23,7 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
 use task::Tasks;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -42,6 +43,34 @@ const PAGE: u32 = 500;
 /// A watch that ends sooner than this counts as failed, lest a server that ends them at once is hammered.
 const SHORT: Duration = Duration::from_secs(1);
 
+/// An object that can be followed: it says which state of it this is.
+pub trait Tracked: DeserializeOwned + Send + Sync + 'static {
+    /// Its `resourceVersion`.
+    fn revision(&self) -> &str;
+}
+
+impl<K: Object> Tracked for K {
+    fn revision(&self) -> &str {
+        self.metadata().resource_version.as_deref().unwrap_or_default()
+    }
+}
+
+/// Who is told what there is. Called from one task, in the order of the changes.
+pub trait Sink<K>: Send + Sync + 'static {
+    /// This is everything that there is; called once at first, and whenever changes may have been missed.
+    fn replace(&self, objects: Vec<K>);
+    /// An object is there in this state.
+    fn put(&self, object: K);
+    /// An object is gone; its last state.
+    fn remove(&self, object: K);
+}
+
+/// Tells a sink of the collection at a path, until the task group ends.
+pub fn follow<K: Tracked, S: Sink<K>>(client: &Client, tasks: &Tasks, path: &str, sink: Arc<S>) {
+    let copier = Copier::new(client, path.to_owned(), ListOptions::default(), sink);
+    tasks.spawn("follower", copier.run());
+}
+
 /// A live copy of a selection of objects; clones share it.
 pub struct Informer<K> {
     store: Arc<Store<K>>,
@@ -57,11 +86,10 @@ impl<K> Clone for Informer<K> {
 impl<K: Object> Informer<K> {
     /// Starts to copy what `options` select within `scope`; goes on until the task group ends.
     pub fn spawn(client: &Client, tasks: &Tasks, scope: Scope, options: ListOptions) -> Self {
-        let store = Arc::new(Store::default());
         let (announce, synced) = watch::channel(false);
-        let copier =
-            Copier { client: client.clone(), scope, options, store: Arc::clone(&store), announce, watch: None };
-        tasks.spawn("informer", copier.run());
+        let store = Arc::new(Store::default());
+        let copy = Arc::new(Copy { store: Arc::clone(&store), announce });
+        tasks.spawn("informer", Copier::new(client, collection_path::<K>(&scope), options, copy).run());
         Self { store, synced }
     }
 
@@ -93,19 +121,43 @@ impl<K: Object> Informer<K> {
     }
 }
 
-/// The task behind an informer.
-struct Copier<K> {
-    client: Client,
-    scope: Scope,
-    options: ListOptions,
+/// The store of an informer, and who waits for its first listing.
+struct Copy<K> {
     store: Arc<Store<K>>,
     announce: watch::Sender<bool>,
+}
+
+impl<K: Object> Sink<K> for Copy<K> {
+    fn replace(&self, objects: Vec<K>) {
+        self.store.replace(objects);
+        self.announce.send_replace(true);
+    }
+
+    fn put(&self, object: K) {
+        self.store.put(object);
+    }
+
+    fn remove(&self, object: K) {
+        self.store.remove(&Key::of(object.metadata()));
+    }
+}
+
+/// The task behind an informer.
+struct Copier<K, S> {
+    client: Client,
+    path: String,
+    options: ListOptions,
+    sink: Arc<S>,
     watch: Option<(Watch<K>, Instant)>,
 }
 
-impl<K: Object> Copier<K> {
+impl<K: Tracked, S: Sink<K>> Copier<K, S> {
+    fn new(client: &Client, path: String, options: ListOptions, sink: Arc<S>) -> Self {
+        Self { client: client.clone(), path, options, sink, watch: None }
+    }
+
     async fn run(mut self) {
-        let mut machine = Machine::new(&format!("{} {}", self.client.agent(), collection_path::<K>(&self.scope)));
+        let mut machine = Machine::new(&format!("{} {}", self.client.agent(), self.path));
         loop {
             let outcome = match machine.step() {
                 Step::Wait(duration) => {
@@ -124,11 +176,10 @@ impl<K: Object> Copier<K> {
         self.watch = None;
         match self.list_all().await {
             Ok((items, revision)) => {
-                self.store.replace(items);
-                self.announce.send_replace(true);
+                self.sink.replace(items);
                 Outcome::Listed { revision }
             }
-            Err(error) => failure::<K>("list", &error),
+            Err(error) => self.failure("list", &error),
         }
     }
 
@@ -136,7 +187,7 @@ impl<K: Object> Copier<K> {
         let mut options = ListOptions { limit: Some(PAGE), ..self.options.clone() };
         let mut items = Vec::new();
         loop {
-            let page = self.client.list::<K>(&self.scope, &options).await?;
+            let page = self.client.list_at::<K>(&self.path, &options).await?;
             items.extend(page.items);
             if page.continue_token.is_empty() {
                 return Ok((items, page.revision));
@@ -146,12 +197,12 @@ impl<K: Object> Copier<K> {
     }
 
     async fn open(&mut self, revision: &str) -> Outcome {
-        match self.client.watch::<K>(&self.scope, &self.options, revision).await {
+        match self.client.watch_at::<K>(&self.path, &self.options, revision).await {
             Ok(watch) => {
                 self.watch = Some((watch, Instant::now()));
                 Outcome::Opened
             }
-            Err(error) => failure::<K>("watch", &error),
+            Err(error) => self.failure("watch", &error),
         }
     }
 
@@ -159,7 +210,7 @@ impl<K: Object> Copier<K> {
         let Some((watch, opened)) = &mut self.watch else { return Outcome::Ended { early: true } };
         match watch.next().await {
             Some(Ok(event)) => self.take(event),
-            Some(Err(error)) => failure::<K>("watch", &error),
+            Some(Err(error)) => self.failure("watch", &error),
             None => Outcome::Ended { early: opened.elapsed() < SHORT },
         }
     }
@@ -168,28 +219,26 @@ impl<K: Object> Copier<K> {
         let revision = match event {
             WatchEvent::Bookmark(revision) => revision,
             WatchEvent::Added(object) | WatchEvent::Modified(object) => {
-                let revision = revision_of(&object);
-                self.store.put(object);
+                let revision = object.revision().to_owned();
+                self.sink.put(object);
                 revision
             }
             WatchEvent::Deleted(object) => {
-                self.store.remove(&Key::of(object.metadata()));
-                revision_of(&object)
+                let revision = object.revision().to_owned();
+                self.sink.remove(object);
+                revision
             }
         };
         Outcome::Progress { revision }
     }
-}
 
-fn revision_of<K: Object>(object: &K) -> String {
-    object.metadata().resource_version.clone().unwrap_or_default()
-}
-
-fn failure<K: Object>(operation: &'static str, error: &ClientError) -> Outcome {
-    if error.is_expired() {
-        tracing::debug!(kind = K::KIND, operation, "history is gone, listing again");
-        return Outcome::Expired;
+    fn failure(&self, operation: &'static str, error: &ClientError) -> Outcome {
+        let path = self.path.as_str();
+        if error.is_expired() {
+            tracing::debug!(path, operation, "history is gone, listing again");
+            return Outcome::Expired;
+        }
+        tracing::warn!(path, operation, error = error as &dyn std::error::Error, "cannot follow objects");
+        Outcome::Failed { retry_after: error.retry_after() }
     }
-    tracing::warn!(kind = K::KIND, operation, error = error as &dyn std::error::Error, "cannot follow objects");
-    Outcome::Failed { retry_after: error.retry_after() }
 }

@@ -81,12 +81,14 @@ pub struct DeleteOptions {
     pub uid: String,
     /// Only an object at this resourceVersion; empty for any.
     pub revision: String,
+    /// What is to become of its dependents: `Background`, `Foreground` or `Orphan`; empty leaves it to the kind.
+    pub propagation: &'static str,
 }
 
 impl DeleteOptions {
     /// Removes exactly this object at once, as a kubelet does once a pod's processes have ended.
     pub fn now(uid: &str) -> Self {
-        Self { grace_period_seconds: Some(0), uid: uid.to_owned(), revision: String::new() }
+        Self { grace_period_seconds: Some(0), uid: uid.to_owned(), ..Self::default() }
     }
 
     pub(crate) fn body(&self) -> Value {
@@ -99,6 +101,9 @@ impl DeleteOptions {
         }
         if !self.revision.is_empty() {
             body["preconditions"]["resourceVersion"] = json!(self.revision);
+        }
+        if !self.propagation.is_empty() {
+            body["propagationPolicy"] = json!(self.propagation);
         }
         body
     }

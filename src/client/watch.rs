@@ -9,10 +9,10 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use crate::error::ClientError;
-use crate::object::Object;
 use crate::options::{ListOptions, Query};
 use crate::transport::Body;
 
@@ -85,7 +85,7 @@ struct MetadataOnly {
     metadata: ObjectMeta,
 }
 
-impl<K: Object> Watch<K> {
+impl<K: DeserializeOwned> Watch<K> {
     pub(crate) fn new(request: String, body: Body, silence: Duration) -> Self {
         Self { request, body, frames: Framer::default(), silence, kind: PhantomData }
     }

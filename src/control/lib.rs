@@ -5,6 +5,8 @@
 //! decides. Invariant: none keeps state that it could not rebuild from the API after a crash.
 
 pub mod expiry;
+pub mod garbage;
+pub mod kinds;
 pub mod namespace;
 pub mod node;
 pub mod podgc;
@@ -47,6 +49,7 @@ impl Controllers {
         node::spawn(client, clock, tasks, &nodes);
         podgc::spawn(client, clock, tasks, &nodes, &pods);
         expiry::spawn(client, clock, tasks);
+        garbage::spawn(client, clock, tasks);
         scheduler::spawn(&clients.scheduler, clock, tasks, pods, nodes);
         Self
     }

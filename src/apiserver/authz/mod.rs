@@ -94,8 +94,9 @@ fn may_control(request: &ResourceRequest) -> bool {
     let r = request;
     let writes = matches!(r.verb.as_str(), "create" | "update" | "patch");
     match (r.group.as_str(), r.resource.as_str(), r.subresource.as_str()) {
-        // The namespace controller removes whatever there is in a namespace, of any kind.
-        (_, _, "") if is_read(r) || matches!(r.verb.as_str(), "delete" | "deletecollection") => true,
+        // The namespace controller removes whatever there is in a namespace, of any kind; the garbage collector
+        // changes references to owners and finalizers of any kind.
+        (_, _, "") if is_read(r) || matches!(r.verb.as_str(), "delete" | "deletecollection" | "patch") => true,
         ("", "serviceaccounts" | "configmaps" | "events", "") | ("coordination.k8s.io", "leases", "") => writes,
         ("", "namespaces", "finalize" | "status") | ("", "nodes", "" | "status") | ("", "pods", "status") => {
             matches!(r.verb.as_str(), "update" | "patch")

@@ -1,18 +1,21 @@
-//! Looks into a namespace: which kinds there are, what is there of each, and how to delete it.
+//! Looks into a namespace: what is there of each kind, and how to delete it.
 
 use client::{Client, ClientError};
 use http::Method;
 use serde_json::{Value, json};
 
 use super::decide::{Contents, Remaining, Resource};
+use crate::kinds::{self, Kind};
 
 /// Objects listed at once.
 const PAGE: u32 = 500;
 
 /// Everything in a namespace.
 pub(super) async fn observe(client: &Client, namespace: &str) -> Result<Contents, ClientError> {
-    let mut contents = Contents::default();
-    for resource in discover(client, &mut contents.undiscovered).await? {
+    let found = kinds::discover(client).await?;
+    let mut contents = Contents { undiscovered: found.undiscovered, ..Contents::default() };
+    let listed = found.known.iter().filter(|kind| kind.namespaced && kind.has("list") && kind.has("delete"));
+    for resource in listed.map(resource) {
         match list(client, namespace, &resource).await {
             Ok(objects) if objects.is_empty() => {}
             Ok(objects) => drop(contents.objects.insert(resource, objects)),
@@ -24,35 +27,12 @@ pub(super) async fn observe(client: &Client, namespace: &str) -> Result<Contents
     Ok(contents)
 }
 
-/// All namespaced kinds that can be listed and deleted, each in its group's preferred version.
-async fn discover(client: &Client, undiscovered: &mut Vec<String>) -> Result<Vec<Resource>, ClientError> {
-    let mut resources = Vec::new();
-    collect(&mut resources, "", "/api/v1", &client.request(Method::GET, "/api/v1", None).await?);
-    let groups = client.request(Method::GET, "/apis", None).await?;
-    for group in groups["groups"].as_array().into_iter().flatten() {
-        let version = group["preferredVersion"]["groupVersion"].as_str().unwrap_or_default();
-        let root = format!("/apis/{version}");
-        match client.request(Method::GET, &root, None).await {
-            Ok(kinds) => collect(&mut resources, group["name"].as_str().unwrap_or_default(), &root, &kinds),
-            Err(error) => undiscovered.push(format!("{version}: {error}")),
-        }
-    }
-    Ok(resources)
-}
-
-fn collect(resources: &mut Vec<Resource>, group: &str, root: &str, kinds: &Value) {
-    for kind in kinds["resources"].as_array().into_iter().flatten() {
-        let plural = kind["name"].as_str().unwrap_or_default();
-        let has = |verb: &str| kind["verbs"].as_array().is_some_and(|verbs| verbs.iter().any(|known| known == verb));
-        if kind["namespaced"] != true || plural.contains('/') || !has("list") || !has("delete") {
-            continue;
-        }
-        resources.push(Resource {
-            name: if group.is_empty() { plural.to_owned() } else { format!("{plural}.{group}") },
-            root: root.to_owned(),
-            plural: plural.to_owned(),
-            by_collection: has("deletecollection"),
-        });
+fn resource(kind: &Kind) -> Resource {
+    Resource {
+        name: kind.name(),
+        root: kind.root(),
+        plural: kind.plural.clone(),
+        by_collection: kind.has("deletecollection"),
     }
 }
 

@@ -2,78 +2,17 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod support;
+
 use std::sync::Arc;
-use std::time::Duration;
 
-use apiserver::authn::StaticTokens;
+use apiserver::Entropy;
 use apiserver::pki::{Pki, Subject};
-use apiserver::{ApiServer, Caller, Config, Entropy, NodeConnector, NodeError, VersionInfo};
-use async_trait::async_trait;
-use bytes::Bytes;
-use client::{
-    Body, Client, DeleteOptions, HttpsConfig, HttpsTransport, Identity, Informer, Key, ListOptions, Object, Scope,
-    Transport, TransportError,
-};
-use control::{Clients, Controllers, ControllersConfig};
-use http::{Request, Response};
-use http_body_util::Full;
+use client::{Client, DeleteOptions, HttpsConfig, HttpsTransport, Identity, Informer, Key, ListOptions, Scope};
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Node, Pod, ServiceAccount};
-use serde_json::{Value, json};
-use task::{SharedClock, SystemClock, Tasks};
-
-const MASTERS: &str = "system:masters";
-
-struct InProcess(Arc<ApiServer>);
-
-#[async_trait]
-impl Transport for InProcess {
-    async fn send(&self, request: Request<Bytes>) -> Result<Response<Body>, TransportError> {
-        let user = api::user::UserInfo::authenticated("test", &[MASTERS]);
-        Ok(self.0.handle(Caller { user }, request.map(Full::new)).await)
-    }
-}
-
-/// No test here reads logs.
-struct NoNodes;
-
-#[async_trait]
-impl NodeConnector for NoNodes {
-    async fn send(&self, node: &str, _: Request<Bytes>) -> Result<Response<apiserver::Body>, NodeError> {
-        Err(NodeError { node: node.to_owned(), source: "there is none".into() })
-    }
-}
-
-struct Cluster {
-    client: Client,
-    tasks: Tasks,
-    server: Arc<ApiServer>,
-    clock: SharedClock,
-}
-
-async fn cluster() -> Cluster {
-    let clock: SharedClock = Arc::new(SystemClock);
-    let store = store::MemoryStore::new(Arc::clone(&clock), store::HistoryLimits::default());
-    let server = ApiServer::new(Config {
-        store: Arc::new(store),
-        clock: Arc::clone(&clock),
-        entropy: Entropy::seeded(1),
-        version: VersionInfo::of_release("test"),
-        nodes: Arc::new(NoNodes),
-        tokens: StaticTokens::default(),
-        services: apiserver::Network::default(),
-        advertise: std::net::SocketAddr::from(([192, 0, 2, 1], 6443)),
-    });
-    let tasks = Tasks::new();
-    server.start(&tasks).await.unwrap();
-    let client = Client::new(Arc::new(InProcess(Arc::clone(&server))), "test");
-    let clients = Clients { scheduler: client.clone(), controllers: client.clone() };
-    Controllers::spawn(&clients, &clock, &tasks, ControllersConfig { root_ca: "the CA".to_owned() });
-    Cluster { client, tasks, server, clock }
-}
-
-fn read<K: Object>(value: Value) -> K {
-    serde_json::from_value(value).unwrap()
-}
+use serde_json::json;
+use support::{MASTERS, cluster, read, until};
+use task::Tasks;
 
 fn pod(name: &str, memory: &str) -> Pod {
     read(json!({
@@ -92,27 +31,6 @@ async fn add_node(client: &Client, name: &str) {
     }));
     client.create(&node).await.unwrap();
     client.replace_status(&node).await.unwrap();
-}
-
-/// The first state of an object that satisfies `is_it`; `None` stands for its absence.
-async fn until<K: Object>(cluster: &Cluster, key: Key, is_it: impl Fn(Option<&K>) -> bool) -> Option<Arc<K>> {
-    let tasks = cluster.tasks.child();
-    let scope = if key.namespace.is_empty() { Scope::Cluster } else { Scope::namespace(&key.namespace) };
-    let informer: Informer<K> = Informer::spawn(&cluster.client, &tasks, scope, ListOptions::default());
-    informer.synced().await;
-    let mut dirty = informer.subscribe();
-    let found = tokio::time::timeout(Duration::from_secs(20), async {
-        loop {
-            let object = informer.get(&key);
-            if is_it(object.as_deref()) {
-                return object;
-            }
-            dirty.next().await;
-        }
-    });
-    let found = found.await.unwrap_or_else(|_| panic!("{key} did not come to what was expected"));
-    tasks.stop();
-    found
 }
 
 fn node_of(pod: &Pod) -> Option<&str> {
