@@ -56,6 +56,23 @@ pub fn parse_yaml(body: &[u8]) -> Result<Parsed, ApiError> {
     Ok(node.into())
 }
 
+/// What upstream's YAML reader says of a document with duplicate keys, of which the first is shown; none if it has none.
+pub fn duplicate_key(body: &[u8], duplicates: &[String]) -> Option<String> {
+    let first = duplicates.first()?;
+    let path = first.trim_start_matches("duplicate field ").trim_matches('"');
+    let options = serde_saphyr::options! {
+        duplicate_keys: serde_saphyr::options::DuplicateKeyPolicy::Error,
+        legacy_octal_numbers: true,
+        with_snippet: false,
+    };
+    let found = serde_saphyr::from_slice_with_options::<Node>(body, options).err()?;
+    let line = found.location().map_or(0, |location| location.line());
+    let key = path.rsplit('.').next().unwrap_or(path);
+    Some(format!(
+        "error converting YAML to JSON: yaml: unmarshal errors:\n  line {line}: key {key:?} already set in map"
+    ))
+}
+
 /// 400 if a value is nested deeper than an object may be.
 pub(crate) fn check_depth(value: &Value) -> Result<(), ApiError> {
     if depth(value) <= MAX_DEPTH {

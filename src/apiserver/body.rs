@@ -127,6 +127,7 @@ pub(crate) fn conform(
         let Kind { version, kind, .. } = kind;
         ApiError::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {text}"))
     };
+    keep_reset(&mut object);
     if let Some(ty) = schema::lookup(kind.group, kind.version, kind.kind) {
         let unknown = schema::decode(ty, &mut object)?;
         oddities.extend(unknown.iter().map(ToString::to_string));
@@ -138,6 +139,15 @@ pub(crate) fn conform(
         oddities.clear();
     }
     Ok(Decoded { object, warnings: oddities })
+}
+
+/// An empty list of managers, by which a client takes all of them away, is no list that is left out.
+fn keep_reset(object: &mut Value) {
+    if let Some(managers) = object.pointer_mut("/metadata/managedFields").and_then(Value::as_array_mut)
+        && managers.is_empty()
+    {
+        managers.push(json!({}));
+    }
 }
 
 /// `apiVersion` and `kind` must be those of the path; absent ones are filled in.

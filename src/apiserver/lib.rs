@@ -18,6 +18,7 @@ mod call;
 mod discovery;
 mod entropy;
 mod health;
+mod managed;
 mod negotiate;
 mod node;
 mod object;

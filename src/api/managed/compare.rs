@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::element::Element;
 use super::layout::{Form, Layout, fields, items};
 use super::set::{Node, Set};
+
+type Fields = Map<String, Value>;
 
 /// How two objects differ; no field is in two of the sets.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -68,8 +70,7 @@ fn place<L: Layout>(layout: L, old: Option<&Value>, new: Option<&Value>) -> Plac
     if old.is_some() && old == new {
         return place;
     }
-    let is_hollow =
-        |value: Option<&Value>| fields(value).is_none_or(serde_json::Map::is_empty) && items(value).is_empty();
+    let is_hollow = |value: Option<&Value>| fields(value).is_none_or(Map::is_empty) && items(value).is_empty();
     let has_parts = matches!(layout.form_of(old, new), Form::Map | Form::Set | Form::Keyed);
     if has_parts && !(is_hollow(old) && is_hollow(new)) {
         parts(layout, old, new, &mut place.parts);
@@ -79,14 +80,16 @@ fn place<L: Layout>(layout: L, old: Option<&Value>, new: Option<&Value>) -> Plac
     place
 }
 
-fn parts<L: Layout>(layout: L, old: Option<&Value>, new: Option<&Value>, found: &mut Difference) {
+fn parts<'v, L: Layout>(layout: L, old: Option<&'v Value>, new: Option<&'v Value>, found: &mut Difference) {
     match layout.form_of(old, new) {
         Form::Map => {
             let (old, new) = (fields(old), fields(new));
             let names = old.into_iter().chain(new).flat_map(|fields| fields.keys());
             for name in names.collect::<BTreeSet<_>>() {
                 let Some((below, _)) = layout.field(name) else { continue };
-                let (old, new) = (old.and_then(|fields| fields.get(name)), new.and_then(|fields| fields.get(name)));
+                let at =
+                    |fields: Option<&'v Fields>| fields.and_then(|fields| fields.get(name).or_else(|| below.absent()));
+                let (old, new) = (at(old), at(new));
                 // Most fields do not change.
                 if old == new {
                     continue;

@@ -7,13 +7,14 @@ use serde_json::{Map, Value, json};
 
 use super::set::Set;
 use crate::schema::time;
+use crate::status::FieldError;
 
 /// Upstream's limit of managers by update (`DefaultMaxUpdateManagers`).
 const MAX_UPDATERS: usize = 10;
 /// Whoever has the fields of those that are too many.
 const ANCIENT: &str = "ancient-changes";
 /// Upstream's limit of a manager's name (`FieldManagerMaxLength`).
-pub(super) const MAX_NAME: usize = 128;
+const MAX_NAME: usize = 128;
 
 /// How a manager came to its fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -171,20 +172,20 @@ pub(super) fn is_reset(object: &Value) -> bool {
 }
 
 /// What is wrong with the name of a manager (`ValidateFieldManager` of apimachinery).
-pub fn check_manager(name: &str) -> Vec<String> {
+pub fn check_manager(field: &str, name: &str) -> Vec<FieldError> {
     let mut wrong = Vec::new();
     if name.len() > MAX_NAME {
-        wrong.push(format!("Too long: may not be more than {MAX_NAME} bytes"));
+        wrong.push(FieldError::too_long(field, MAX_NAME));
     }
     for (place, character) in name.char_indices().filter(|(_, character)| !is_printable(*character)) {
-        let code = u32::from(character);
-        wrong.push(format!("Invalid value: {name:?}: invalid character U+{code:04X} (at position {place})"));
+        let text = format!("invalid character U+{:04X} (at position {place})", u32::from(character));
+        wrong.push(FieldError::invalid(field, &name.into(), &text));
     }
     wrong
 }
 
 /// What Go's `unicode.IsPrint` takes for printable, but for what is unassigned.
-pub(super) fn is_printable(character: char) -> bool {
+pub fn is_printable(character: char) -> bool {
     character == ' ' || !(character.is_control() || character.is_whitespace() || is_format(character))
 }
 

@@ -3,6 +3,8 @@
 //! [`Layout`] describes one place in a type, [`Kind`] the versions of a kind. Those of the built-in kinds are made from
 //! [`crate::schema`] here; custom resources make theirs from the schemas of their definitions.
 
+use std::sync::LazyLock;
+
 use serde_json::{Map, Value, json};
 
 use super::element::{Atom, Element};
@@ -40,6 +42,10 @@ pub trait Layout: Copy {
     fn item(self) -> Self;
     /// The key fields of a list of form `Keyed`.
     fn keys(&self) -> Vec<&str>;
+    /// What stands here where the value is left out, if that does not mean that there is none.
+    fn absent(&self) -> Option<&'static Value> {
+        None
+    }
     /// What a key field is in items that leave it out.
     fn default_of(&self, key: &str) -> Option<Value>;
 
@@ -178,6 +184,16 @@ impl Layout for BuiltIn {
 
     fn keys(&self) -> Vec<&str> {
         if let Place::Field(field) = self.0 { field.map_keys().collect() } else { Vec::new() }
+    }
+
+    /// Structs that are no pointers, and lists and maps that are written even when empty, are always there in Go.
+    fn absent(&self) -> Option<&'static Value> {
+        static NOTHING: LazyLock<Value> = LazyLock::new(|| json!({}));
+        match self.0 {
+            Place::Field(Field { shape: Shape::One, base: Base::Type(_), pointer: false, .. }) => Some(&NOTHING),
+            Place::Field(Field { shape: Shape::List | Shape::Map, always: true, .. }) => Some(&Value::Null),
+            _ => None,
+        }
     }
 
     /// Protocols are the only key fields with a default (`+default="TCP"` of ContainerPort and ServicePort).

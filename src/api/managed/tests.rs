@@ -74,10 +74,12 @@ fn every_history_of_the_golden_files_goes_as_expected() {
 
 #[test]
 fn a_manager_has_at_most_128_printable_bytes() {
-    assert!(check_manager("").is_empty() && check_manager("kubectl client (x) ü").is_empty());
-    assert_eq!(check_manager(&"x".repeat(129)), ["Too long: may not be more than 128 bytes"]);
+    let check =
+        |name: &str| check_manager("fieldManager", name).into_iter().map(|error| error.text).collect::<Vec<_>>();
+    assert!(check("").is_empty() && check("kubectl client (x) ü").is_empty());
+    assert_eq!(check(&"x".repeat(129)), ["Too long: may not be more than 128 bytes"]);
     let wrong = "Invalid value: \"a\\tb\": invalid character U+0009 (at position 1)";
-    assert_eq!(check_manager("a\tb"), [wrong]);
+    assert_eq!(check("a\tb"), [wrong]);
 }
 
 #[test]

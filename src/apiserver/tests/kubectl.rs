@@ -174,8 +174,6 @@ async fn changes(kubectl: &Kubectl) {
     kubectl.has(&format!("apply -f {first}"), &["pod/applied unchanged"]).await;
     kubectl.has(&format!("apply -f {second}"), &["pod/applied configured"]).await;
     kubectl.has("get pod applied -o jsonpath={.spec.containers[0].image}", &["busybox:2"]).await;
-    let refused = kubectl.fail(&format!("apply --server-side -f {first}")).await;
-    assert!(refused.contains("application/merge-patch+json"), "{refused}");
     let file = kubectl.file("e.json", &config("4"));
     kubectl.has(&format!("replace -f {file}"), &["configmap/applied replaced"]).await;
     kubectl.has("patch configmap applied -p {\"data\":{\"k\":\"3\"}}", &["patched"]).await;
@@ -258,6 +256,7 @@ async fn drive(program: &Path, kubeconfig: &str) {
     changes(&kubectl).await;
     runs(&kubectl).await;
     watches(&kubectl).await;
+    super::kubectl_apply::drive(&kubectl).await;
     super::kubectl_workloads::drive(&kubectl).await;
     deletes(&kubectl).await;
 }

@@ -1,8 +1,10 @@
 //! The server as its clients see it: every test goes through [`ApiServer::handle`] or a TLS connection.
 
+mod apply;
 mod delete;
 mod exchanges;
 mod kubectl;
+mod kubectl_apply;
 mod kubectl_workloads;
 mod pki;
 mod rbac;

@@ -9,12 +9,14 @@ use store::{Expect, StoreError};
 use super::ATTEMPTS;
 use crate::body::{self, FieldValidation, Kind};
 use crate::call::{Call, Outcome};
+use crate::managed::check_options;
 use crate::object::{self, is_terminating, meta};
 use crate::storage;
 
 const KIND: Kind<'static> = Kind { group: "", version: "v1", kind: "Binding" };
 
 pub(super) async fn bind(call: &Call, bytes: &Bytes) -> Result<Outcome, ApiError> {
+    check_options(&call.query, "CreateOptions", false)?;
     let validation = FieldValidation::from_query(&call.query, "CreateOptions")?;
     let dry = body::dry_run(call.query.all("dryRun"), "CreateOptions")?;
     let decoded = body::decode(bytes, &call.headers, KIND, validation)?;

@@ -9,7 +9,7 @@ use store::{Expect, StoreError};
 use crate::body::{self, FieldValidation, Kind};
 use crate::call::{Call, Outcome};
 use crate::object::{self, meta, metadata_mut};
-use crate::{admission, services, storage};
+use crate::{admission, managed, services, storage};
 
 /// How many generated names are tried, as upstream does (KEP-4420).
 const NAME_ATTEMPTS: usize = 8;
@@ -18,6 +18,7 @@ pub(super) async fn create(call: &Call, bytes: &Bytes) -> Result<Outcome, ApiErr
     if call.request.named_by_path {
         return Err(ApiError::method_not_allowed());
     }
+    managed::check_options(&call.query, "CreateOptions", false)?;
     let validation = FieldValidation::from_query(&call.query, "CreateOptions")?;
     let dry = body::dry_run(call.query.all("dryRun"), "CreateOptions")?;
     let decoded = body::decode(bytes, &call.headers, Kind::of(call.row), validation)?;
@@ -25,8 +26,16 @@ pub(super) async fn create(call: &Call, bytes: &Bytes) -> Result<Outcome, ApiErr
     Ok(Outcome { code: 201, object, warnings: decoded.warnings })
 }
 
-/// Puts a decoded object through admission, defaults and checks, and stores it under its name or a generated one.
+/// Puts a decoded object through admission, defaults and checks, and stores it under its name or a generated one. All of
+/// it is its writer's.
 pub(super) async fn store_new(call: &Call, mut object: Value, dry: bool) -> Result<Value, ApiError> {
+    (call.row.default)(&mut object);
+    managed::record(call, &json!({}), &mut object);
+    store_applied(call, object, dry).await
+}
+
+/// As [`store_new`], for an object whose managed fields are as they are to be.
+pub(super) async fn store_applied(call: &Call, mut object: Value, dry: bool) -> Result<Value, ApiError> {
     place(call, &mut object)?;
     let metadata = metadata_mut(&mut object);
     if metadata.get("resourceVersion").and_then(Value::as_str).is_some_and(|version| !version.is_empty()) {

@@ -4,6 +4,7 @@
 //! stored went through admission, defaulting and validation; a write that lost a race is repeated on the newest state
 //! unless the client asked for a certain one.
 
+mod apply;
 mod binding;
 mod create;
 mod delete;

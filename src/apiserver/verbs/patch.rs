@@ -1,7 +1,5 @@
-//! `PATCH` of an object or its status: JSON patch, merge patch, strategic merge patch.
-//!
-//! Server-side apply needs managed fields, which are not kept; an apply patch is refused with 415, as by a server that
-//! has the feature switched off.
+//! `PATCH` of an object or its status: JSON patch, merge patch, strategic merge patch. Configurations are applied in
+//! [`super::apply`].
 
 use api::patch::{self, PatchType};
 use api::status::ApiError;
@@ -9,19 +7,28 @@ use api::{json, schema};
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::ATTEMPTS;
 use super::write::{Attempt, Concurrency, preconditions, replace};
+use super::{ATTEMPTS, apply};
 use crate::body::{self, FieldValidation, Kind};
 use crate::call::{Call, Outcome};
+use crate::managed::check_options;
 use crate::object::meta;
 
 /// What a patch may be.
-pub(super) const ACCEPTED: [&str; 3] =
-    ["application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json"];
+pub(super) const ACCEPTED: [&str; 4] = [
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/strategic-merge-patch+json",
+    apply::MEDIA_TYPE,
+];
 
 pub(super) async fn patch(call: &Call, bytes: &Bytes) -> Result<Outcome, ApiError> {
     let media_type = body::media_type(&call.headers);
+    if media_type == apply::MEDIA_TYPE {
+        return apply::apply(call, bytes).await;
+    }
     let kind = PatchType::from_media_type(&media_type).ok_or_else(|| ApiError::unsupported_media_type(&ACCEPTED))?;
+    check_options(&call.query, "PatchOptions", false)?;
     let validation = FieldValidation::from_query(&call.query, "PatchOptions")?;
     let dry = body::dry_run(call.query.all("dryRun"), "PatchOptions")?;
     let duplicates = json::parse(bytes)?.duplicates;

@@ -8,9 +8,11 @@ use super::write::{Attempt, Concurrency, preconditions, replace};
 use super::{ATTEMPTS, create};
 use crate::body::{self, FieldValidation, Kind};
 use crate::call::{Call, Outcome};
+use crate::managed::check_options;
 use crate::object::{meta, metadata_mut};
 
 pub(super) async fn update(call: &Call, bytes: &Bytes) -> Result<Outcome, ApiError> {
+    check_options(&call.query, "UpdateOptions", false)?;
     let validation = FieldValidation::from_query(&call.query, "UpdateOptions")?;
     let dry = body::dry_run(call.query.all("dryRun"), "UpdateOptions")?;
     let decoded = body::decode(bytes, &call.headers, Kind::of(call.row), validation)?;

@@ -7,7 +7,7 @@ use store::{Entry, Expect, StoreError};
 use crate::authz::escalation;
 use crate::call::Call;
 use crate::object::{self, has_finalizers, is_terminating, meta, metadata_mut};
-use crate::{admission, services, storage};
+use crate::{admission, managed, services, storage};
 
 /// What became of an attempt.
 pub(super) enum Attempt {
@@ -45,8 +45,22 @@ pub(super) fn preconditions(call: &Call, new: &Value, old: &Value) -> Result<Con
     }
 }
 
-/// Takes a new state through admission, defaults and checks and stores it in the place of `entry`.
+/// Takes a new state through admission, defaults and checks and stores it in the place of `entry`. What it changes is its
+/// writer's.
 pub(super) async fn replace(
+    call: &Call,
+    mut new: Value,
+    old: &Value,
+    entry: &Entry,
+    dry: bool,
+) -> Result<Attempt, ApiError> {
+    (call.row.default)(&mut new);
+    managed::record(call, old, &mut new);
+    replace_applied(call, new, old, entry, dry).await
+}
+
+/// As [`replace`], for a state whose managed fields are as they are to be.
+pub(super) async fn replace_applied(
     call: &Call,
     mut new: Value,
     old: &Value,
@@ -83,7 +97,16 @@ pub(super) async fn put(
     dry: bool,
 ) -> Result<Attempt, ApiError> {
     call.row.settle(&mut new);
-    let value = storage::encode(call.row, &new)?;
+    let mut value = storage::encode(call.row, &new)?;
+    if value != entry.value && managed::differ_by_times(&new, old) {
+        // When somebody last changed what stays as it is does not matter.
+        let mut same = new.clone();
+        same["metadata"]["managedFields"] = old["metadata"]["managedFields"].clone();
+        let unchanged = storage::encode(call.row, &same)?;
+        if unchanged == entry.value {
+            (new, value) = (same, unchanged);
+        }
+    }
     if value == entry.value || dry {
         object::stamp(&mut new, entry.revision);
         return Ok(Attempt::Done(new));
