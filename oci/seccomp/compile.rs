@@ -77,17 +77,20 @@ const X32_MARK: u32 = 0x4000_0000;
 const SKIPPED: u32 = u32::MAX;
 
 /// One way to treat a system call.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Rule {
-    pub(super) conditions: Vec<LinuxSeccompArg>,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Rule<'p> {
+    pub(super) conditions: &'p [LinuxSeccompArg],
     pub(super) action: u32,
 }
 
+/// The rules of each number.
+type Rules<'p> = BTreeMap<u32, Vec<Rule<'p>>>;
+
 /// What happens to a range of numbers.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Treatment {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Treatment<'r> {
     Always(u32),
-    Rules(Vec<Rule>),
+    Rules(&'r [Rule<'r>]),
 }
 
 /// Compiles a profile for programs of the given host.
@@ -191,15 +194,14 @@ pub(super) fn entries<'p>(
 }
 
 /// The rules of each number. What is treated as by default anyway is left out, as runc does.
-pub(super) fn rules_of(entries: &[Entry<'_>], architecture: Architecture, default: u32) -> BTreeMap<u32, Vec<Rule>> {
-    let mut found: BTreeMap<u32, Vec<Rule>> = BTreeMap::new();
+pub(super) fn rules_of<'p>(entries: &[Entry<'p>], architecture: Architecture, default: u32) -> Rules<'p> {
+    let mut found = Rules::new();
     for Entry { action, conditions, calls } in entries {
         let alternatives = alternatives(conditions);
         for number in calls.iter().filter_map(|call| architecture.number_in(call)) {
             let rules = found.entry(number).or_default();
             if *action != default {
-                let rule = |conditions: &Vec<_>| Rule { conditions: conditions.clone(), action: *action };
-                rules.extend(alternatives.iter().map(rule));
+                rules.extend(alternatives.iter().map(|conditions| Rule { conditions, action: *action }));
             }
         }
     }
@@ -207,18 +209,18 @@ pub(super) fn rules_of(entries: &[Entry<'_>], architecture: Architecture, defaul
 }
 
 /// Conditions of one entry as rules: all must hold, unless an argument has several.
-fn alternatives(conditions: &[LinuxSeccompArg]) -> Vec<Vec<LinuxSeccompArg>> {
+fn alternatives(conditions: &[LinuxSeccompArg]) -> Vec<&[LinuxSeccompArg]> {
     let repeated = conditions
         .iter()
         .enumerate()
         .any(|(at, condition)| conditions[..at].iter().any(|other| other.index() == condition.index()));
-    if repeated { conditions.iter().map(|condition| vec![*condition]).collect() } else { vec![conditions.to_vec()] }
+    if repeated { conditions.chunks(1).collect() } else { vec![conditions] }
 }
 
 /// Cuts all numbers into ranges, each given by its first number.
-fn ranges(rules: &BTreeMap<u32, Vec<Rule>>, default: u32) -> Vec<(u32, Treatment)> {
-    let mut found: Vec<(u32, Treatment)> = Vec::new();
-    let mut push = |start: u32, treatment: Treatment| {
+fn ranges<'r>(rules: &'r Rules<'_>, default: u32) -> Vec<(u32, Treatment<'r>)> {
+    let mut found: Vec<(u32, Treatment<'r>)> = Vec::with_capacity(2 * rules.len() + 2);
+    let mut push = |start: u32, treatment: Treatment<'r>| {
         // What ends where the next one begins was empty.
         if found.last().is_some_and(|(first, _)| *first == start) {
             found.pop();
@@ -233,7 +235,7 @@ fn ranges(rules: &BTreeMap<u32, Vec<Rule>>, default: u32) -> Vec<(u32, Treatment
         let treatment = match unconditional {
             Some(rule) => Treatment::Always(rule.action),
             None if rules.is_empty() => Treatment::Always(default),
-            None => Treatment::Rules(rules.clone()),
+            None => Treatment::Rules(rules),
         };
         push(*number, treatment);
         push(number + 1, Treatment::Always(default));
@@ -259,7 +261,7 @@ impl Returns {
     }
 }
 
-fn emit(assembler: &mut Assembler, sections: &[(Architecture, BTreeMap<u32, Vec<Rule>>)], default: u32) {
+fn emit(assembler: &mut Assembler, sections: &[(Architecture, Rules<'_>)], default: u32) {
     let mut returns = Returns::default();
     let section_of = |wanted| sections.iter().find(|(architecture, _)| *architecture == wanted).map(|(_, rules)| rules);
     for (architecture, rules) in sections.iter().filter(|(architecture, _)| *architecture != Architecture::X32) {
@@ -285,7 +287,7 @@ fn emit(assembler: &mut Assembler, sections: &[(Architecture, BTreeMap<u32, Vec<
 }
 
 /// x32 calls share the audit number of x86-64 and have a marker bit in theirs.
-fn emit_x32(assembler: &mut Assembler, returns: &mut Returns, rules: Option<&BTreeMap<u32, Vec<Rule>>>, default: u32) {
+fn emit_x32(assembler: &mut Assembler, returns: &mut Returns, rules: Option<&Rules<'_>>, default: u32) {
     let (marked, plain, real) = (assembler.label(), assembler.label(), assembler.label());
     assembler.branch(Test::GreaterOrEqual, X32_MARK, marked, plain);
     assembler.place(marked);
@@ -309,7 +311,7 @@ fn emit_x32(assembler: &mut Assembler, returns: &mut Returns, rules: Option<&BTr
 }
 
 /// Where a search among ranges begins: at a shared return if there is nothing to be searched.
-fn emit_label(assembler: &mut Assembler, returns: &mut Returns, ranges: &[(u32, Treatment)]) -> Label {
+fn emit_label(assembler: &mut Assembler, returns: &mut Returns, ranges: &[(u32, Treatment<'_>)]) -> Label {
     match ranges {
         [(_, Treatment::Always(action))] => returns.label(assembler, *action),
         _ => assembler.label(),
@@ -320,7 +322,7 @@ fn emit_label(assembler: &mut Assembler, returns: &mut Returns, ranges: &[(u32, 
 fn emit_search(
     assembler: &mut Assembler,
     returns: &mut Returns,
-    ranges: &[(u32, Treatment)],
+    ranges: &[(u32, Treatment<'_>)],
     label: Label,
     default: u32,
 ) {
@@ -342,10 +344,10 @@ fn emit_search(
     }
 }
 
-fn emit_rules(assembler: &mut Assembler, returns: &mut Returns, rules: &[Rule], default: u32) {
+fn emit_rules(assembler: &mut Assembler, returns: &mut Returns, rules: &[Rule<'_>], default: u32) {
     for rule in rules {
         let failed = assembler.label();
-        for condition in &rule.conditions {
+        for condition in rule.conditions {
             let holds = assembler.label();
             emit_condition(assembler, condition, holds, failed);
             assembler.place(holds);
