@@ -68,34 +68,28 @@ impl Containers {
         let mut compiled = compile(&spec, &host).map_err(refused)?;
         compiled.outlive_parent();
         let group = Group::new(&host.cgroups, &group_path(&spec, order.id))?;
+        let rootfs = rootfs_of(&spec, &bundle)?;
         let mut half = HalfMade::begin(self, order.id, directory)?;
         fs::copy(&file, half.directory.join(CONFIG)).map_err(|source| LifecycleError::file("copy", &file, source))?;
+        let mut record = Record {
+            oci_version: spec.version().clone(),
+            id: order.id.to_owned(),
+            pid: 0,
+            began: 0,
+            bundle,
+            rootfs,
+            group: group.path().to_owned(),
+            shares_group: group.exists(),
+            own_processes: has_own_processes(&spec),
+            created: wall_nanos(),
+            annotations: spec.annotations().clone().unwrap_or_default(),
+        };
+        // Before the group is made: whoever finds a container half made must know what to remove.
+        record.write(&half.directory)?;
         let mut warnings = std::mem::take(&mut compiled.warnings);
-        half.group = (!group.exists()).then(|| group.clone());
+        half.group = (!record.shares_group).then(|| group.clone());
         warnings.extend(limit(&group, &spec, refused)?);
-        let rootfs = rootfs_of(&spec, &bundle)?;
-        let process = launch(
-            order,
-            compiled,
-            &rootfs,
-            &group,
-            |pid| {
-                let record = Record {
-                    oci_version: spec.version().clone(),
-                    id: order.id.to_owned(),
-                    pid,
-                    began: began_of_child(pid)?,
-                    bundle: bundle.clone(),
-                    rootfs: rootfs.clone(),
-                    group: group.path().to_owned(),
-                    own_processes: has_own_processes(&spec),
-                    created: wall_nanos(),
-                    annotations: spec.annotations().clone().unwrap_or_default(),
-                };
-                record.write(&half.directory)
-            },
-            &half.directory,
-        )?;
+        let process = launch(order, compiled, &group, &mut record, &half.directory)?;
         half.is_whole = true;
         Ok(Created { process, warnings })
     }
@@ -176,12 +170,11 @@ impl Drop for HalfMade {
 fn launch(
     order: &Create<'_>,
     mut compiled: Compiled,
-    rootfs: &Path,
     group: &Group,
-    record: impl FnOnce(i32) -> Result<(), LifecycleError>,
+    record: &mut Record,
     directory: &Path,
 ) -> Result<Started, LifecycleError> {
-    let rootfs = clone_host_path(rootfs, Recursive::Yes)?;
+    let rootfs = clone_host_path(&record.rootfs, Recursive::Yes)?;
     let mut owned = open(&compiled.descriptors, Some(rootfs), &group.open_joins()?)?;
     for path in &compiled.starter_paths {
         owned.push(clone_host_path(path, Recursive::Yes)?);
@@ -193,7 +186,9 @@ fn launch(
     let fds: Vec<BorrowedFd<'_>> = owned.iter().map(|descriptor| descriptor.as_fd()).collect();
     let failed = |error| LifecycleError::start(&error, &compiled.script);
     let starting = begin(&Launch { script: &compiled.script, fds: &fds, stdio: order.stdio }).map_err(failed)?;
-    record(starting.pid())?;
+    record.pid = starting.pid();
+    record.began = began_of_child(record.pid)?;
+    record.write(directory)?;
     starting.finish().map_err(failed)
 }
 

@@ -40,7 +40,7 @@ impl Containers {
     pub fn kill(&self, id: &str, signal: Signal, whom: Whom) -> Result<(), LifecycleError> {
         let record = self.record(id)?;
         let Some(process) = record.open_process()? else {
-            let (id, status) = (id.to_owned(), Status::Stopped);
+            let (id, status) = (id.to_owned(), self.status(&record)?);
             return Err(LifecycleError::Status { operation: "signal", id, status });
         };
         let failed = |errno: Errno| LifecycleError::Signal { id: id.to_owned(), source: errno.into() };
@@ -69,7 +69,7 @@ impl Containers {
         match self.record(id) {
             Ok(record) => self.end(&record, force)?,
             Err(LifecycleError::NotFound { .. }) if force == Force::Yes => return Ok(()),
-            // Somebody was killed before there was a process.
+            // Somebody was killed before there was anything else than the directory.
             Err(LifecycleError::Status { status: Status::Creating, .. }) if force == Force::Yes => {}
             Err(error) => return Err(error),
         }
@@ -83,11 +83,11 @@ impl Containers {
 
     /// Sees to it that no process is left, and removes the group.
     fn end(&self, record: &Record, force: Force) -> Result<(), LifecycleError> {
+        let status = self.status(record)?;
+        if status != Status::Stopped && force == Force::No {
+            return Err(LifecycleError::Status { operation: "delete", id: record.id.clone(), status });
+        }
         if let Some(process) = record.open_process()? {
-            let status = self.status(record)?;
-            if force == Force::No {
-                return Err(LifecycleError::Status { operation: "delete", id: record.id.clone(), status });
-            }
             let failed = |errno: Errno| LifecycleError::Signal { id: record.id.clone(), source: errno.into() };
             match pidfd_send_signal(&process, Signal::KILL) {
                 Ok(()) | Err(Errno::SRCH) => {}
@@ -99,6 +99,10 @@ impl Containers {
             }
         }
         let group = record.open_group(&Hierarchies::detect().map_err(LifecycleError::Cgroup)?)?;
+        if status == Status::Creating {
+            // Whoever made the container was killed; a child without a starter ends by itself, but perhaps not yet.
+            return if record.shares_group { Ok(()) } else { Ok(group.kill_all().and_then(|()| group.remove())?) };
+        }
         // With a process namespace of its own, the end of the first process was the end of all.
         if !record.own_processes {
             group.kill_all()?;

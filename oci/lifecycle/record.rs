@@ -27,7 +27,7 @@ pub struct Record {
     pub oci_version: String,
     /// Its name.
     pub id: String,
-    /// Its first process, in the process namespace of who created it.
+    /// Its first process, in the process namespace of who created it; 0 before there is one.
     pub pid: i32,
     /// When that process began, in ticks since boot: together with `pid` it names one process for ever.
     pub began: u64,
@@ -37,6 +37,9 @@ pub struct Record {
     pub rootfs: PathBuf,
     /// Its control group.
     pub group: PathBuf,
+    /// Whether the group was there before the container, and may have other processes.
+    #[serde(default)]
+    pub shares_group: bool,
     /// Whether it has a process namespace that it shares with nobody, so that its first process takes all along.
     pub own_processes: bool,
     /// Nanoseconds since 1970.
@@ -96,6 +99,7 @@ impl Containers {
     /// When its process cannot be examined.
     pub fn status(&self, record: &Record) -> Result<Status, LifecycleError> {
         Ok(match record.open_process()? {
+            None if record.pid == 0 => Status::Creating,
             None => Status::Stopped,
             Some(_) if self.directory(&record.id)?.join(FIFO).exists() => Status::Created,
             Some(_) => Status::Running,

@@ -274,3 +274,22 @@ fn unknown_properties_are_ignored() {
     stage.patch(&json!({"org.example.future": {"a": [1]}, "process": {"novelty": true}, "linux": {"novelty": "x"}}));
     assert_eq!(stage.output("echo done"), "done");
 }
+
+#[test]
+fn whatever_is_left_of_a_creation_that_was_killed_is_removed_by_force() {
+    let Some(mut stage) = Stage::new() else { return };
+    stage.script("sleep 1000");
+    let mut seen = std::collections::BTreeSet::new();
+    // A creation takes some milliseconds; the kills are spread over that time and a little more.
+    for step in 0..60 {
+        stage.create_and_kill(std::time::Duration::from_micros(250 * step));
+        let state = stage.call(&["state", &stage.id]);
+        let state: serde_json::Value = serde_json::from_str(&state.out).unwrap_or_default();
+        seen.insert(state["status"].as_str().unwrap_or("nothing to be seen").to_owned());
+        stage.delete_forced().ok();
+        stage.call(&["state", &stage.id]).fails();
+        assert_eq!(stage.group_directories(), Vec::<std::path::PathBuf>::new(), "after {step} steps");
+        assert!(!stage.path("state").join(&stage.id).exists(), "after {step} steps");
+    }
+    eprintln!("killed when there was: {seen:?}");
+}

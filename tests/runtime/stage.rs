@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, getpid, pidfd_open, set_child_subreaper, waitid};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -187,6 +189,20 @@ impl Stage {
         let pid = self.pid();
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).unwrap();
         Container { runtime, pid, pidfd, input: Some(input), output, errors }
+    }
+
+    /// Kills the runtime some time after it has begun to create the container.
+    pub(crate) fn create_and_kill(&self, after: Duration) {
+        self.write_config();
+        let runtime = self.commands();
+        let mut command = runtime.command(&["create", "--bundle", ".", &self.id]);
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).unwrap();
+        let pause = Timespec::try_from(after).unwrap();
+        // It ends early only when the creation has ended before.
+        let _ = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&pause)).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 
     /// Starts a script that first prints `ready`, and waits until it has.
