@@ -12,7 +12,7 @@ const FUNCTION_LINES: usize = 70;
 /// Files of generated data or plain tables, which may be longer.
 const TABLES: &[&str] = &["oci/seccomp/syscalls.rs", "oci/seccomp/default.rs"];
 /// Files that others include, whose first line can be an ordinary comment only.
-const INCLUDED: &[&str] = &["oci/shim/embed/build_program.rs"];
+const INCLUDED: &[&str] = &["oci/embed/build_program.rs"];
 
 struct Source {
     name: String,

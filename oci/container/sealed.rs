@@ -12,7 +12,8 @@
 //!
 //! It does not hide the file: what a container may read of it is the program that everybody has.
 
-use std::ffi::{CString, OsStr};
+use std::convert::Infallible;
+use std::ffi::{CStr, CString, OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
@@ -22,11 +23,14 @@ use rustix::fs::{AtFlags, CWD, OFlags, StatVfsMountFlags, StatxAttributes, Statx
 use rustix::io::Errno;
 use rustix::mount::{OpenTreeFlags, open_tree};
 
-use crate::sys::exec::{Argv, execve};
+use crate::sys::exec::{Argv, execveat};
 use crate::sys::mount::{MountChange, mount_setattr};
 
 /// `MOUNT_ATTR_RDONLY`, `_NOSUID` and `_NODEV` of mount_setattr(2).
 const ATTRIBUTES: u64 = 0x1 | 0x2 | 0x4;
+
+/// `MOUNT_ATTR_NOEXEC`.
+const NOEXEC: u64 = 0x8;
 
 /// The program that is running.
 const OWN: &str = "/proc/self/exe";
@@ -47,7 +51,8 @@ impl Sealed {
         let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
             return Err(io::ErrorKind::InvalidInput.into());
         };
-        Ok(Self { directory: clone_read_only(directory)?, name: PathBuf::from(name) })
+        let directory = CString::new(directory.as_os_str().as_encoded_bytes())?;
+        Ok(Self { directory: clone_read_only(&directory)?, name: PathBuf::from(name) })
     }
 
     /// What to execute while this lives. The kernel names a process by the last part.
@@ -67,21 +72,31 @@ pub fn seal_own_program() -> io::Result<()> {
     if is_sealed(own.as_fd())? {
         return name_process();
     }
-    let clone = clone_read_only(Path::new(OWN))?;
-    if !is_sealed(clone.as_fd())? {
-        // It would execute itself for ever.
-        return Err(Errno::NOTSUP.into());
-    }
+    match execute(Path::new(OWN), std::env::args_os())? {}
+}
+
+/// Becomes the program at `path`, sealed, with this environment.
+///
+/// # Errors
+/// When there is no such program, or without the right to mount.
+pub fn execute(path: &Path, arguments: impl Iterator<Item = OsString>) -> io::Result<Infallible> {
+    let program = clone_program(&CString::new(path.as_os_str().as_encoded_bytes())?)?;
     let strings = |list: &mut dyn Iterator<Item = Vec<u8>>| -> io::Result<Vec<CString>> {
         list.map(|string| CString::new(string).map_err(|_| io::ErrorKind::InvalidInput.into())).collect()
     };
-    let args = strings(&mut std::env::args_os().map(OsStringExt::into_vec))?;
+    let args = strings(&mut arguments.map(OsStringExt::into_vec))?;
     let env = strings(&mut std::env::vars_os().map(|(name, value)| [name, value].join(OsStr::new("=")).into_vec()))?;
-    let path = CString::new(descriptor_path(clone.as_fd()).into_os_string().into_vec())?;
-    Err(execve(&path, &Argv::new(&args), &Argv::new(&env)).into())
+    Err(execveat(program.as_fd(), &Argv::new(&args), &Argv::new(&env)).into())
 }
 
-/// The kernel has named the process by the number of a descriptor.
+/// A sealed program, to be executed by its descriptor. Does not allocate.
+pub(crate) fn clone_program(path: &CStr) -> Result<OwnedFd, Errno> {
+    let clone = clone_read_only(path)?;
+    // It would execute itself for ever.
+    if is_sealed(clone.as_fd())? { Ok(clone) } else { Err(Errno::NOTSUP) }
+}
+
+/// The kernel has named the process by a descriptor, or by the file behind it.
 fn name_process() -> io::Result<()> {
     let first = std::env::args_os().next().unwrap_or_default();
     let name = Path::new(&first).file_name().unwrap_or_default();
@@ -91,15 +106,16 @@ fn name_process() -> io::Result<()> {
 
 /// Whether a file is the root of a read-only mount, as only [`seal_own_program`] or an administrator makes one of a
 /// single file; neither is in a namespace in which a container could change that.
-fn is_sealed(file: BorrowedFd<'_>) -> io::Result<bool> {
+fn is_sealed(file: BorrowedFd<'_>) -> Result<bool, Errno> {
     let about = statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::empty())?;
     let is_root = about.stx_attributes.contains(StatxAttributes::MOUNT_ROOT);
     Ok(is_root && fstatvfs(file)?.f_flag.contains(StatVfsMountFlags::RDONLY))
 }
 
-fn clone_read_only(path: &Path) -> io::Result<OwnedFd> {
+/// Whether the programs of a mount may be executed is for those who call them by name; it does not bind us.
+fn clone_read_only(path: &CStr) -> Result<OwnedFd, Errno> {
     let clone = open_tree(CWD, path, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)?;
-    mount_setattr(clone.as_fd(), MountChange { set: ATTRIBUTES, ..MountChange::default() })?;
+    mount_setattr(clone.as_fd(), MountChange { set: ATTRIBUTES, clear: NOEXEC, ..MountChange::default() })?;
     Ok(clone)
 }
 

@@ -8,6 +8,7 @@
 pub mod bpf;
 pub mod clone;
 pub mod credentials;
+pub mod early;
 pub mod exec;
 pub mod fd;
 pub mod heap;

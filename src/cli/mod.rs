@@ -94,7 +94,7 @@ pub(crate) fn main() -> ExitCode {
     }
     let cli = Cli::parse();
     if let Command::Oci { arguments } = cli.command {
-        return oci::main([std::ffi::OsString::from("coracle oci")].into_iter().chain(arguments).collect());
+        return oci::main(arguments);
     }
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,

@@ -12,7 +12,7 @@ use net::NativeNetworkConfig;
 use runtime::Runtime;
 use task::Tasks;
 
-use super::{Root, node};
+use super::{Root, node, oci};
 
 /// Flags of `coracle reset`.
 #[derive(Debug, Args)]
@@ -52,7 +52,8 @@ impl ResetArguments {
         };
         failures.extend(net::native::reset(network).await.iter().map(|error| chain(error)));
         drop(taken);
-        for folder in [&instance.logs, &instance.run, &instance.root] {
+        // The runtime's program goes as well: whoever needs it puts it there again.
+        for folder in [&*instance.logs, &*instance.run, &*instance.root, Path::new(oci::LIBEXEC)] {
             failures.extend(remove(folder).err().map(|error| format!("{error:#}")));
         }
         if failures.is_empty() { Ok(()) } else { bail!("not everything was removed: {}", failures.join("; ")) }

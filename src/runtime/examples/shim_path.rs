@@ -32,14 +32,14 @@ use tokio::time::Instant;
 
 mod build {
     #![expect(clippy::disallowed_methods, reason = "it builds the program that it measures")]
-    include!("../../../oci/shim/embed/build_program.rs");
+    include!("../../../oci/embed/build_program.rs");
 
     pub(super) fn shim() -> &'static [u8] {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap();
         // <target directory>/<profile>/examples/<this>
         let own = std::env::current_exe().unwrap();
         let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
-        let program = build_program(root, own.ancestors().nth(3).unwrap(), &target).unwrap();
+        let program = build_program("coracle-shim", true, root, own.ancestors().nth(3).unwrap(), &target).unwrap();
         std::fs::read(program).unwrap().leak()
     }
 }

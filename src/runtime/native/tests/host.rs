@@ -16,7 +16,7 @@ use crate::*;
 
 mod build {
     #![expect(clippy::disallowed_methods, reason = "a test builds the program that it tests")]
-    include!("../../../../oci/shim/embed/build_program.rs");
+    include!("../../../../oci/embed/build_program.rs");
 
     pub(super) fn shim() -> &'static [u8] {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap();
@@ -24,7 +24,7 @@ mod build {
         let test = std::env::current_exe().unwrap();
         let target_directory = test.ancestors().nth(3).unwrap();
         let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
-        let program = build_program(root, target_directory, &target).unwrap();
+        let program = build_program("coracle-shim", !cfg!(debug_assertions), root, target_directory, &target).unwrap();
         std::fs::read(program).unwrap().leak()
     }
 }

@@ -12,7 +12,7 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg}
 use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
 
 /// Sends the master end to whoever listens on a socket (runc, docs/terminals.md).
-pub(super) fn send(master: &OwnedFd, socket: &Path) -> anyhow::Result<()> {
+pub(crate) fn send(master: &OwnedFd, socket: &Path) -> anyhow::Result<()> {
     let failed = || format!("cannot send the terminal to {}", socket.display());
     let stream = UnixStream::connect(socket).with_context(failed)?;
     let rights = [master.as_fd()];
@@ -25,7 +25,7 @@ pub(super) fn send(master: &OwnedFd, socket: &Path) -> anyhow::Result<()> {
 
 /// Copies between our standard streams and a program's terminal. Our own terminal passes everything through meanwhile.
 #[derive(Debug)]
-pub(super) struct Proxy {
+pub(crate) struct Proxy {
     master: OwnedFd,
     former: Option<Termios>,
     input_open: bool,
@@ -33,7 +33,7 @@ pub(super) struct Proxy {
 }
 
 impl Proxy {
-    pub(super) fn new(master: OwnedFd) -> anyhow::Result<Self> {
+    pub(crate) fn new(master: OwnedFd) -> anyhow::Result<Self> {
         let mut former = None;
         if isatty(stdin()) {
             let present = tcgetattr(stdin()).context("cannot examine the terminal")?;
@@ -48,7 +48,7 @@ impl Proxy {
     }
 
     /// The program's terminal becomes as large as ours.
-    pub(super) fn resize(&self) {
+    pub(crate) fn resize(&self) {
         // Without a terminal of our own there is no size to be had, and the program's stays as it is.
         if let Ok(size) = tcgetwinsize(stdin()) {
             let _ = tcsetwinsize(&self.master, size);
@@ -56,14 +56,14 @@ impl Proxy {
     }
 
     /// What there may be something to copy from: its output first, then our input.
-    pub(super) fn readable(&self) -> Vec<BorrowedFd<'_>> {
+    pub(crate) fn readable(&self) -> Vec<BorrowedFd<'_>> {
         let output = self.output_open.then(|| self.master.as_fd());
         let input = self.input_open.then(|| super::foreground::stdio().stdin);
         output.into_iter().chain(input).collect()
     }
 
     /// Copies from those of [`Self::readable`] that are ready.
-    pub(super) fn copy(&mut self, ready: &[bool]) {
+    pub(crate) fn copy(&mut self, ready: &[bool]) {
         let mut ready = ready.iter().copied();
         if self.output_open && ready.next() == Some(true) {
             self.output_open = copy(self.master.as_fd(), stdout().as_fd());
@@ -78,7 +78,7 @@ impl Proxy {
     }
 
     /// Copies what the program has left behind; a terminal whose other end is closed ends with EIO.
-    pub(super) fn drain(&mut self) {
+    pub(crate) fn drain(&mut self) {
         if rustix::io::ioctl_fionbio(&self.master, true).is_ok() {
             while self.output_open {
                 self.output_open = copy(self.master.as_fd(), stdout().as_fd());

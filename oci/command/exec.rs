@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::arguments::{Exec, OciCommand};
 use super::{after, foreground};
 
-pub(super) fn run(cli: &OciCommand, containers: &Containers, exec: &Exec) -> anyhow::Result<u8> {
+pub(crate) fn run(cli: &OciCommand, containers: &Containers, exec: &Exec) -> anyhow::Result<u8> {
     let process = match &exec.process {
         Some(path) => {
             let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;

@@ -1,18 +1,26 @@
-// Builds the per-pod program with its own profile: included by the root build script, which embeds it, and by tests
-// that need it. It has a target directory of its own, because the outer cargo holds the lock of its own one, and names
+// Builds a small static program with its own profile, the per-pod program or the runtime: included by the root build
+// script, which embeds both, and by tests that need one. It has a target directory of its own, because the outer cargo holds the lock of its own one, and names
 // the target, because static linking must not reach procedural macros.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Builds the program of the workspace at `root` below `target_directory` and returns where it is.
-fn build_program(root: &Path, target_directory: &Path, target: &str) -> Result<PathBuf, String> {
+/// Builds `package` of the workspace at `root` below `target_directory` and returns where it is: `optimized` as it is
+/// shipped, else quickly.
+fn build_program(
+    package: &str,
+    optimized: bool,
+    root: &Path,
+    target_directory: &Path,
+    target: &str,
+) -> Result<PathBuf, String> {
+    let profile = if optimized { "shim" } else { "shim-dev" };
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let target_directory = target_directory.join("coracle-shim");
     let mut command = Command::new(cargo);
     command
         .current_dir(root)
-        .args(["build", "--quiet", "--package", "coracle-shim", "--profile", "shim", "--target", target])
+        .args(["build", "--quiet", "--package", package, "--profile", profile, "--target", target])
         .arg("--target-dir")
         .arg(&target_directory)
         .env("RUSTFLAGS", "-C target-feature=+crt-static -C relocation-model=static");
@@ -32,5 +40,5 @@ fn build_program(root: &Path, target_directory: &Path, target: &str) -> Result<P
     if !output.status.success() {
         return Err(String::from_utf8_lossy(&output.stderr).into_owned());
     }
-    Ok(target_directory.join(target).join("shim").join("coracle-shim"))
+    Ok(target_directory.join(target).join(profile).join(package))
 }

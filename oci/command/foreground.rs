@@ -26,17 +26,17 @@ const OURS: [NixSignal; 9] = [
 
 /// Holds signals back until there is somebody to pass them on to.
 #[derive(Debug)]
-pub(super) struct Foreground {
+pub(crate) struct Foreground {
     signals: SignalFd,
 }
 
 /// This process's own standard streams.
-pub(super) fn stdio() -> Stdio<'static> {
+pub(crate) fn stdio() -> Stdio<'static> {
     Stdio { stdin: rustix::stdio::stdin(), stdout: rustix::stdio::stdout(), stderr: rustix::stdio::stderr() }
 }
 
 impl Foreground {
-    pub(super) fn new() -> anyhow::Result<Self> {
+    pub(crate) fn new() -> anyhow::Result<Self> {
         let mut mask = SigSet::all();
         for signal in OURS {
             mask.remove(signal);
@@ -47,7 +47,7 @@ impl Foreground {
     }
 
     /// Waits for the end of a child and returns what to exit with.
-    pub(super) fn wait(self, process: &Started, terminal: Option<OwnedFd>) -> anyhow::Result<u8> {
+    pub(crate) fn wait(self, process: &Started, terminal: Option<OwnedFd>) -> anyhow::Result<u8> {
         let mut proxy = terminal.map(Proxy::new).transpose()?;
         loop {
             let (process_fd, signals) = (process.pidfd.as_fd(), self.signals.as_fd());

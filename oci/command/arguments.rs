@@ -9,23 +9,23 @@ use rustix::process::Signal;
 /// Runs containers of OCI bundles.
 #[derive(Debug, Parser)]
 #[command(name = "coracle oci", bin_name = "coracle oci", version, arg_required_else_help = true)]
-pub(super) struct OciCommand {
+pub(crate) struct OciCommand {
     /// Folder of the containers' state
     #[arg(long, global = true, value_name = "DIR", default_value = "/run/coracle-oci")]
-    pub(super) root: PathBuf,
+    pub(crate) root: PathBuf,
     /// File that errors are also written to
     #[arg(long, global = true, value_name = "FILE")]
-    pub(super) log: Option<PathBuf>,
+    pub(crate) log: Option<PathBuf>,
     /// How a line in that file looks
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
-    pub(super) log_format: LogFormat,
+    pub(crate) log_format: LogFormat,
     #[command(subcommand)]
-    pub(super) command: Command,
+    pub(crate) command: Command,
 }
 
 /// Form of a line in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum LogFormat {
+pub(crate) enum LogFormat {
     /// For people
     Text,
     /// One JSON object a line
@@ -33,7 +33,7 @@ pub(super) enum LogFormat {
 }
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Command {
+pub(crate) enum Command {
     /// Create a container, start it, wait for its end and delete it
     #[command(after_help = "Example: coracle oci run --bundle /srv/web web")]
     Run(Run),
@@ -90,7 +90,7 @@ pub(super) enum Command {
 
 /// Form of the list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum ListFormat {
+pub(crate) enum ListFormat {
     /// A line each
     Table,
     /// An array of states
@@ -98,77 +98,77 @@ pub(super) enum ListFormat {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct Run {
+pub(crate) struct Run {
     #[command(flatten)]
-    pub(super) start: Start,
+    pub(crate) start: Start,
     /// Do not wait for its end
     #[arg(long, short)]
-    pub(super) detach: bool,
+    pub(crate) detach: bool,
 }
 
 /// What all that starts a container needs.
 #[derive(Debug, Args)]
-pub(super) struct Start {
+pub(crate) struct Start {
     /// Its name
-    pub(super) id: String,
+    pub(crate) id: String,
     /// The folder with its config.json
     #[arg(long, short, value_name = "DIR", default_value = ".")]
-    pub(super) bundle: PathBuf,
+    pub(crate) bundle: PathBuf,
     #[command(flatten)]
-    pub(super) output: Output,
+    pub(crate) output: Output,
 }
 
 /// What is told of a process that was started.
 #[derive(Debug, Args)]
-pub(super) struct Output {
+pub(crate) struct Output {
     /// File that its process id is written to
     #[arg(long, value_name = "FILE")]
-    pub(super) pid_file: Option<PathBuf>,
+    pub(crate) pid_file: Option<PathBuf>,
     /// Socket that the master end of its terminal is sent to
     #[arg(long, value_name = "SOCKET")]
-    pub(super) console_socket: Option<PathBuf>,
+    pub(crate) console_socket: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
-pub(super) struct Exec {
+pub(crate) struct Exec {
     /// The container
-    pub(super) id: String,
+    pub(crate) id: String,
     /// The program and its arguments
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, required_unless_present = "process")]
-    pub(super) command: Vec<String>,
+    pub(crate) command: Vec<String>,
     /// File with the process as in a configuration; instead of the options below
     #[arg(long, short, value_name = "FILE", conflicts_with_all = ["command", "tty", "env", "cwd", "user", "cap", "additional_gids", "no_new_privs"])]
-    pub(super) process: Option<PathBuf>,
+    pub(crate) process: Option<PathBuf>,
     /// Give it a terminal
     #[arg(long, short)]
-    pub(super) tty: bool,
+    pub(crate) tty: bool,
     /// Add a variable to the environment of the container's first process
     #[arg(long, short, value_name = "NAME=VALUE")]
-    pub(super) env: Vec<String>,
+    pub(crate) env: Vec<String>,
     /// Working directory
     #[arg(long, value_name = "DIR")]
-    pub(super) cwd: Option<PathBuf>,
+    pub(crate) cwd: Option<PathBuf>,
     /// User, and group
     #[arg(long, short, value_name = "UID[:GID]")]
-    pub(super) user: Option<String>,
+    pub(crate) user: Option<String>,
     /// Add a supplementary group
     #[arg(long, short = 'g', value_name = "GID")]
-    pub(super) additional_gids: Vec<u32>,
+    pub(crate) additional_gids: Vec<u32>,
     /// Add a capability to all sets but the ambient and inheritable ones
     #[arg(long, short, value_name = "CAP")]
-    pub(super) cap: Vec<String>,
+    pub(crate) cap: Vec<String>,
     /// Let execve(2) grant no privileges
     #[arg(long)]
-    pub(super) no_new_privs: bool,
+    pub(crate) no_new_privs: bool,
     /// Do not wait for its end
     #[arg(long, short)]
-    pub(super) detach: bool,
+    pub(crate) detach: bool,
     #[command(flatten)]
-    pub(super) output: Output,
+    pub(crate) output: Output,
 }
 
 /// A signal by number, or by name with or without `SIG`.
-pub(super) fn signal(text: &str) -> anyhow::Result<Signal> {
+pub(crate) fn signal(text: &str) -> anyhow::Result<Signal> {
     let found = match text.parse::<i32>() {
         Ok(number) => Signal::from_named_raw(number),
         Err(_) => {

@@ -1,17 +1,19 @@
-//! `coracle oci`: a runtime for OCI bundles with the command line of runc, also when invoked as `coracle-oci`.
+//! `coracle oci`: a runtime for OCI bundles with the command line of runc.
+//!
+//! A program of its own, small and static, because half of the time and memory of a command of a moment is its own start.
+//! It is embedded in `coracle`, which hands over to it before anything else (`src/cli/oci.rs`); called as a file by itself
+//! it is the same runtime.
 //!
 //! Parses flags, lends its standard streams or a terminal, and waits where that was asked for; what a container is and
-//! what becomes of it is [`oci::lifecycle`]. It starts no asynchronous runtime and no logging, because half of its time
-//! would be theirs. Invariant: `run` and `exec` exit with the code of the program, or 128 and the number of the signal
-//! that ended it; everything else exits with 0 or, with one sentence on standard error (and in `--log`), with 1, or 255
-//! if `exec` could not start anything.
+//! what becomes of it is [`oci::lifecycle`]. It starts no asynchronous runtime and no logging. Invariant: `run` and `exec`
+//! exit with the code of the program, or 128 and the number of the signal that ended it; everything else exits with 0 or,
+//! with one sentence on standard error (and in `--log`), with 1, or 255 if `exec` could not start anything.
 
 mod arguments;
 mod exec;
 mod foreground;
 mod terminal;
 
-use std::ffi::{OsStr, OsString};
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::path::Path;
@@ -28,19 +30,8 @@ use self::arguments::{Command, ListFormat, LogFormat, OciCommand, Output, Start}
 /// What an unsuccessful `exec` exits with, unlike a program that fails.
 const EXEC_FAILED: u8 = 255;
 
-/// Whether this program was called as an OCI runtime; the arguments of that one then.
-pub(super) fn called(mut arguments: impl Iterator<Item = OsString>) -> Option<Vec<OsString>> {
-    let name = arguments.next()?;
-    let own = OsString::from("coracle oci");
-    if Path::new(&name).file_name() == Some(OsStr::new("coracle-oci")) {
-        return Some([own].into_iter().chain(arguments).collect());
-    }
-    (arguments.next()? == "oci").then(|| [own].into_iter().chain(arguments).collect())
-}
-
-/// Runs one command.
-pub(super) fn main(arguments: Vec<OsString>) -> ExitCode {
-    let cli = OciCommand::parse_from(arguments);
+fn main() -> ExitCode {
+    let cli = OciCommand::parse();
     let failure = if matches!(cli.command, Command::Exec(_)) { EXEC_FAILED } else { 1 };
     match run(&cli) {
         Ok(code) => ExitCode::from(code),
