@@ -184,7 +184,7 @@ impl<'a> Child<'a> {
             | Step::Seal { .. }
             | Step::ReadOnlyRoot
             | Step::Pivot => self.mount_step(step),
-            Step::Terminal { bind_console, uid } => self.terminal(*bind_console, *uid),
+            Step::Terminal { bind_console, uid, size } => self.terminal(*bind_console, *uid, *size),
             Step::JoinGroups => self.join_groups(),
             Step::OwnNullDevice => self.own_null_device(),
             Step::NewCgroupNamespace => mounts::new_namespaces(Namespaces::CGROUP),
@@ -334,12 +334,15 @@ impl<'a> Child<'a> {
         self.found.search(root, &self.script.program)
     }
 
-    fn terminal(&self, bind_console: bool, uid: u32) -> Result<(), Errno> {
+    fn terminal(&self, bind_console: bool, uid: u32, size: Option<(u16, u16)>) -> Result<(), Errno> {
         let root = self.root()?;
         let master = mounts::open_terminal(root)?;
         tty::unlock(master.as_fd())?;
         let terminal = tty::open_peer(master.as_fd())?;
         rustix::fs::fchown(&terminal, Some(rustix::fs::Uid::from_raw(uid)), None)?;
+        if let Some((rows, columns)) = size {
+            tty::set_size(terminal.as_fd(), rows, columns)?;
+        }
         if bind_console {
             mounts::bind_over(root, terminal.as_fd(), c"/dev/console")?;
         }

@@ -4,7 +4,7 @@ use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, openat2};
-use rustix::fs::{chownat, fstat, fstatfs, major, makedev, minor, mkdirat, mknodat, symlinkat};
+use rustix::fs::{chownat, fstat, fstatfs, major, makedev, minor, mkdirat, mknodat, statat, symlinkat};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
@@ -158,7 +158,13 @@ pub(super) fn device(
     let (parent, name) = prepare_parent(root, path)?;
     let kind = FileType::from_raw_mode(mode);
     match mknodat(&parent, name, kind, Mode::from_raw_mode(mode), makedev(major, minor)) {
-        Err(Errno::EXIST) => return Ok(()),
+        Err(Errno::EXIST) => {
+            // Only the device that was asked for may be there already (config-linux.md, "Devices").
+            let present = statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
+            let same_number = kind == FileType::Fifo || present.st_rdev == makedev(major, minor);
+            let same = FileType::from_raw_mode(present.st_mode) == kind && same_number;
+            return if same { Ok(()) } else { Err(Errno::EXIST) };
+        }
         result => result?,
     }
     if uid == 0 && gid == 0 {

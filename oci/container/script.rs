@@ -242,6 +242,8 @@ pub enum Step {
         bind_console: bool,
         /// Owner of the terminal.
         uid: u32,
+        /// Its size, if it is known: rows and columns.
+        size: Option<(u16, u16)>,
     },
     /// Joins the groups of [`Script::joins`].
     JoinGroups,

@@ -171,7 +171,7 @@ pub fn compile(spec: &Spec, host: &HostFacts) -> Result<Compiled, CompileError> 
     writer.host_names(spec)?;
     writer.mounts(spec)?;
     writer.devices(spec)?;
-    writer.terminal(process);
+    writer.terminal(process, true)?;
     writer.directory(process.cwd(), "process.cwd")?;
     writer.groups()?;
     writer.steps.extend([Step::JoinGroups, Step::OwnNullDevice]);
@@ -208,9 +208,7 @@ pub fn compile_exec(spec: &Spec, process: &Process, host: &HostFacts) -> Result<
         writer.users_prelude(process);
     }
     writer.steps.extend([Step::JoinTarget { kinds }, Step::NewSession]);
-    if process.terminal().unwrap_or(false) {
-        writer.steps.push(Step::Terminal { bind_console: false, uid: process.user().uid() });
-    }
+    writer.terminal(process, false)?;
     writer.groups()?;
     writer.steps.extend([Step::JoinGroups, Step::OwnNullDevice]);
     if writer.users.is_none() {
@@ -364,10 +362,19 @@ impl<'h> Writer<'h> {
         Ok(())
     }
 
-    fn terminal(&mut self, process: &Process) {
-        if process.terminal().unwrap_or(false) {
-            self.steps.push(Step::Terminal { bind_console: true, uid: process.user().uid() });
+    /// Of the size of a terminal that there is not the specification says: to be ignored (config.md, "Process").
+    fn terminal(&mut self, process: &Process, bind_console: bool) -> Result<(), CompileError> {
+        if !process.terminal().unwrap_or(false) {
+            return Ok(());
         }
+        let number = |value: u64| {
+            let too_large = |_| CompileError::invalid("process.consoleSize", format!("{value} is more than 65535"));
+            u16::try_from(value).map_err(too_large)
+        };
+        let asked = process.console_size();
+        let size = asked.map(|size| Ok((number(size.height())?, number(size.width())?))).transpose()?;
+        self.steps.push(Step::Terminal { bind_console, uid: process.user().uid(), size });
+        Ok(())
     }
 
     fn directory(&mut self, path: &Path, property: &str) -> Result<(), CompileError> {
