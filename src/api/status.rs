@@ -41,6 +41,11 @@ impl FieldError {
         Self::with("FieldValueInvalid", field, format!("Invalid value: {value}"), detail)
     }
 
+    /// A value of the wrong type.
+    pub fn type_invalid(field: impl Into<String>, value: &Value, detail: &str) -> Self {
+        Self::with("FieldValueTypeInvalid", field, format!("Invalid value: {value}"), detail)
+    }
+
     /// A combination that breaks a rule, where showing the value would not help.
     pub fn wrong(field: impl Into<String>, detail: &str) -> Self {
         Self::with("FieldValueInvalid", field, "Invalid value".to_owned(), detail)

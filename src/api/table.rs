@@ -5,7 +5,7 @@
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use crate::resources::{Column, Resource};
+use crate::resources::Resource;
 
 /// What each row carries besides its cells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -79,15 +79,11 @@ fn list_metadata(metadata: &Value) -> Value {
 }
 
 fn definitions(resource: &Resource) -> Value {
-    let definition = |column: &Column| {
-        let Column { name, kind, format, description, priority } = column;
-        json!({"name": name, "type": kind, "format": format, "description": description, "priority": priority})
-    };
-    resource.columns.iter().map(definition).collect()
+    resource.table_columns()
 }
 
 fn row(resource: &Resource, item: &Value, now: Timestamp, include: IncludeObject) -> Value {
-    let mut row = json!({"cells": (resource.cells)(item, now)});
+    let mut row = json!({"cells": resource.table_cells(item, now)});
     if let Some(condition) = (resource.completion)(item) {
         row["conditions"] = json!([condition]);
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use api::resources::Resource;
+use api::resources::custom::{self, Custom};
 use api::status::{ApiError, FieldError};
 use api::{json, proto, schema};
 use bytes::Bytes;
@@ -72,11 +73,13 @@ pub(crate) struct Kind<'a> {
     pub(crate) group: &'a str,
     pub(crate) version: &'a str,
     pub(crate) kind: &'a str,
+    /// What is known of a kind that came at run time.
+    pub(crate) custom: Option<&'a Custom>,
 }
 
 impl<'a> Kind<'a> {
     pub(crate) fn of(row: &'a Resource) -> Self {
-        Self { group: row.group, version: row.version, kind: row.kind }
+        Self { group: row.group, version: row.version, kind: row.kind, custom: row.custom.as_deref() }
     }
 
     pub(crate) fn api_version(&self) -> String {
@@ -131,6 +134,11 @@ pub(crate) fn conform(
     if let Some(ty) = schema::lookup(kind.group, kind.version, kind.kind) {
         let unknown = schema::decode(ty, &mut object)?;
         oddities.extend(unknown.iter().map(ToString::to_string));
+    }
+    if let Some(custom) = kind.custom {
+        oddities.extend(custom.decode(&mut object)?);
+    } else if (kind.group, kind.kind) == ("apiextensions.k8s.io", "CustomResourceDefinition") {
+        oddities.extend(custom::unknown_fields(&mut object));
     }
     if validation == FieldValidation::Strict && !oddities.is_empty() {
         return Err(cannot(&format!("strict decoding error: {}", oddities.join(", "))));
@@ -202,7 +210,7 @@ mod tests {
 
     #[test]
     fn a_body_of_another_kind_or_version_is_refused() {
-        let pod = Kind { group: "", version: "v1", kind: "Pod" };
+        let pod = Kind { group: "", version: "v1", kind: "Pod", custom: None };
         let check = |body: Value| conform(body, Vec::new(), pod, FieldValidation::Warn).unwrap_err().message;
         assert!(check(json!({ "apiVersion": "v1", "kind": "Secret" })).contains("must be of type Pod"));
         assert!(check(json!({ "apiVersion": "v2", "kind": "Pod" })).contains("(v2) does not match"));

@@ -25,7 +25,8 @@ pub(crate) struct Call {
     pub(crate) request: ResourceRequest,
     pub(crate) query: Query,
     pub(crate) headers: HeaderMap,
-    pub(crate) row: &'static Resource,
+    /// The row of the kind; a kind that came at run time may be gone before the request is answered.
+    pub(crate) row: Resource,
     pub(crate) form: Form,
 }
 
@@ -64,8 +65,8 @@ impl Call {
 
     pub(crate) fn renderer(&self) -> Result<Renderer, ApiError> {
         let include = include_object(&self.query)?;
-        let row = if self.request.subresource == "scale" { &scale::ROW } else { self.row };
-        Ok(Renderer { row, form: self.form, include, now: self.now() })
+        let row = if self.request.subresource == "scale" { &scale::ROW } else { &self.row };
+        Ok(Renderer { row: row.clone(), form: self.form, include, now: self.now() })
     }
 
     /// The outcome in the form that the client asked for.

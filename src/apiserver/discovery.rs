@@ -1,8 +1,8 @@
 //! Paths that describe the server: discovery, OpenAPI, version.
 
 use api::discovery::{self, Aggregated};
-use api::openapi::{self, KindInfo};
-use api::resources;
+use api::openapi::{self, CustomKind, KindInfo};
+use api::resources::Resource;
 use api::status::ApiError;
 use http::header::{ACCEPT, HeaderValue};
 use http::{HeaderMap, Response};
@@ -28,7 +28,9 @@ pub(crate) async fn answer(
         return Ok(response);
     }
     let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
-    let rows = resources::all();
+    let snapshot = server.kinds().await?;
+    let rows = snapshot.all();
+    let rows = rows.as_slice();
     let document = match segments.as_slice() {
         ["api" | "apis"] if aggregated(headers).is_some() => {
             let form = aggregated(headers).unwrap_or(Aggregated::V2);
@@ -46,9 +48,9 @@ pub(crate) async fn answer(
         ["apis", group] => discovery::group(rows, group),
         ["apis", group, version] => discovery::resources(rows, group, version),
         ["version"] => Some(serde_json::to_value(&server.config.version).map_err(ApiError::internal)?),
-        ["openapi", "v2"] => return openapi_v2(headers),
-        ["openapi", "v3"] => Some(openapi::v3_index(&kinds())?),
-        ["openapi", "v3", rest @ ..] => openapi::v3_document(&rest.join("/"), &kinds()),
+        ["openapi", "v2"] => return openapi_v2(headers, rows),
+        ["openapi", "v3"] => Some(openapi::v3_index(&kinds(rows))?),
+        ["openapi", "v3", rest @ ..] => openapi::v3_document(&rest.join("/"), &kinds(rows)),
         _ => None,
     };
     let Some(document) = document else { return Ok(respond::no_such_path()) };
@@ -72,7 +74,7 @@ fn aggregated(headers: &HeaderMap) -> Option<Aggregated> {
     [Aggregated::V2, Aggregated::V2Beta1].into_iter().find(|form| asked(form.version()))
 }
 
-fn openapi_v2(headers: &HeaderMap) -> Result<Response<Body>, ApiError> {
+fn openapi_v2(headers: &HeaderMap, rows: &[&Resource]) -> Result<Response<Body>, ApiError> {
     let types = negotiate::accepted(headers);
     let takes = |entry: &negotiate::MediaType| {
         matches!(
@@ -86,21 +88,22 @@ fn openapi_v2(headers: &HeaderMap) -> Result<Response<Body>, ApiError> {
     if headers.contains_key(ACCEPT) && !types.iter().any(takes) {
         return Err(ApiError::not_acceptable(&["application/com.github.proto-openapi.spec.v2@v1.0+protobuf"]));
     }
-    Ok(respond::large(headers, OPENAPI_V2, openapi::v2_protobuf(&kinds())))
+    Ok(respond::large(headers, OPENAPI_V2, openapi::v2_protobuf(&kinds(rows))))
 }
 
 /// The served kinds, as OpenAPI lists them.
-fn kinds() -> Vec<KindInfo> {
-    let rows = resources::all().iter();
-    rows.map(|row| KindInfo {
-        group: row.group.to_owned(),
-        version: row.version.to_owned(),
-        kind: row.kind.to_owned(),
-        plural: row.plural.to_owned(),
-        namespaced: row.namespaced,
-        verbs: row.verbs.iter().map(|verb| verb.word().to_owned()).collect(),
-    })
-    .collect()
+fn kinds(rows: &[&Resource]) -> Vec<KindInfo> {
+    rows.iter()
+        .map(|row| KindInfo {
+            group: row.group.to_owned(),
+            version: row.version.to_owned(),
+            kind: row.kind.to_owned(),
+            plural: row.plural.to_owned(),
+            namespaced: row.namespaced,
+            verbs: row.verbs.iter().map(|verb| verb.word().to_owned()).collect(),
+            custom: CustomKind::of(row),
+        })
+        .collect()
 }
 
 /// Where the client reached us.

@@ -15,6 +15,7 @@
 mod admission;
 mod body;
 mod call;
+mod definitions;
 mod discovery;
 mod entropy;
 mod health;

@@ -47,11 +47,11 @@ pub(crate) fn manager(call: &Call) -> String {
 
 /// Gives the writer of a request what differs between an object as it is and as it is to be.
 pub(crate) fn record(call: &Call, live: &Value, new: &mut Value) {
-    record_as(call, call.row, live, new);
+    record_as(call, &call.row, live, new);
 }
 
 /// As [`record`], for objects of another row: the Scale of what the request names.
-pub(crate) fn record_as(call: &Call, row: &'static Resource, live: &Value, new: &mut Value) {
+pub(crate) fn record_as(call: &Call, row: &Resource, live: &Value, new: &mut Value) {
     let (name, subresource) = (manager(call), call.request.subresource.as_str());
     let kind = RowKind::new(row, subresource);
     managed::update(&kind, live, new, &Writer { name: &name, subresource, now: call.now() });

@@ -12,7 +12,7 @@ use crate::query::Query;
 /// Renders objects of one kind.
 #[derive(Debug, Clone)]
 pub(crate) struct Renderer {
-    pub(crate) row: &'static Resource,
+    pub(crate) row: Resource,
     pub(crate) form: Form,
     pub(crate) include: IncludeObject,
     pub(crate) now: Timestamp,
@@ -34,7 +34,7 @@ impl Renderer {
             Form::Metadata => table::partial(&object),
             Form::Table => {
                 let metadata = object["metadata"].clone();
-                table::render(self.row, &[object], self.now, self.include, &metadata)
+                table::render(&self.row, &[object], self.now, self.include, &metadata)
             }
         }
     }
@@ -47,7 +47,7 @@ impl Renderer {
                 "metadata": metadata, "items": objects,
             }),
             Form::Metadata => table::partial_list(objects, metadata),
-            Form::Table => table::render(self.row, objects, self.now, self.include, metadata),
+            Form::Table => table::render(&self.row, objects, self.now, self.include, metadata),
         }
     }
 
@@ -56,7 +56,7 @@ impl Renderer {
         match self.form {
             Form::Plain => object.clone(),
             Form::Metadata => table::partial(object),
-            Form::Table => table::render_event(self.row, object, self.now, self.include, is_first),
+            Form::Table => table::render_event(&self.row, object, self.now, self.include, is_first),
         }
     }
 
@@ -68,7 +68,7 @@ impl Renderer {
         }
         match self.form {
             Form::Table => {
-                let mut table = table::render(self.row, &[], self.now, self.include, &metadata);
+                let mut table = table::render(&self.row, &[], self.now, self.include, &metadata);
                 table["columnDefinitions"] = Value::Null;
                 table
             }

@@ -12,14 +12,14 @@ use crate::query::Query;
 /// Label and field conditions of one request.
 #[derive(Debug)]
 pub(crate) struct Filter {
-    row: &'static Resource,
+    row: Resource,
     labels: LabelSelector,
     fields: FieldSelector,
 }
 
 impl Filter {
     /// Reads both selectors; 400 for a malformed one and for a field that the kind does not offer.
-    pub(crate) fn from_query(row: &'static Resource, query: &Query) -> Result<Self, ApiError> {
+    pub(crate) fn from_query(row: &Resource, query: &Query) -> Result<Self, ApiError> {
         let labels =
             query.get("labelSelector").map_or_else(|| Ok(LabelSelector::everything()), LabelSelector::parse)?;
         let fields = query.get("fieldSelector").map_or_else(|| Ok(FieldSelector::default()), FieldSelector::parse)?;
@@ -30,7 +30,7 @@ impl Filter {
                 return Err(ApiError::bad_request(text));
             }
         }
-        Ok(Self { row, labels, fields })
+        Ok(Self { row: row.clone(), labels, fields })
     }
 
     /// Whether every object matches, so that none needs to be looked at.

@@ -22,6 +22,7 @@ use crate::authz::rbac::Policy;
 use crate::authz::rbac::cache::PolicyCache;
 use crate::authz::{self, Access, Decision, relations};
 use crate::call::Call;
+use crate::definitions::Definitions;
 use crate::negotiate;
 use crate::query::Query;
 use crate::request::{RequestInfo, ResourceRequest};
@@ -70,6 +71,8 @@ pub struct ApiServer {
     /// Held from the look at all Services to the write of one that was given an address or a port.
     pub(crate) assigning: tokio::sync::Mutex<()>,
     policy: PolicyCache,
+    /// The kinds that came at run time.
+    pub(crate) definitions: Definitions,
 }
 
 impl ApiServer {
@@ -81,6 +84,7 @@ impl ApiServer {
             started: AtomicBool::new(false),
             assigning: tokio::sync::Mutex::new(()),
             policy: PolicyCache::default(),
+            definitions: Definitions::default(),
         })
     }
 
@@ -121,11 +125,27 @@ impl ApiServer {
             RequestInfo::Path { .. } => return Ok(respond::no_such_path()),
             RequestInfo::Resource(request) => request,
         };
-        let Some(row) = route(&request)? else { return Ok(respond::no_such_path()) };
+        let found;
+        let row = match resources::find(&request.group, &request.version, &request.resource) {
+            Some(row) => row,
+            None => {
+                found = self.kinds().await?.find(&request.group, &request.version, &request.resource).cloned();
+                let Some(row) = &found else { return Ok(respond::no_such_path()) };
+                row
+            }
+        };
+        if !route(row, &request)? {
+            return Ok(respond::no_such_path());
+        }
         let form = negotiate::form(&parts.headers, row.verbs.contains(&Verb::Get))?;
         let bytes = if verbs::takes_body(&request.verb) { body::read(body).await? } else { Bytes::new() };
         let (server, user, headers) = (Arc::clone(self), user.clone(), parts.headers);
-        verbs::run(&Call { server, user, request, query, headers, row, form }, bytes).await
+        let mut response =
+            verbs::run(&Call { server, user, request, query, headers, row: row.clone(), form }, bytes).await?;
+        if let Some(warning) = row.custom.as_ref().and_then(|custom| custom.deprecation()) {
+            respond::warn(&mut response, &[warning.to_owned()]);
+        }
+        Ok(response)
     }
 
     async fn authorize(&self, user: &UserInfo, info: &RequestInfo, query: &Query) -> Result<(), ApiError> {
@@ -186,23 +206,22 @@ impl ApiServer {
     }
 }
 
-/// The row of a request; none where nobody serves the path, 405 where the resource has no such verb.
-fn route(request: &ResourceRequest) -> Result<Option<&'static Resource>, ApiError> {
-    let Some(row) = resources::find(&request.group, &request.version, &request.resource) else { return Ok(None) };
+/// Whether a row serves the path of a request; 405 where it has no such verb.
+fn route(row: &Resource, request: &ResourceRequest) -> Result<bool, ApiError> {
     let in_namespace = !request.namespace.is_empty();
-    if request.too_deep || (in_namespace && !row.namespaced && row.kind != "Namespace") {
-        return Ok(None);
+    if request.too_deep || (in_namespace && !row.namespaced && (row.kind != "Namespace" || !row.group.is_empty())) {
+        return Ok(false);
     }
     let verbs = match request.subresource.as_str() {
         "" => row.verbs,
         name => match row.subresource(name) {
             Some(subresource) => subresource.verbs,
-            None => return Ok(None),
+            None => return Ok(false),
         },
     };
     let spans_namespaces = row.namespaced && !in_namespace && !matches!(request.verb.as_str(), "list" | "watch");
     if spans_namespaces || !verbs.iter().any(|verb| verb.word() == request.verb) {
         return Err(ApiError::method_not_allowed());
     }
-    Ok(Some(row))
+    Ok(true)
 }

@@ -18,7 +18,7 @@ pub(crate) async fn give<'a>(
     new: &mut Value,
     old: Option<&Value>,
 ) -> Result<Option<MutexGuard<'a, ()>>, ApiError> {
-    let row = call.row;
+    let row = &call.row;
     let is_service = (row.group, row.plural) == ("", "services");
     if !is_service || !call.request.subresource.is_empty() || old.is_some_and(|old| same(new, old)) {
         return Ok(None);

@@ -12,6 +12,7 @@ use api::status::ApiError;
 use api::user::{MASTERS, UserInfo};
 use bytes::Bytes;
 use futures_util::future::try_join_all;
+use http::header::CONTENT_TYPE;
 use http::{Method, Request};
 use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
@@ -19,6 +20,7 @@ use store::{Change, Key, Watched};
 use task::Tasks;
 
 use crate::authz::rbac::bootstrap;
+use crate::definitions::keeper;
 use crate::object::{self, meta};
 use crate::server::{ApiServer, Caller};
 use crate::storage;
@@ -91,6 +93,7 @@ impl ApiServer {
         self.started.store(true, Ordering::Release);
         let mut prefixes: Vec<String> = wanted.iter().map(|wanted| storage::prefix(wanted.row, "")).collect();
         prefixes.dedup();
+        tasks.spawn("custom resource definitions", keeper::keep(Arc::clone(self)));
         let wanted = Arc::new(wanted);
         for prefix in prefixes {
             tasks.spawn("system objects", Arc::clone(self).keep(Arc::clone(&wanted), prefix));
@@ -159,13 +162,16 @@ impl ApiServer {
     }
 
     /// Writes as any client would; whoever was faster may be right as well.
-    async fn send(self: &Arc<Self>, method: Method, path: &str, object: &Value) -> Result<(), ApiError> {
-        let body = Full::new(Bytes::from(object.to_string()));
-        let request = Request::builder().method(method).uri(path).body(body).map_err(ApiError::internal)?;
+    pub(crate) async fn send(self: &Arc<Self>, method: Method, path: &str, object: &Value) -> Result<(), ApiError> {
+        let text = if object.is_null() { String::new() } else { object.to_string() };
+        let body = Full::new(Bytes::from(text));
+        let content_type = if method == Method::PATCH { "application/merge-patch+json" } else { "application/json" };
+        let request = Request::builder().method(method).uri(path).header(CONTENT_TYPE, content_type);
+        let request = request.body(body).map_err(ApiError::internal)?;
         let user = UserInfo::authenticated("system:apiserver", &[MASTERS]);
         let response = self.handle(Caller { user }, request).await;
         let code = response.status().as_u16();
-        if matches!(code, 200 | 201 | 409) {
+        if matches!(code, 200..=202 | 409) {
             return Ok(());
         }
         let body = response.into_body().collect().await.map_err(ApiError::internal)?.to_bytes();

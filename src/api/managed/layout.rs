@@ -204,20 +204,20 @@ impl Layout for BuiltIn {
 
 /// A built-in kind, written through a subresource or (if it is empty) itself.
 #[derive(Debug, Clone)]
-pub struct RowKind {
-    row: &'static Resource,
+pub struct RowKind<'a> {
+    row: &'a Resource,
     version: String,
     subresource: String,
 }
 
-impl RowKind {
+impl<'a> RowKind<'a> {
     /// The kind of a row.
-    pub fn new(row: &'static Resource, subresource: &str) -> Self {
+    pub fn new(row: &'a Resource, subresource: &str) -> Self {
         Self { row, version: row.api_version(), subresource: subresource.to_owned() }
     }
 
     /// The row of the same kind that serves a version.
-    fn serving(&self, version: &str) -> Option<&'static Resource> {
+    fn serving(&self, version: &str) -> Option<&'a Resource> {
         if version == self.version {
             return Some(self.row);
         }
@@ -227,7 +227,7 @@ impl RowKind {
     }
 }
 
-impl Kind for RowKind {
+impl Kind for RowKind<'_> {
     type Layout = BuiltIn;
 
     fn version(&self) -> &str {

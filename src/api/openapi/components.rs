@@ -18,9 +18,12 @@ pub(super) fn schemas(kinds: &[&KindInfo]) -> Map<String, Value> {
         queue.extend(schema::lookup(&kind.group, &kind.version, &format!("{}List", kind.kind)));
         queue.extend(schema::lookup(&kind.group, &kind.version, "DeleteOptions"));
         queue.extend(schema::lookup(&kind.group, &kind.version, "Status"));
+        // What every object has, for kinds that are in no table.
+        queue.extend(kind.custom.iter().flat_map(|_| ["ConfigMap", "ConfigMapList"]).flat_map(metadata_of));
     }
     let mut seen = BTreeSet::new();
     let mut schemas = specials();
+    schemas.extend(kinds.iter().filter_map(|kind| kind.custom.as_ref()?.0.published()).flatten());
     while let Some(ty) = queue.pop() {
         if !seen.insert(ty) {
             continue;
@@ -39,6 +42,22 @@ pub(super) fn schemas(kinds: &[&KindInfo]) -> Map<String, Value> {
     schemas
 }
 
+/// The type of the metadata of a kind.
+fn metadata_of(kind: &str) -> Option<TypeRef> {
+    match schema::lookup("", "v1", kind)?.field("metadata")?.base {
+        Base::Type(ty) => Some(ty),
+        _ => None,
+    }
+}
+
+/// The schema of the objects of a kind.
+pub(super) fn of_kind(kind: &KindInfo) -> Option<Value> {
+    if let Some(custom) = &kind.custom {
+        return custom.0.published_name().map(|name| refer(&name));
+    }
+    schema::lookup(&kind.group, &kind.version, &kind.kind).map(reference)
+}
+
 /// A reference in the form upstream gives it, which leaves room for further attributes.
 pub(super) fn reference(ty: TypeRef) -> Value {
     refer(&name(ty))
@@ -50,7 +69,11 @@ fn refer(name: &str) -> Value {
 
 fn name(ty: TypeRef) -> String {
     let dotted = ty.name().replace('/', ".");
-    if dotted.starts_with("meta.") { format!("{MACHINERY}.apis.{dotted}") } else { format!("io.k8s.api.{dotted}") }
+    match dotted.split('.').next() {
+        Some("meta") => format!("{MACHINERY}.apis.{dotted}"),
+        Some("apiextensions") => format!("io.k8s.apiextensions-apiserver.pkg.apis.{dotted}"),
+        _ => format!("io.k8s.api.{dotted}"),
+    }
 }
 
 fn specials() -> Map<String, Value> {

@@ -7,6 +7,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde_json::{Map, Value, json};
 
+use crate::resources::Resource;
 use crate::schema;
 use crate::status::ApiError;
 
@@ -30,6 +31,33 @@ pub struct KindInfo {
     pub namespaced: bool,
     /// Verbs, e.g. `create`, `patch`.
     pub verbs: Vec<String>,
+    /// What a kind that came at run time looks like.
+    pub custom: Option<CustomKind>,
+}
+
+/// The row of a kind that came at run time; equal to another if both publish the same.
+#[derive(Debug, Clone)]
+pub struct CustomKind(Resource);
+
+impl CustomKind {
+    /// None for built-in kinds.
+    pub fn of(row: &Resource) -> Option<Self> {
+        row.custom.is_some().then(|| Self(row.clone()))
+    }
+}
+
+impl PartialEq for CustomKind {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.published_source() == other.0.published_source()
+    }
+}
+
+impl Eq for CustomKind {}
+
+impl Hash for CustomKind {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.published_source().hash(state);
+    }
 }
 
 /// Query parameters of patches; clients look `dryRun` and `fieldValidation` up here before they use them.
@@ -141,8 +169,8 @@ fn operation(kind: &KindInfo, verb: &str) -> Value {
         "delete" => PATCH_PARAMETERS[..1].iter().map(query).collect(),
         _ => Vec::new(),
     };
-    let ty = schema::lookup(&kind.group, &kind.version, &kind.kind);
-    let content = ty.map_or_else(|| json!({}), |ty| json!({"schema": components::reference(ty)}));
+    let schema = components::of_kind(kind);
+    let content = schema.map_or_else(|| json!({}), |schema| json!({"schema": schema}));
     let mut operation = json!({
         "operationId": format!("{action}{}{}", kind.version, kind.kind),
         "parameters": parameters,

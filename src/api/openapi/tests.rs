@@ -11,6 +11,7 @@ fn kind(group: &str, version: &str, kind: &str, plural: &str, namespaced: bool) 
         plural: plural.to_owned(),
         namespaced,
         verbs: verbs.map(str::to_owned).to_vec(),
+        custom: None,
     }
 }
 

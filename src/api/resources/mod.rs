@@ -12,6 +12,7 @@ mod apps;
 mod batch;
 mod cell;
 mod configmap;
+pub mod custom;
 mod endpoints;
 mod endpointslice;
 mod event;
@@ -44,9 +45,10 @@ mod workload;
 pub mod write;
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::status::FieldError;
 
@@ -80,7 +82,7 @@ impl Verb {
 }
 
 /// A path below an object: `pods/web/status`.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Subresource {
     /// Last segment of the path.
     pub name: &'static str,
@@ -101,6 +103,8 @@ pub enum Generation {
     None,
     /// 1 at creation, one more with each change of one of these fields, which are JSON pointers.
     Of(&'static [&'static str]),
+    /// 1 at creation, one more with each change of anything but metadata, and but status where that is a subresource.
+    ButStatus,
 }
 
 impl Generation {
@@ -183,7 +187,7 @@ pub struct Column {
 pub type Field = fn(&Value) -> String;
 
 /// One kind.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Resource {
     /// API group, empty for the core group.
     pub group: &'static str,
@@ -253,6 +257,8 @@ pub struct Resource {
     pub completion: fn(&Value) -> Option<Value>,
     /// Fields that selectors may name, beyond `metadata.name` and `metadata.namespace`.
     pub selectable: &'static [(&'static str, Field)],
+    /// What else is known of a kind that came at run time.
+    pub custom: Option<Arc<custom::Custom>>,
 }
 
 /// All rows. Groups are discovered in the order of their first row, versions of a group likewise: the first is preferred.
@@ -284,6 +290,7 @@ pub fn all() -> &'static [&'static Resource] {
         &batch::cronjob::ROW,
         &batch::job::ROW,
         &poddisruptionbudget::ROW,
+        &custom::definition::ROW,
         &priorityclass::ROW,
         &lease::ROW,
         &endpointslice::ROW,
@@ -341,6 +348,11 @@ impl Resource {
 
     /// An object of this row as it is stored.
     pub fn to_stored<'a>(&self, object: &'a Value) -> Cow<'a, Value> {
+        if let Some(custom) = &self.custom {
+            let mut object = object.clone();
+            path::put(&mut object, "apiVersion", &format!("{}/{}", self.group, custom.stored_version()).into());
+            return Cow::Owned(object);
+        }
         let Some(Conversion { stored, to_stored, .. }) = self.conversion else { return Cow::Borrowed(object) };
         let mut object = object.clone();
         to_stored(&mut object);
@@ -350,6 +362,10 @@ impl Resource {
 
     /// A stored object as one of this row.
     pub fn of_stored(&self, mut object: Value) -> Value {
+        if let Some(custom) = &self.custom {
+            custom.of_stored(&mut object);
+            self.name_kind(&mut object);
+        }
         if let Some(Conversion { from_stored, .. }) = self.conversion {
             from_stored(&mut object);
             self.name_kind(&mut object);
@@ -357,9 +373,14 @@ impl Resource {
         object
     }
 
+    /// Whether what is stored is what is served, to the byte.
+    pub fn is_served_as_stored(&self) -> bool {
+        self.conversion.is_none() && self.custom.is_none()
+    }
+
     /// Gives an object the form in which it will be read back.
     pub fn settle(&self, object: &mut Value) {
-        if self.conversion.is_some() {
+        if !self.is_served_as_stored() {
             *object = self.of_stored(self.to_stored(object).into_owned());
         }
     }
@@ -367,6 +388,26 @@ impl Resource {
     fn name_kind(&self, object: &mut Value) {
         path::put(object, "apiVersion", &self.api_version().into());
         path::put(object, "kind", &self.kind.into());
+    }
+
+    /// The columns of a table, as it describes them.
+    pub fn table_columns(&self) -> Value {
+        let definition = |column: &Column| {
+            let Column { name, kind, format, description, priority } = column;
+            json!({"name": name, "type": kind, "format": format, "description": description, "priority": priority})
+        };
+        match &self.custom {
+            Some(custom) => custom.columns().into(),
+            None => self.columns.iter().map(definition).collect(),
+        }
+    }
+
+    /// The table row of an object; as many cells as columns.
+    pub fn table_cells(&self, object: &Value, now: Timestamp) -> Vec<Value> {
+        match &self.custom {
+            Some(custom) => custom.cells(object, now),
+            None => (self.cells)(object, now),
+        }
     }
 
     /// The named subresource.
@@ -380,13 +421,17 @@ impl Resource {
         match name {
             "metadata.name" => Some(text(&object["metadata"]["name"])),
             "metadata.namespace" if self.namespaced => Some(text(&object["metadata"]["namespace"])),
-            _ => self.selectable.iter().find(|(field, _)| *field == name).map(|(_, read)| read(object)),
+            _ => {
+                let own = self.selectable.iter().find(|(field, _)| *field == name).map(|(_, read)| read(object));
+                own.or_else(|| self.custom.as_ref()?.field(object, name))
+            }
         }
     }
 
     /// The names of all selectable fields, for selectors to be checked against and for the message of a wrong one.
-    pub fn field_names(&self) -> Vec<&'static str> {
+    pub fn field_names(&self) -> Vec<&str> {
         let own = self.selectable.iter().map(|(name, _)| *name);
+        let own = own.chain(self.custom.iter().flat_map(|custom| custom.field_names()));
         let scope = self.namespaced.then_some("metadata.namespace");
         std::iter::once("metadata.name").chain(scope).chain(own).collect()
     }
@@ -439,6 +484,7 @@ const BLANK: Resource = Resource {
     cells: |object, now| vec![cell::name(object), cell::age(object, now)],
     completion: |_| None,
     selectable: &[],
+    custom: None,
 };
 
 /// The verbs of the subresources `status` and `scale`.

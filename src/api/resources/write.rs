@@ -13,10 +13,18 @@ use serde_json::Value;
 
 use super::metadata;
 use super::path::{ensure_object, items_mut, object_mut, put, remove, text};
-use super::{Generation, Resource, WriteBehind};
+use super::{Generation, Resource, WriteBehind, custom};
 use crate::status::FieldError;
 
 impl Resource {
+    /// Fills in what a client left out. Idempotent.
+    pub fn fill_defaults(&self, object: &mut Value) {
+        (self.default)(object);
+        if let Some(custom) = &self.custom {
+            custom.fill(object);
+        }
+    }
+
     /// Makes what a client sent the first state of an object: no status, no deletion, generation 1.
     pub fn prepare_create(&self, object: &mut Value) {
         let meta = ensure_object(object, "metadata");
@@ -36,6 +44,17 @@ impl Resource {
     pub fn check(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = metadata::check(object, self.namespaced, self.name_rule);
         errors.extend((self.validate)(object));
+        errors.extend(self.check_custom(object, None));
+        errors
+    }
+
+    /// What the definition of a custom resource says of an object.
+    fn check_custom(&self, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
+        let Some(custom) = &self.custom else { return Vec::new() };
+        let mut errors = custom.check(new, old);
+        if errors.is_empty() {
+            errors.extend(self.scale.iter().flat_map(|scale| custom::check_scale(scale, new)));
+        }
         errors
     }
 
@@ -46,8 +65,12 @@ impl Resource {
             put(new, "status", &old["status"]);
         }
         (self.prepare_update)(new, old);
-        let Generation::Of(fields) = self.generation else { return };
-        if fields.iter().any(|field| new.pointer(field) != old.pointer(field)) {
+        let changed = match self.generation {
+            Generation::None => return,
+            Generation::Of(fields) => fields.iter().any(|field| new.pointer(field) != old.pointer(field)),
+            Generation::ButStatus => custom::differs(new, old, self.has_status),
+        };
+        if changed {
             let generation = old["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
             new["metadata"]["generation"] = generation.into();
         }
@@ -57,12 +80,16 @@ impl Resource {
     pub fn check_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = metadata::check_update(new, old);
         errors.extend((self.validate_update)(new, old));
+        errors.extend(self.check_custom(new, Some(old)));
         errors
     }
 
     /// Makes what a client sent to `status` the next state of `old`: only status and metadata may change.
     pub fn prepare_status(&self, new: &mut Value, old: &Value) {
         keep_system_metadata(new, old);
+        if self.custom.is_some() {
+            custom::keep_metadata(new, old);
+        }
         let mut result = old.clone();
         put(&mut result, "metadata", &new["metadata"]);
         put(&mut result, "status", &new["status"]);
@@ -73,6 +100,7 @@ impl Resource {
     pub fn check_status(&self, new: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = metadata::check_update(new, old);
         errors.extend((self.validate_status)(new, old));
+        errors.extend(self.check_custom(new, Some(old)));
         errors
     }
 

@@ -1,4 +1,5 @@
-//! The table itself: parsed once, on first use, from the text that the generator wrote.
+//! The table itself: parsed once, on first use, from the text that the generator wrote and the little that is written by
+//! hand (`extensions.txt`).
 //!
 //! Names are borrowed from that text, which is part of the program, so the parsed form is only the index over it.
 
@@ -6,7 +7,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::LazyLock;
 
-static TEXT: &str = include_str!("types.txt");
+static TEXT: &str = concat!(include_str!("types.txt"), include_str!("extensions.txt"));
 static TABLE: LazyLock<Table> = LazyLock::new(|| Table::parse(TEXT));
 
 /// A type in the table.

@@ -66,7 +66,7 @@ impl Configuration {
     }
 
     /// What the configuration makes of an object, whose kind is that of a row.
-    fn apply(&self, call: &Call, row: &'static Resource, live: &Value) -> Result<Value, ApiError> {
+    fn apply(&self, call: &Call, row: &Resource, live: &Value) -> Result<Value, ApiError> {
         let subresource = call.request.subresource.as_str();
         let name = call.query.get("fieldManager").unwrap_or_default();
         let writer = Writer { name, subresource, now: call.now() };
@@ -99,10 +99,10 @@ impl Configuration {
 }
 
 pub(super) async fn apply(call: &Call, bytes: &Bytes) -> Result<Outcome, ApiError> {
-    let configuration = Configuration::read(call, call.row, bytes)?;
+    let configuration = Configuration::read(call, &call.row, bytes)?;
     check_name(call, &configuration.object)?;
     for _ in 0..ATTEMPTS {
-        let (old, entry) = match call.server.read(call.row, call.namespace(), call.name()).await {
+        let (old, entry) = match call.server.read(&call.row, call.namespace(), call.name()).await {
             Ok(found) => found,
             Err(error) if error.code == 404 && may_create(call) => match create(call, &configuration).await {
                 // Somebody else created it meanwhile.
@@ -111,7 +111,7 @@ pub(super) async fn apply(call: &Call, bytes: &Bytes) -> Result<Outcome, ApiErro
             },
             Err(error) => return Err(error),
         };
-        let mut new = configuration.apply(call, call.row, &old)?;
+        let mut new = configuration.apply(call, &call.row, &old)?;
         place(call, &mut new)?;
         preconditions(call, &new, &old)?;
         match replace_applied(call, new, &old, &entry, configuration.dry).await? {
@@ -128,7 +128,7 @@ pub(super) async fn apply_scale(call: &Call, bytes: &Bytes) -> Result<Outcome, A
     let configuration = Configuration::read(call, &api::resources::scale::ROW, bytes)?;
     check_name(call, &configuration.object)?;
     for _ in 0..ATTEMPTS {
-        let (old, entry) = call.server.read(call.row, call.namespace(), call.name()).await?;
+        let (old, entry) = call.server.read(&call.row, call.namespace(), call.name()).await?;
         let scale = configuration.apply(call, &api::resources::scale::ROW, &scale::view(call, &old)?)?;
         let (new, _) = scale::scaled(call, &old, &scale)?;
         match replace_applied(call, new, &old, &entry, configuration.dry).await? {
@@ -174,6 +174,6 @@ async fn create(call: &Call, configuration: &Configuration) -> Result<Value, Api
         let text = format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found");
         return Err(call.conflict(call.name(), &text));
     }
-    let object = configuration.apply(call, call.row, &json!({}))?;
+    let object = configuration.apply(call, &call.row, &json!({}))?;
     create::store_applied(call, object, configuration.dry).await
 }

@@ -13,7 +13,7 @@ use crate::managed::check_options;
 use crate::object::{self, is_terminating, meta};
 use crate::storage;
 
-const KIND: Kind<'static> = Kind { group: "", version: "v1", kind: "Binding" };
+const KIND: Kind<'static> = Kind { group: "", version: "v1", kind: "Binding", custom: None };
 
 pub(super) async fn bind(call: &Call, bytes: &Bytes) -> Result<Outcome, ApiError> {
     check_options(&call.query, "CreateOptions", false)?;

@@ -21,7 +21,7 @@ pub(super) async fn create(call: &Call, bytes: &Bytes) -> Result<Outcome, ApiErr
     managed::check_options(&call.query, "CreateOptions", false)?;
     let validation = FieldValidation::from_query(&call.query, "CreateOptions")?;
     let dry = body::dry_run(call.query.all("dryRun"), "CreateOptions")?;
-    let decoded = body::decode(bytes, &call.headers, Kind::of(call.row), validation)?;
+    let decoded = body::decode(bytes, &call.headers, Kind::of(&call.row), validation)?;
     let object = store_new(call, decoded.object, dry).await?;
     Ok(Outcome { code: 201, object, warnings: decoded.warnings })
 }
@@ -29,7 +29,7 @@ pub(super) async fn create(call: &Call, bytes: &Bytes) -> Result<Outcome, ApiErr
 /// Puts a decoded object through admission, defaults and checks, and stores it under its name or a generated one. All of
 /// it is its writer's.
 pub(super) async fn store_new(call: &Call, mut object: Value, dry: bool) -> Result<Value, ApiError> {
-    (call.row.default)(&mut object);
+    call.row.fill_defaults(&mut object);
     managed::record(call, &json!({}), &mut object);
     store_applied(call, object, dry).await
 }
@@ -84,8 +84,8 @@ fn place(call: &Call, object: &mut Value) -> Result<(), ApiError> {
 }
 
 async fn finish(call: &Call, mut object: Value, dry: bool) -> Result<Value, ApiError> {
-    let row = call.row;
-    (row.default)(&mut object);
+    let row = &call.row;
+    row.fill_defaults(&mut object);
     row.prepare_create(&mut object);
     let _given = services::give(call, &mut object, None).await?;
     let name = meta(&object, "name").to_owned();

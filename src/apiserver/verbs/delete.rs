@@ -13,7 +13,7 @@ mod options;
 
 use std::time::Duration;
 
-use api::resources::Dependents;
+use api::resources::{Dependents, Resource, custom};
 use api::status::ApiError;
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -46,7 +46,7 @@ pub(super) async fn delete_collection(call: &Call, bytes: &Bytes) -> Result<Outc
             _ => {}
         }
     }
-    let row = call.row;
+    let row = &call.row;
     let list = json!({
         "kind": row.list_kind, "apiVersion": row.api_version(),
         "metadata": { "resourceVersion": revision.to_string() }, "items": objects,
@@ -83,7 +83,7 @@ pub(super) async fn delete_one(
     options: &Options,
 ) -> Result<Outcome, ApiError> {
     for _ in 0..ATTEMPTS {
-        let (old, entry) = call.server.read(call.row, namespace, name).await?;
+        let (old, entry) = call.server.read(&call.row, namespace, name).await?;
         check(call, &old, options)?;
         let step = step(call, &old, options);
         if let Some(outcome) = act(call, step, old, &entry, options).await? {
@@ -102,7 +102,7 @@ async fn act(
     options: &Options,
 ) -> Result<Option<Outcome>, ApiError> {
     let store = &call.server.config.store;
-    let durability = storage::durability(call.row, &old, None);
+    let durability = storage::durability(&call.row, &old, None);
     // Of a kind that goes at once, the client hears by the code that it does not.
     let code = if options.tells_accepted { 202 } else { 200 };
     let (result, mut object, removed) = match step {
@@ -110,7 +110,7 @@ async fn act(
         Step::Mark(object) if options.dry => (Ok(entry.revision), object, false),
         Step::Remove(object) if options.dry => (Ok(entry.revision), object, true),
         Step::Mark(marked) => {
-            let value = storage::encode(call.row, &marked)?;
+            let value = storage::encode(&call.row, &marked)?;
             (store.put(&entry.key, value, Expect::At(entry.revision), durability).await, marked, false)
         }
         Step::Remove(last) => (store.delete(&entry.key, entry.revision, durability).await, last, true),
@@ -153,6 +153,9 @@ fn step(call: &Call, old: &Value, options: &Options) -> Step {
     }
     let mut new = old.clone();
     settle_finalizers(&mut new, options.propagation, call.row.dependents);
+    if !terminating && is_definition(&call.row) {
+        custom::status::terminate(&mut new, &moment(call.now(), 0));
+    }
     let held = has_finalizers(&new) || own;
     let grace = if call.row.graceful_deletion { grace_of_pod(old, options) } else { 0 };
     if terminating && pending > 0 {
@@ -166,6 +169,11 @@ fn step(call: &Call, old: &Value, options: &Options) -> Step {
         (true, false) => Step::Mark(new),
         (false, _) => Step::Remove(new),
     }
+}
+
+/// Whether objects of a kind bring kinds, whose objects go first.
+fn is_definition(row: &Resource) -> bool {
+    row.group == "apiextensions.k8s.io" && row.kind == "CustomResourceDefinition"
 }
 
 /// How long a pod gets: what the client or the pod says, nothing if no node has it or it has ended.
@@ -191,7 +199,7 @@ fn marked(call: &Call, old: &Value, grace: u64) -> Value {
     if let Some(generation) = metadata.get("generation").and_then(Value::as_u64) {
         metadata.insert("generation".to_owned(), (generation + 1).into());
     }
-    if call.row.kind == "Namespace" {
+    if call.row.group.is_empty() && call.row.kind == "Namespace" {
         metadata.remove("deletionGracePeriodSeconds");
         new["status"]["phase"] = json!("Terminating");
     }

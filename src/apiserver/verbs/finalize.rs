@@ -14,11 +14,11 @@ pub(super) async fn finalize(call: &Call, bytes: &Bytes) -> Result<Outcome, ApiE
     managed::check_options(&call.query, "UpdateOptions", false)?;
     let validation = FieldValidation::from_query(&call.query, "UpdateOptions")?;
     let dry = body::dry_run(call.query.all("dryRun"), "UpdateOptions")?;
-    let decoded = body::decode(bytes, &call.headers, Kind::of(call.row), validation)?;
+    let decoded = body::decode(bytes, &call.headers, Kind::of(&call.row), validation)?;
     let mut wanted = decoded.object;
     match_path(call, &mut wanted)?;
     for _ in 0..ATTEMPTS {
-        let (old, entry) = call.server.read(call.row, call.namespace(), call.name()).await?;
+        let (old, entry) = call.server.read(&call.row, call.namespace(), call.name()).await?;
         let concurrency = preconditions(call, &wanted, &old)?;
         let mut new = old.clone();
         new["spec"]["finalizers"] = wanted["spec"]["finalizers"].clone();

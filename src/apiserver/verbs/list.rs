@@ -61,7 +61,7 @@ struct Found {
 }
 
 pub(super) async fn list(call: &Call) -> Result<Response<Body>, ApiError> {
-    let filter = Filter::from_query(call.row, &call.query)?;
+    let filter = Filter::from_query(&call.row, &call.query)?;
     let limit = call.query.number("limit")?.and_then(|limit| usize::try_from(limit).ok()).filter(|limit| *limit > 0);
     let prefix = prefix(call, &filter);
     let at = revision(call, limit.is_some()).await?;
@@ -85,11 +85,11 @@ pub(super) async fn list(call: &Call) -> Result<Response<Body>, ApiError> {
 
 /// The objects that the selectors of a request match, now, or the first of them if it has a limit.
 pub(super) async fn matching(call: &Call) -> Result<(Vec<Value>, Revision), ApiError> {
-    let filter = Filter::from_query(call.row, &call.query)?;
+    let filter = Filter::from_query(&call.row, &call.query)?;
     let limit = call.query.number("limit")?.and_then(|limit| usize::try_from(limit).ok()).filter(|limit| *limit > 0);
     let range = Range { prefix: prefix(call, &filter), after: None, limit, at: None };
     let found = collect(call, &filter, range).await.map_err(storage::failed)?;
-    let objects = found.entries.iter().map(|entry| storage::load(call.row, entry)).collect::<Result<_, _>>()?;
+    let objects = found.entries.iter().map(|entry| storage::load(&call.row, entry)).collect::<Result<_, _>>()?;
     Ok((objects, found.revision))
 }
 
@@ -97,9 +97,9 @@ pub(super) async fn matching(call: &Call) -> Result<(Vec<Value>, Revision), ApiE
 pub(super) fn prefix(call: &Call, filter: &Filter) -> String {
     match filter.name() {
         Some(name) if !call.row.namespaced || !call.namespace().is_empty() => {
-            storage::key(call.row, call.namespace(), name).0
+            storage::key(&call.row, call.namespace(), name).0
         }
-        _ => storage::prefix(call.row, call.namespace()),
+        _ => storage::prefix(&call.row, call.namespace()),
     }
 }
 
@@ -175,7 +175,7 @@ async fn collect(call: &Call, filter: &Filter, mut range: Range) -> Result<Found
         let mut left = page.entries.len();
         for entry in page.entries {
             left -= 1;
-            if storage::load(call.row, &entry).is_ok_and(|object| filter.matches(&object)) {
+            if storage::load(&call.row, &entry).is_ok_and(|object| filter.matches(&object)) {
                 matching.push(entry);
             }
             if wanted.is_some_and(|wanted| matching.len() >= wanted) {
@@ -202,11 +202,11 @@ fn metadata(found: &Found, filter: &Filter) -> Result<Value, ApiError> {
 }
 
 fn respond_with(call: &Call, found: &Found, metadata: &Value) -> Result<Response<Body>, ApiError> {
-    let text = if call.form == Form::Plain && call.row.conversion.is_none() {
+    let text = if call.form == Form::Plain && call.row.is_served_as_stored() {
         splice(call, found, metadata)
     } else {
         let objects =
-            found.entries.iter().map(|entry| storage::load(call.row, entry)).collect::<Result<Vec<_>, _>>()?;
+            found.entries.iter().map(|entry| storage::load(&call.row, entry)).collect::<Result<Vec<_>, _>>()?;
         call.renderer()?.list(&objects, metadata).to_string().into_bytes()
     };
     Ok(respond::large(&call.headers, respond::JSON, text))

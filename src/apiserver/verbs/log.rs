@@ -17,7 +17,7 @@ const PASSED_ON: [&str; 8] =
     ["follow", "previous", "sinceSeconds", "sinceTime", "timestamps", "tailLines", "limitBytes", "stream"];
 
 pub(super) async fn log(call: &Call) -> Result<Response<Body>, ApiError> {
-    let (pod, _) = call.server.read(call.row, call.namespace(), call.name()).await?;
+    let (pod, _) = call.server.read(&call.row, call.namespace(), call.name()).await?;
     check(call)?;
     let container = container(&pod, call.query.get("container"))?;
     let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();

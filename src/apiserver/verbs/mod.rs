@@ -41,7 +41,9 @@ pub(crate) async fn run(call: &Call, body: Bytes) -> Result<Response<Body>, ApiE
         ("log", "get") => return log::log(call).await,
         ("", "list") => return list::list(call).await,
         ("", "watch") => return watch::watch(call).await,
-        ("", "create") if call.row.plural == "bindings" => binding::bind(call, &body).await,
+        ("", "create") if call.row.group.is_empty() && call.row.plural == "bindings" => {
+            binding::bind(call, &body).await
+        }
         ("", "create") if call.row.is_review => review::review(call, &body).await,
         ("binding", "create") => binding::bind(call, &body).await,
         ("finalize", "update") => finalize::finalize(call, &body).await,

@@ -34,9 +34,9 @@ pub(super) async fn patch(call: &Call, bytes: &Bytes) -> Result<Outcome, ApiErro
     let duplicates = json::parse(bytes)?.duplicates;
     let ty = schema::lookup(call.row.group, call.row.version, call.row.kind);
     for _ in 0..ATTEMPTS {
-        let (old, entry) = call.server.read(call.row, call.namespace(), call.name()).await?;
+        let (old, entry) = call.server.read(&call.row, call.namespace(), call.name()).await?;
         let patched = patch::apply(kind, ty, &old, bytes)?;
-        let decoded = body::conform(patched, duplicates.clone(), Kind::of(call.row), validation)?;
+        let decoded = body::conform(patched, duplicates.clone(), Kind::of(&call.row), validation)?;
         check_name(call, &decoded.object)?;
         // The old object carries its resourceVersion, so one that differs now was set by the patch.
         let concurrency = preconditions(call, &decoded.object, &old)?;

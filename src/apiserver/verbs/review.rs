@@ -16,7 +16,7 @@ use crate::request::{RequestInfo, ResourceRequest};
 pub(super) async fn review(call: &Call, bytes: &Bytes) -> Result<Outcome, ApiError> {
     let validation = FieldValidation::from_query(&call.query, "CreateOptions")?;
     body::dry_run(call.query.all("dryRun"), "CreateOptions")?;
-    let decoded = body::decode(bytes, &call.headers, Kind::of(call.row), validation)?;
+    let decoded = body::decode(bytes, &call.headers, Kind::of(&call.row), validation)?;
     let mut object = decoded.object;
     if call.row.namespaced && meta(&object, "namespace").is_empty() {
         metadata_mut(&mut object).insert("namespace".to_owned(), call.request.namespace.clone().into());

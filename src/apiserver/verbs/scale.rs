@@ -22,7 +22,7 @@ use crate::managed;
 use crate::object::meta;
 
 pub(super) async fn get(call: &Call) -> Result<Outcome, ApiError> {
-    let (object, _) = call.server.read(call.row, call.namespace(), call.name()).await?;
+    let (object, _) = call.server.read(&call.row, call.namespace(), call.name()).await?;
     Ok(Outcome::ok(shown(call, &object)?))
 }
 
@@ -34,7 +34,7 @@ pub(super) async fn update(call: &Call, bytes: &Bytes) -> Result<Outcome, ApiErr
     let mut scale = decoded.object;
     match_path(call, &mut scale)?;
     for _ in 0..ATTEMPTS {
-        let (old, entry) = call.server.read(call.row, call.namespace(), call.name()).await?;
+        let (old, entry) = call.server.read(&call.row, call.namespace(), call.name()).await?;
         managed::record_as(call, &ROW, &view(call, &old)?, &mut scale);
         let (new, concurrency) = scaled(call, &old, &scale)?;
         match replace_applied(call, new, &old, &entry, dry).await? {
@@ -58,7 +58,7 @@ pub(super) async fn patch(call: &Call, bytes: &Bytes) -> Result<Outcome, ApiErro
     let duplicates = json::parse(bytes)?.duplicates;
     let ty = schema::lookup(ROW.group, ROW.version, ROW.kind);
     for _ in 0..ATTEMPTS {
-        let (old, entry) = call.server.read(call.row, call.namespace(), call.name()).await?;
+        let (old, entry) = call.server.read(&call.row, call.namespace(), call.name()).await?;
         let live = view(call, &old)?;
         let patched = patch::apply(kind, ty, &live, bytes)?;
         let mut decoded = body::conform(patched, duplicates.clone(), Kind::of(&ROW), validation)?;
@@ -74,7 +74,7 @@ pub(super) async fn patch(call: &Call, bytes: &Bytes) -> Result<Outcome, ApiErro
     Err(call.modified(call.name()))
 }
 
-fn description(call: &Call) -> Result<&'static Scale, ApiError> {
+fn description(call: &Call) -> Result<&Scale, ApiError> {
     call.row.scale.as_ref().ok_or_else(|| ApiError::internal(format!("{} cannot be scaled", call.row.plural)))
 }
 

@@ -15,11 +15,11 @@ pub(super) async fn update(call: &Call, bytes: &Bytes) -> Result<Outcome, ApiErr
     check_options(&call.query, "UpdateOptions", false)?;
     let validation = FieldValidation::from_query(&call.query, "UpdateOptions")?;
     let dry = body::dry_run(call.query.all("dryRun"), "UpdateOptions")?;
-    let decoded = body::decode(bytes, &call.headers, Kind::of(call.row), validation)?;
+    let decoded = body::decode(bytes, &call.headers, Kind::of(&call.row), validation)?;
     let (mut new, warnings) = (decoded.object, decoded.warnings);
     match_path(call, &mut new)?;
     for _ in 0..ATTEMPTS {
-        let (old, entry) = match call.server.read(call.row, call.namespace(), call.name()).await {
+        let (old, entry) = match call.server.read(&call.row, call.namespace(), call.name()).await {
             Ok(found) => found,
             Err(error) if error.code == 404 && may_create(call, &new) => {
                 let object = create::store_new(call, new, dry).await?;

@@ -54,7 +54,7 @@ pub(super) async fn replace(
     entry: &Entry,
     dry: bool,
 ) -> Result<Attempt, ApiError> {
-    (call.row.default)(&mut new);
+    call.row.fill_defaults(&mut new);
     managed::record(call, old, &mut new);
     replace_applied(call, new, old, entry, dry).await
 }
@@ -67,13 +67,13 @@ pub(super) async fn replace_applied(
     entry: &Entry,
     dry: bool,
 ) -> Result<Attempt, ApiError> {
-    let row = call.row;
+    let row = &call.row;
     if row.namespaced && meta(&new, "namespace").is_empty() {
         metadata_mut(&mut new).insert("namespace".to_owned(), old["metadata"]["namespace"].clone());
     }
     admission::update(call, &mut new, old)?;
     escalation::check(call, &new, Some(old)).await?;
-    (row.default)(&mut new);
+    row.fill_defaults(&mut new);
     let is_status = call.request.subresource == "status";
     if is_status {
         row.prepare_status(&mut new, old);
@@ -97,12 +97,12 @@ pub(super) async fn put(
     dry: bool,
 ) -> Result<Attempt, ApiError> {
     call.row.settle(&mut new);
-    let mut value = storage::encode(call.row, &new)?;
+    let mut value = storage::encode(&call.row, &new)?;
     if value != entry.value && managed::differ_by_times(&new, old) {
         // When somebody last changed what stays as it is does not matter.
         let mut same = new.clone();
         same["metadata"]["managedFields"] = old["metadata"]["managedFields"].clone();
-        let unchanged = storage::encode(call.row, &same)?;
+        let unchanged = storage::encode(&call.row, &same)?;
         if unchanged == entry.value {
             (new, value) = (same, unchanged);
         }
@@ -111,7 +111,7 @@ pub(super) async fn put(
         object::stamp(&mut new, entry.revision);
         return Ok(Attempt::Done(new));
     }
-    let (store, durability) = (&call.server.config.store, storage::durability(call.row, &new, Some(old)));
+    let (store, durability) = (&call.server.config.store, storage::durability(&call.row, &new, Some(old)));
     let result = if is_finished(call, &new) {
         store.delete(&entry.key, entry.revision, durability).await
     } else {
@@ -135,5 +135,7 @@ pub(super) fn is_finished(call: &Call, object: &Value) -> bool {
 
 /// Namespaces have finalizers in `spec` as well.
 pub(super) fn has_own_finalizers(call: &Call, object: &Value) -> bool {
-    call.row.kind == "Namespace" && object["spec"]["finalizers"].as_array().is_some_and(|list| !list.is_empty())
+    call.row.group.is_empty()
+        && call.row.kind == "Namespace"
+        && object["spec"]["finalizers"].as_array().is_some_and(|list| !list.is_empty())
 }

@@ -39,7 +39,7 @@ enum Start {
 }
 
 pub(super) async fn watch(call: &Call) -> Result<Response<Body>, ApiError> {
-    let filter = Filter::from_query(call.row, &call.query)?;
+    let filter = Filter::from_query(&call.row, &call.query)?;
     let start = start(call)?;
     let prefix = list::prefix(call, &filter);
     let store = &call.server.config.store;
@@ -69,7 +69,7 @@ pub(super) async fn watch(call: &Call) -> Result<Response<Body>, ApiError> {
         Err(error) => return Err(storage::failed(error)),
     }
     for entry in first {
-        events.initial(&storage::load(call.row, &entry)?);
+        events.initial(&storage::load(&call.row, &entry)?);
     }
     if let Start::State { marks_end: true, .. } = start {
         events.mark_initial_end(after);

@@ -161,8 +161,8 @@ impl Events {
     /// One change as this watch sees it: what starts to match appears, what stops to match disappears.
     fn change(&mut self, change: &Change) -> Result<(), ApiError> {
         let revision = change.revision;
-        let row = self.renderer.row;
-        if self.filter.is_everything() && self.renderer.form == Form::Plain && row.conversion.is_none() {
+        let row = &self.renderer.row;
+        if self.filter.is_everything() && self.renderer.form == Form::Plain && row.is_served_as_stored() {
             let (kind, value) = match (&change.before, &change.after) {
                 (None, Some(after)) => ("ADDED", after),
                 (Some(_), Some(after)) => ("MODIFIED", after),
