@@ -1,5 +1,7 @@
 //! Who makes a request.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// An authenticated user, as `authentication.k8s.io/v1 UserInfo`.
@@ -13,6 +15,9 @@ pub struct UserInfo {
     /// Groups, `system:authenticated` included.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<String>,
+    /// What else the authenticator knows, e.g. the pod whose token it was.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub extra: BTreeMap<String, Vec<String>>,
 }
 
 /// Group that may do everything.
@@ -26,13 +31,13 @@ impl UserInfo {
     /// A user with its groups; `system:authenticated` is added.
     pub fn authenticated(username: &str, groups: &[&str]) -> Self {
         let groups = groups.iter().copied().chain([AUTHENTICATED]).map(str::to_owned).collect();
-        Self { username: username.to_owned(), uid: String::new(), groups }
+        Self { username: username.to_owned(), uid: String::new(), groups, extra: BTreeMap::new() }
     }
 
     /// Somebody who showed no credentials.
     pub fn anonymous() -> Self {
         let groups = vec!["system:unauthenticated".to_owned()];
-        Self { username: "system:anonymous".to_owned(), uid: String::new(), groups }
+        Self { username: "system:anonymous".to_owned(), uid: String::new(), groups, extra: BTreeMap::new() }
     }
 
     /// Whether the user is in a group.

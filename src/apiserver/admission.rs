@@ -9,11 +9,12 @@ use api::resources::admission::{
     apply_service_account, default_ingress_class, default_service_account, default_storage_class,
     default_toleration_seconds, global_default, lacks_ingress_class, lacks_storage_class, priority,
 };
+use api::resources::tokenrequest;
 use api::status::{ApiError, Cause};
 use api::user::MASTERS;
 use serde_json::Value;
 
-use crate::authz::escalation;
+use crate::authz::{escalation, relations};
 use crate::call::Call;
 use crate::object::{is_terminating, meta};
 use crate::storage;
@@ -188,6 +189,41 @@ fn restrict_create(call: &Call, node: &str, object: &Value) -> Result<(), ApiErr
         }
         _ => Ok(()),
     }
+}
+
+/// A request for a token: a node gets those of its own pods only (`admitServiceAccount` of NodeRestriction).
+pub(crate) async fn token(call: &Call, request: &Value) -> Result<(), ApiError> {
+    let Some(node) = restricted_node(call) else { return Ok(()) };
+    let refuse = |text: &str| Err(ApiError::forbidden("", "serviceaccounts", call.name(), text));
+    let reference = &request["spec"]["boundObjectRef"];
+    let text = |field: &str| reference[field].as_str().unwrap_or_default();
+    if text("apiVersion") != "v1" || text("kind") != "Pod" || text("name").is_empty() {
+        return refuse("node requested token not bound to a pod");
+    }
+    if text("uid").is_empty() {
+        return refuse("node requested token with a pod binding without a uid");
+    }
+    let row = api::resources::find("", "v1", "pods").ok_or_else(|| ApiError::internal("no pods"))?;
+    let (pod, _) = call.server.read(row, call.namespace(), text("name")).await?;
+    if text("uid") != meta(&pod, "uid") {
+        let uid = text("uid");
+        return refuse(&format!(
+            "the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been \
+             deleted and then recreated"
+        ));
+    }
+    if !relations::is_bound(&pod, node) {
+        return refuse("node requested token bound to a pod scheduled on a different node");
+    }
+    let asked: Vec<&str> = match request["spec"]["audiences"].as_array() {
+        Some(list) if !list.is_empty() => list.iter().filter_map(Value::as_str).collect(),
+        _ => vec![""],
+    };
+    let [audience] = asked.as_slice() else { return refuse("node may only request 0 or 1 audiences") };
+    if !tokenrequest::audiences_of_pod(&pod).contains(audience) {
+        return refuse(&format!("audience {audience:?} not found in pod spec volume"));
+    }
+    Ok(())
 }
 
 /// Whether a pod would give its node access to further objects.

@@ -10,6 +10,7 @@ use http::{HeaderMap, Response};
 use crate::Body;
 use crate::health;
 use crate::negotiate::{self, Form};
+use crate::openid;
 use crate::query::Query;
 use crate::respond;
 use crate::server::ApiServer;
@@ -48,6 +49,8 @@ pub(crate) async fn answer(
         ["apis", group] => discovery::group(rows, group),
         ["apis", group, version] => discovery::resources(rows, group, version),
         ["version"] => Some(serde_json::to_value(&server.config.version).map_err(ApiError::internal)?),
+        [".well-known", "openid-configuration"] => return Ok(openid::configuration(server)),
+        ["openid", "v1", "jwks"] => return Ok(openid::key_set(server)),
         ["openapi", "v2"] => return openapi_v2(headers, rows),
         ["openapi", "v3"] => Some(openapi::v3_index(&kinds(rows))?),
         ["openapi", "v3", rest @ ..] => openapi::v3_document(&rest.join("/"), &kinds(rows)),

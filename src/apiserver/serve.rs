@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::AUTHORIZATION;
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -22,7 +23,7 @@ use tokio_rustls::server::TlsStream;
 use crate::authn;
 use crate::pki::Credential;
 use crate::respond;
-use crate::server::{ApiServer, Body, Caller};
+use crate::server::{ApiServer, Body, BoxError, Caller};
 use api::user::UserInfo;
 
 /// A client that does not finish the handshake or its headers within this time is dropped.
@@ -140,8 +141,17 @@ impl ApiServer {
         }
     }
 
-    async fn authenticated(self: Arc<Self>, peer: Option<&UserInfo>, mut request: Request<Incoming>) -> Response<Body> {
-        match authn::request_user(peer, request.headers(), &self.config.tokens) {
+    /// Finds out who makes a request and answers it.
+    pub(crate) async fn authenticated<B>(
+        self: Arc<Self>,
+        peer: Option<&UserInfo>,
+        mut request: Request<B>,
+    ) -> Response<Body>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        match self.authenticate(peer, request.headers()).await {
             Ok(user) => {
                 request.headers_mut().remove(AUTHORIZATION);
                 self.handle(Caller { user }, request).await

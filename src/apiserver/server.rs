@@ -17,7 +17,7 @@ use store::Store;
 use task::SharedClock;
 use tokio_util::sync::CancellationToken;
 
-use crate::authn::StaticTokens;
+use crate::authn::{Issuer, StaticTokens};
 use crate::authz::rbac::Policy;
 use crate::authz::rbac::cache::PolicyCache;
 use crate::authz::{self, Access, Decision, relations};
@@ -48,6 +48,8 @@ pub struct Config {
     pub nodes: Arc<dyn NodeConnector>,
     /// Bearer tokens from a file; usually none.
     pub tokens: StaticTokens,
+    /// Signs the tokens of service accounts.
+    pub issuer: Issuer,
     /// Where the addresses and ports of Services come from.
     pub services: Network,
     /// Where the server can be reached from everywhere in the cluster.

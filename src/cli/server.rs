@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use api::user::{MASTERS, NODES, UserInfo};
-use apiserver::authn::StaticTokens;
+use apiserver::authn::{Issuer, SigningKeys, StaticTokens};
 use apiserver::pki::{Kubeconfig, Pki, Subject, write_private};
 use apiserver::{ApiServer, Config, Entropy, VersionInfo, tls_config};
 use clap::Args;
@@ -101,6 +101,7 @@ impl Server {
             version: VersionInfo::of_release(env!("CARGO_PKG_VERSION")),
             nodes: to_kubelet.clone(),
             tokens: self.tokens()?,
+            issuer: self.issuer()?,
             services: facts.services.to_string().parse().context("--service-cidr")?,
             advertise: SocketAddr::new(facts.address, listen.port()),
         });
@@ -158,6 +159,12 @@ impl Server {
         let Some(path) = &self.settings.token_auth_file else { return Ok(StaticTokens::default()) };
         let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         StaticTokens::parse(&text).with_context(|| format!("{}", path.display()))
+    }
+
+    /// Who signs the tokens of service accounts, with keys kept beside the authority.
+    fn issuer(&self) -> anyhow::Result<Issuer> {
+        let keys = SigningKeys::open(&self.instance.root.join("pki/service-accounts.pem"), self.clock.now())?;
+        Ok(Issuer::new(self.settings.cluster_domain.as_deref().unwrap_or("cluster.local"), keys))
     }
 
     fn server_tls(&self, pki: &Pki, facts: &NodeFacts) -> anyhow::Result<Arc<rustls::ServerConfig>> {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use api::user::UserInfo;
-use apiserver::authn::StaticTokens;
+use apiserver::authn::{Issuer, SigningKeys, StaticTokens};
 use apiserver::{ApiServer, Config, Entropy, NodeConnector, NodeError, VersionInfo};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -120,6 +120,7 @@ impl Cluster {
             version: VersionInfo::of_release("test"),
             nodes: Arc::new(NoNodes),
             tokens: StaticTokens::default(),
+            issuer: Issuer::new("cluster.local", SigningKeys::generate().unwrap()),
             services: apiserver::Network::default(),
             advertise: std::net::SocketAddr::from(([192, 0, 2, 1], 6443)),
         });

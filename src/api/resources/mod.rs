@@ -41,6 +41,7 @@ mod selector;
 pub mod service;
 mod serviceaccount;
 mod storage;
+pub mod tokenrequest;
 mod workload;
 pub mod write;
 

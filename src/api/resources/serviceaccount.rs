@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::cell::{self, column};
 use super::path::items;
-use super::{BLANK, Resource};
+use super::{BLANK, Resource, Subresource, Verb};
 
 /// `serviceaccounts`.
 pub(super) const ROW: Resource = Resource {
@@ -14,6 +14,13 @@ pub(super) const ROW: Resource = Resource {
     plural: "serviceaccounts",
     singular: "serviceaccount",
     short_names: &["sa"],
+    subresources: &[Subresource {
+        name: "token",
+        group: "authentication.k8s.io",
+        version: "v1",
+        kind: "TokenRequest",
+        verbs: &[Verb::Create],
+    }],
     columns: &[cell::NAME, column("Secrets", "string", "", "Number of secrets that it may use.", 0), cell::AGE],
     cells,
     ..BLANK

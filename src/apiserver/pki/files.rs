@@ -36,7 +36,7 @@ pub(super) fn private_directory(path: &Path) -> io::Result<()> {
 }
 
 /// The text of a file whose mode is narrowed to 0600 if it was wider, or none if there is no such file.
-pub(super) fn read_private(path: &Path) -> io::Result<Option<String>> {
+pub(crate) fn read_private(path: &Path) -> io::Result<Option<String>> {
     match std::fs::read_to_string(path) {
         Ok(text) => {
             std::fs::set_permissions(path, Permissions::from_mode(0o600))?;

@@ -12,5 +12,6 @@ mod kubeconfig;
 
 pub(crate) use authority::subject_names;
 pub use authority::{Credential, Pki, PkiError, Subject};
+pub(crate) use files::read_private;
 pub use files::write_private;
 pub use kubeconfig::Kubeconfig;

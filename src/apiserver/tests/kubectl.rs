@@ -257,6 +257,7 @@ async fn drive(program: &Path, kubeconfig: &str) {
     runs(&kubectl).await;
     watches(&kubectl).await;
     super::kubectl_apply::drive(&kubectl).await;
+    super::kubectl_accounts::drive(&kubectl).await;
     super::kubectl_workloads::drive(&kubectl).await;
     deletes(&kubectl).await;
 }

@@ -1,10 +1,12 @@
 //! The server as its clients see it: every test goes through [`ApiServer::handle`] or a TLS connection.
 
+mod accounts;
 mod apply;
 mod custom;
 mod delete;
 mod exchanges;
 mod kubectl;
+mod kubectl_accounts;
 mod kubectl_apply;
 mod kubectl_workloads;
 mod pki;

@@ -14,7 +14,7 @@ use store::{HistoryLimits, MemoryStore};
 use task::{SharedClock, SimulatedClock, SystemClock, Tasks};
 
 pub(super) use super::samples::{sample, sample_of};
-use crate::authn::StaticTokens;
+use crate::authn::{Issuer, SigningKeys, StaticTokens};
 use crate::{ApiServer, Body, Caller, Config, Entropy, Network, NodeConnector, NodeError, VersionInfo};
 
 /// A server and who owns its tasks.
@@ -94,6 +94,7 @@ impl World {
             version,
             nodes: Arc::new(Echo),
             tokens,
+            issuer: Issuer::new("cluster.local", SigningKeys::generate().unwrap()),
             services: Network::default(),
             advertise: SocketAddr::from(([192, 0, 2, 1], 6443)),
         });

@@ -15,6 +15,7 @@ mod log;
 mod patch;
 mod review;
 mod scale;
+mod token;
 mod update;
 mod watch;
 mod write;
@@ -45,6 +46,7 @@ pub(crate) async fn run(call: &Call, body: Bytes) -> Result<Response<Body>, ApiE
             binding::bind(call, &body).await
         }
         ("", "create") if call.row.is_review => review::review(call, &body).await,
+        ("token", "create") => token::request(call, &body).await,
         ("binding", "create") => binding::bind(call, &body).await,
         ("finalize", "update") => finalize::finalize(call, &body).await,
         ("", "create") => create::create(call, &body).await,

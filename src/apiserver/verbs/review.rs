@@ -6,6 +6,7 @@ use api::user::UserInfo;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
+use crate::authn::TokenError;
 use crate::authz::Access;
 use crate::body::{self, FieldValidation, Kind};
 use crate::call::{Call, Outcome};
@@ -33,7 +34,7 @@ async fn answer(call: &Call, object: &Value) -> Result<Value, ApiError> {
     let spec = &object["spec"];
     match call.row.kind {
         "SelfSubjectReview" => Ok(json!({ "userInfo": shown(&call.user) })),
-        "TokenReview" => token(call, spec),
+        "TokenReview" => token(call, spec).await,
         "SelfSubjectRulesReview" => rules(call, spec["namespace"].as_str().unwrap_or_default()).await,
         "SelfSubjectAccessReview" => access(call, &call.user, spec).await,
         _ => access(call, &subject(spec), spec).await,
@@ -48,7 +49,10 @@ fn shown(user: &UserInfo) -> Value {
 fn subject(spec: &Value) -> UserInfo {
     let text = |field: &str| spec[field].as_str().unwrap_or_default().to_owned();
     let groups = spec["groups"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned);
-    UserInfo { username: text("user"), uid: text("uid"), groups: groups.collect() }
+    let values =
+        |value: &Value| value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
+    let extra = spec["extra"].as_object().into_iter().flatten().map(|(key, value)| (key.clone(), values(value)));
+    UserInfo { username: text("user"), uid: text("uid"), groups: groups.collect(), extra: extra.collect() }
 }
 
 async fn access(call: &Call, user: &UserInfo, spec: &Value) -> Result<Value, ApiError> {
@@ -104,11 +108,14 @@ async fn rules(call: &Call, namespace: &str) -> Result<Value, ApiError> {
     Ok(status)
 }
 
-/// Whose token it is, for whoever asks on behalf of a server of his own.
-fn token(call: &Call, spec: &Value) -> Result<Value, ApiError> {
+/// Whose token it is, for whoever asks on behalf of a server of his own (`pkg/registry/authentication/tokenreview`).
+async fn token(call: &Call, spec: &Value) -> Result<Value, ApiError> {
     let token = spec["token"].as_str().unwrap_or_default();
-    Ok(match call.server.config.tokens.user(token) {
-        Some(user) => json!({ "authenticated": true, "user": shown(user) }),
-        None => json!({ "authenticated": false, "error": "invalid bearer token" }),
-    })
+    let asked: Vec<String> = serde_json::from_value(spec["audiences"].clone()).unwrap_or_default();
+    let audiences = if asked.is_empty() { call.server.config.issuer.audiences() } else { &asked };
+    match call.server.token_user(token, audiences).await {
+        Ok(known) => Ok(json!({ "authenticated": true, "user": shown(&known.user), "audiences": known.audiences })),
+        Err(TokenError::Api(error)) => Err(error),
+        Err(error) => Ok(json!({ "user": {}, "error": error.to_string() })),
+    }
 }

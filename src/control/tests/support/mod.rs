@@ -9,7 +9,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use apiserver::authn::StaticTokens;
+use apiserver::authn::{Issuer, SigningKeys, StaticTokens};
 use apiserver::{ApiServer, Caller, Config, Entropy, NodeConnector, NodeError, VersionInfo};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -66,6 +66,7 @@ pub(crate) async fn cluster_with(clock: SharedClock, seed: u64) -> Cluster {
         version: VersionInfo::of_release("test"),
         nodes: Arc::new(NoNodes),
         tokens: StaticTokens::default(),
+        issuer: Issuer::new("cluster.local", SigningKeys::generate().unwrap()),
         services: apiserver::Network::default(),
         advertise: std::net::SocketAddr::from(([192, 0, 2, 1], 6443)),
     });

@@ -1,19 +1,8 @@
-//! Authentication: who makes a request.
-//!
-//! Called per connection with the client certificate that TLS has verified, and per request with the headers. A
-//! certificate's common name is the user and its organizations are the groups; a bearer token is looked up in the
-//! static table; somebody with neither is anonymous. Credentials that are wrong are an error, never anonymous.
+//! Bearer tokens from a file.
 
 use std::collections::HashMap;
 
-use api::status::ApiError;
 use api::user::UserInfo;
-use http::HeaderMap;
-use http::header::AUTHORIZATION;
-use rustls_pki_types::CertificateDer;
-use x509_parser::prelude::{FromDer, X509Certificate};
-
-use crate::pki::subject_names;
 
 /// Why a token file was refused.
 #[derive(Debug, thiserror::Error)]
@@ -96,61 +85,18 @@ fn columns(line: &str) -> Option<Vec<String>> {
     (!quoted).then_some(trimmed)
 }
 
-/// The user of a client certificate whose chain and validity TLS has checked.
-pub fn certificate_user(certificate: &CertificateDer<'_>) -> Option<UserInfo> {
-    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
-    let (name, groups) = subject_names(&certificate);
-    let groups: Vec<&str> = groups.iter().map(String::as_str).collect();
-    Some(UserInfo::authenticated(&name.filter(|name| !name.is_empty())?, &groups))
-}
-
-/// The user of a request on a connection with (or without) a client certificate.
-///
-/// # Errors
-/// 401 if the request shows credentials that nobody knows.
-pub fn request_user(
-    certificate: Option<&UserInfo>,
-    headers: &HeaderMap,
-    tokens: &StaticTokens,
-) -> Result<UserInfo, ApiError> {
-    if let Some(user) = certificate {
-        return Ok(user.clone());
-    }
-    let Some(value) = headers.get(AUTHORIZATION) else { return Ok(UserInfo::anonymous()) };
-    let token = value.to_str().ok().and_then(bearer).ok_or_else(ApiError::unauthorized)?;
-    tokens.users.get(token).cloned().ok_or_else(ApiError::unauthorized)
-}
-
-fn bearer(value: &str) -> Option<&str> {
-    let (scheme, token) = value.trim().split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn with_token(value: &'static str) -> HeaderMap {
-        HeaderMap::from_iter([(AUTHORIZATION, http::HeaderValue::from_static(value))])
-    }
-
     #[test]
     fn a_token_gives_user_uid_and_groups() {
         let tokens = StaticTokens::parse("# comment\nabc, jane, 7,\"dev,ops\"\n\nxyz,joe,8\n").unwrap();
-        let jane = request_user(None, &with_token("Bearer abc"), &tokens).unwrap();
+        let jane = tokens.user("abc").unwrap();
         assert_eq!((jane.username.as_str(), jane.uid.as_str()), ("jane", "7"));
         assert_eq!(jane.groups, ["dev", "ops", "system:authenticated"]);
-        let joe = request_user(None, &with_token("bearer xyz"), &tokens).unwrap();
-        assert_eq!(joe.groups, ["system:authenticated"]);
-    }
-
-    #[test]
-    fn wrong_credentials_are_refused_and_none_are_anonymous() {
-        let tokens = StaticTokens::parse("abc,jane,7").unwrap();
-        for value in ["Bearer nope", "Bearer", "Basic YTpi"] {
-            assert_eq!(request_user(None, &with_token(value), &tokens).unwrap_err().code, 401, "{value}");
-        }
-        assert_eq!(request_user(None, &HeaderMap::new(), &tokens).unwrap(), UserInfo::anonymous());
+        assert_eq!(tokens.user("xyz").unwrap().groups, ["system:authenticated"]);
+        assert_eq!(tokens.user("nope"), None);
     }
 
     #[test]
