@@ -1,13 +1,14 @@
 //! Admission: what a write must have or must not be, beyond what its kind's row says.
 //!
-//! Called after decoding and before defaulting. Follows the plugins NamespaceLifecycle, ServiceAccount (without token
-//! volumes), Priority, DefaultTolerationSeconds, DefaultStorageClass, DefaultIngressClass and NodeRestriction of upstream.
+//! Called after decoding and before defaulting. Follows the plugins NamespaceLifecycle, ServiceAccount, Priority,
+//! DefaultTolerationSeconds, DefaultStorageClass, DefaultIngressClass and NodeRestriction of upstream.
 
 use std::time::Duration;
 
+use api::names::generate_name;
 use api::resources::admission::{
     apply_service_account, default_ingress_class, default_service_account, default_storage_class,
-    default_toleration_seconds, global_default, lacks_ingress_class, lacks_storage_class, priority,
+    default_toleration_seconds, global_default, lacks_ingress_class, lacks_storage_class, mount_token, priority,
 };
 use api::resources::tokenrequest;
 use api::status::{ApiError, Cause};
@@ -38,7 +39,13 @@ pub(crate) async fn create(call: &Call, object: &mut Value) -> Result<(), ApiErr
     escalation::check(call, object, None).await?;
     if is_core(call, "pods") {
         if let Some(account) = default_service_account(object) {
-            apply_service_account(object, &service_account(call, object, &account).await?);
+            let account = service_account(call, object, &account).await?;
+            apply_service_account(object, &account);
+            let mut random = [0; 5];
+            call.server.config.entropy.fill(&mut random);
+            mount_token(object, &account, &generate_name("", random));
+        } else {
+            mirror(object)?;
         }
         let class = priority_class(call, object).await?;
         priority(object, class.as_ref())?;
@@ -145,6 +152,19 @@ async fn service_account(call: &Call, pod: &Value, name: &str) -> Result<Value, 
         let text = format!("error looking up service account {namespace}/{name}: serviceaccount {name:?} not found");
         ApiError::forbidden("", "pods", meta(pod, "name"), &text)
     })
+}
+
+/// What a mirror of a static pod may not have, as it runs as no account and before there is an API server (`ServiceAccount`,
+/// `Validate`).
+fn mirror(pod: &Value) -> Result<(), ApiError> {
+    let refuse = |text: &str| Err(ApiError::forbidden("", "pods", meta(pod, "name"), text));
+    if !pod["spec"]["serviceAccountName"].as_str().unwrap_or_default().is_empty() {
+        return refuse("a mirror pod may not reference service accounts");
+    }
+    if !tokenrequest::audiences_of_pod(pod).is_empty() {
+        return refuse("a mirror pod may not use ServiceAccountToken volume projections");
+    }
+    Ok(())
 }
 
 /// The class that a pod's priority follows from.

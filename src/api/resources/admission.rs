@@ -7,7 +7,7 @@ pub use classes::{default_ingress_class, default_storage_class, lacks_ingress_cl
 
 use serde_json::{Value, json};
 
-use super::path::{default_text, ensure_object, items, number, present, put, text};
+use super::path::{default_text, ensure_object, items, items_mut, number, present, put, text};
 use super::priorityclass;
 use crate::status::ApiError;
 
@@ -87,6 +87,57 @@ pub fn apply_service_account(pod: &mut Value, account: &Value) {
     let secrets = items(account, "imagePullSecrets");
     if items(spec, "imagePullSecrets").is_empty() && !secrets.is_empty() {
         put(spec, "imagePullSecrets", &Value::from(secrets));
+    }
+}
+
+/// Where programs look for the account that they run as (`rest.InClusterConfig` of client-go).
+const TOKEN_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+const TOKEN_VOLUME: &str = "kube-api-access-";
+
+/// Gives every container of a pod the token of its account, unless pod or account do not want that (`ServiceAccount`,
+/// `mountServiceAccountToken`). `suffix` ends the name of the volume.
+pub fn mount_token(pod: &mut Value, account: &Value, suffix: &str) {
+    const FIELD: &str = "automountServiceAccountToken";
+    let spec = ensure_object(pod, "spec");
+    let wanted = spec[FIELD].as_bool().or_else(|| account[FIELD].as_bool()).unwrap_or(true);
+    if !wanted {
+        return;
+    }
+    let own = items(spec, "volumes").iter().map(|volume| text(volume, "name"));
+    let known = own.into_iter().find(|name| name.starts_with(TOKEN_VOLUME)).map(str::to_owned);
+    let name = known.clone().unwrap_or_else(|| format!("{TOKEN_VOLUME}{suffix}"));
+    let mut mounted = false;
+    for list in ["initContainers", "containers"] {
+        for container in items_mut(spec, list) {
+            if !container.is_object()
+                || items(container, "volumeMounts").iter().any(|own| text(own, "mountPath") == TOKEN_PATH)
+            {
+                continue;
+            }
+            push(container, "volumeMounts", json!({"name": name, "readOnly": true, "mountPath": TOKEN_PATH}));
+            mounted = true;
+        }
+    }
+    if mounted && known.is_none() {
+        push(spec, "volumes", token_volume(&name));
+    }
+}
+
+/// `TokenVolumeSource` of the same plugin.
+fn token_volume(name: &str) -> Value {
+    let own_namespace =
+        json!({"path": "namespace", "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}});
+    json!({"name": name, "projected": {"defaultMode": 0o644, "sources": [
+        {"serviceAccountToken": {"expirationSeconds": 60 * 60 + 7, "path": "token"}},
+        {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+        {"downwardAPI": {"items": [own_namespace]}},
+    ]}})
+}
+
+fn push(object: &mut Value, list: &str, element: Value) {
+    match object[list].as_array_mut() {
+        Some(elements) => elements.push(element),
+        None => object[list] = json!([element]),
     }
 }
 
@@ -179,6 +230,43 @@ mod tests {
         assert_eq!(default_service_account(&mut named).as_deref(), Some("robot"));
         let mut mirror = json!({"metadata": {"annotations": {MIRROR: "x"}}, "spec": {}});
         assert_eq!(default_service_account(&mut mirror), None);
+    }
+
+    #[test]
+    fn every_container_gets_the_token_of_the_account() {
+        let elsewhere = json!({"name": "own", "mountPath": TOKEN_PATH});
+        let mut pod = json!({"spec": {
+            "initContainers": [{"name": "i"}],
+            "containers": [{"name": "a"}, {"name": "b", "volumeMounts": [elsewhere]}],
+        }});
+        mount_token(&mut pod, &json!({}), "abcde");
+        let mount = json!({"name": "kube-api-access-abcde", "readOnly": true, "mountPath": TOKEN_PATH});
+        assert_eq!(pod["spec"]["initContainers"][0]["volumeMounts"], json!([mount]));
+        assert_eq!(pod["spec"]["containers"][0]["volumeMounts"], json!([mount]));
+        assert_eq!(pod["spec"]["containers"][1]["volumeMounts"], json!([elsewhere]));
+        assert_eq!(pod["spec"]["volumes"][0]["name"], "kube-api-access-abcde");
+        let before = pod.clone();
+        mount_token(&mut pod, &json!({}), "other");
+        assert_eq!(pod, before);
+    }
+
+    #[test]
+    fn nobody_gets_a_token_who_does_not_want_one() {
+        let bare = json!({"spec": {"containers": [{"name": "a"}]}});
+        let no = json!({"automountServiceAccountToken": false});
+        let check = |pod: Value, account: &Value, wanted: bool| {
+            let mut pod = pod;
+            mount_token(&mut pod, account, "x");
+            assert_eq!(present(&pod["spec"], "volumes"), wanted, "{pod}");
+        };
+        let mut asks = bare.clone();
+        asks["spec"]["automountServiceAccountToken"] = json!(true);
+        let mut refuses = bare.clone();
+        refuses["spec"]["automountServiceAccountToken"] = json!(false);
+        check(bare.clone(), &json!({}), true);
+        check(bare.clone(), &no, false);
+        check(asks, &no, true);
+        check(refuses, &json!({}), false);
     }
 
     #[test]
