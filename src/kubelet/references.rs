@@ -1,14 +1,17 @@
-//! Fetching the ConfigMaps and Secrets that a pod refers to.
+//! Fetching the ConfigMaps and Secrets that a pod refers to, and the tokens that it asks for.
 //!
 //! Used by operations right before they need them, so that a container always starts with what is true now. Absent
 //! objects are left out; whether that matters is for the translation to say. Without an API server all are absent.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use client::{Client, Key, Object};
+use http::Method;
 use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, Secret};
+use serde_json::json;
 
-use crate::container::References;
+use crate::container::{References, Token, TokenWish};
 use crate::shared::{PrepareError, Shared};
 
 /// Names of ConfigMaps and Secrets.
@@ -16,6 +19,7 @@ use crate::shared::{PrepareError, Shared};
 pub(crate) struct Names {
     pub(crate) config_maps: BTreeSet<String>,
     pub(crate) secrets: BTreeSet<String>,
+    pub(crate) tokens: BTreeSet<TokenWish>,
 }
 
 /// What the environment of a container refers to.
@@ -42,7 +46,9 @@ pub(crate) async fn pull_secrets(shared: &Shared, pod: &Pod) -> Result<Vec<Secre
 /// Fetches what there is of the named objects.
 pub(crate) async fn fetch(shared: &Shared, pod: &Pod, names: &Names) -> Result<References, PrepareError> {
     let mut references = References::default();
-    let Some(client) = &shared.client else { return Ok(references) };
+    let Some(client) = &shared.client else {
+        return if names.tokens.is_empty() { Ok(references) } else { Err(PrepareError::NoTokens) };
+    };
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     for name in &names.config_maps {
         if let Some(map) = get::<ConfigMap>(client, "configmap", namespace, name).await? {
@@ -54,7 +60,36 @@ pub(crate) async fn fetch(shared: &Shared, pod: &Pod, names: &Names) -> Result<R
             references.secrets.insert(name.clone(), secret);
         }
     }
+    for wish in &names.tokens {
+        references.tokens.insert(wish.clone(), token(shared, client, pod, wish).await?);
+    }
     Ok(references)
+}
+
+/// Asks for a token of the pod's account, bound to the pod. It is renewed after four fifths of its life, and each day
+/// (`pkg/kubelet/token/token_manager.go`).
+async fn token(shared: &Shared, client: &Client, pod: &Pod, wish: &TokenWish) -> Result<Token, PrepareError> {
+    const DAY: i64 = 24 * 60 * 60;
+    let text = |field: &Option<String>| field.clone().unwrap_or_default();
+    let (namespace, metadata) = (text(&pod.metadata.namespace), &pod.metadata);
+    let account = text(&pod.spec.as_ref().and_then(|spec| spec.service_account_name.clone()));
+    let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token");
+    let audiences: Vec<&str> = if wish.audience.is_empty() { Vec::new() } else { vec![&wish.audience] };
+    let request = json!({
+        "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
+        "spec": {
+            "audiences": audiences, "expirationSeconds": wish.seconds,
+            "boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": metadata.name, "uid": metadata.uid},
+        },
+    });
+    let asked = shared.now();
+    let answer = client.request(Method::POST, &path, Some(&request)).await;
+    let answer = answer.map_err(|source| PrepareError::Token { source: Box::new(source) })?;
+    let Some(text) = answer["status"]["token"].as_str() else { return Err(PrepareError::NoTokens) };
+    // The server may have given less than was asked for.
+    let seconds = answer["spec"]["expirationSeconds"].as_i64().unwrap_or(wish.seconds);
+    let life = u64::try_from((seconds * 4 / 5).clamp(0, DAY)).unwrap_or_default();
+    Ok(Token { text: text.to_owned(), renew_at: asked + Duration::from_secs(life) })
 }
 
 async fn get<K: Object>(

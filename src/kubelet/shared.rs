@@ -4,16 +4,21 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use client::Client;
 use client::events::{EventType, Recorder};
+use client::{Client, Informer, ListOptions, Scope};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ObjectReference, Pod, PodStatus};
+use k8s_openapi::api::core::v1::{ObjectReference, Pod, PodStatus, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::config::{KubeletConfig, Seams};
-use crate::container::{ConfigError, Context, Dns};
+use crate::container::{ConfigError, Context, Dns, links};
 use crate::node::Capacity;
+use crate::sources::SOURCE;
+
+/// How long a container waits for the first list of Services.
+const SERVICES_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Shared by everything below one [`crate::Kubelet`].
 pub(crate) struct Shared {
@@ -22,6 +27,8 @@ pub(crate) struct Shared {
     pub(crate) client: Option<Client>,
     pub(crate) recorder: Option<Recorder>,
     pub(crate) capacity: Capacity,
+    /// All Services, for the variables that name them.
+    services: Option<Informer<Service>>,
     board: Mutex<BTreeMap<String, Entry>>,
     /// Held, on blocking threads only, while ids are picked for a pod.
     users: Mutex<()>,
@@ -42,7 +49,10 @@ impl Shared {
         recorder: Option<Recorder>,
         capacity: Capacity,
     ) -> Self {
-        Self { config, seams, client, recorder, capacity, board: Mutex::default(), users: Mutex::default() }
+        let services =
+            client.as_ref().map(|client| Informer::spawn(client, &seams.tasks, Scope::Cluster, ListOptions::default()));
+        let (board, users) = (Mutex::default(), Mutex::default());
+        Self { config, seams, client, recorder, capacity, services, board, users }
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -65,6 +75,17 @@ impl Shared {
             seccomp_profiles: self.config.root.join("seccomp"),
             ..Context::default()
         }
+    }
+
+    /// The variables that name Services to a pod. A static pod does not wait for an API server, which it may be itself.
+    pub(crate) async fn links(&self, pod: &Pod) -> Result<Vec<(String, String)>, PrepareError> {
+        let Some(services) = &self.services else { return Ok(Vec::new()) };
+        let is_static = pod.metadata.annotations.as_ref().is_some_and(|own| own.contains_key(SOURCE));
+        if !is_static && tokio::time::timeout(SERVICES_PATIENCE, services.synced()).await.is_err() {
+            return Err(PrepareError::Services);
+        }
+        let all = services.snapshot();
+        Ok(links(pod, all.iter().map(Arc::as_ref)))
     }
 
     pub(crate) fn dns(&self) -> Dns {
@@ -148,6 +169,18 @@ pub(crate) enum PrepareError {
         #[source]
         source: Box<client::ClientError>,
     },
+    /// The API server gave no token.
+    #[error("failed to fetch token")]
+    Token {
+        #[source]
+        source: Box<client::ClientError>,
+    },
+    /// There is nobody who gives tokens.
+    #[error("failed to fetch token: there is no API server")]
+    NoTokens,
+    /// The Services are not known yet.
+    #[error("services have not yet been read at least once, cannot construct envvars")]
+    Services,
     /// A file could not be written.
     #[error("cannot write {what}")]
     Write {

@@ -8,13 +8,13 @@ use super::{ConfigError, Context, command, fields};
 /// What containerd sets when the image does not.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// The variables that the pod asks for, in order: `envFrom`, then `env`.
+/// The variables that the pod asks for, in order: those that name Services, `envFrom`, then `env`.
 pub(super) fn of_container(
     pod: &Pod,
     container: &Container,
     context: &Context,
 ) -> Result<Vec<(String, String)>, ConfigError> {
-    let mut env = Vec::new();
+    let mut env = context.links.clone();
     for source in container.env_from.iter().flatten() {
         let prefix = source.prefix.as_deref().unwrap_or_default();
         for (name, value) in from_source(source, context)? {

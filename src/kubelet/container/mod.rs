@@ -10,6 +10,7 @@ mod env;
 mod error;
 mod fields;
 mod files;
+mod links;
 mod qos;
 mod resources;
 mod sandbox;
@@ -20,6 +21,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, Secret};
 use runtime::{ContainerId, ContainerSpec, ImageDefaults, ImageId, Mount};
 
@@ -28,6 +30,7 @@ pub use credentials::pull_credentials;
 pub use error::ConfigError;
 pub use fields::{field, resource_field};
 pub use files::{Dns, ResolvConf, hosts_file, resolv_conf};
+pub use links::links;
 pub use qos::{Qos, qos};
 pub use resources::{amount, pod_resources};
 pub use sandbox::{cgroup, host_name, sandbox_spec};
@@ -40,6 +43,32 @@ pub struct References {
     pub config_maps: BTreeMap<String, ConfigMap>,
     /// Secrets by name.
     pub secrets: BTreeMap<String, Secret>,
+    /// Tokens of the pod's account.
+    pub tokens: BTreeMap<TokenWish, Token>,
+}
+
+/// Which token a volume asks for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TokenWish {
+    /// Whom it is for; empty for the API server.
+    pub audience: String,
+    /// How long it shall be good.
+    pub seconds: i64,
+}
+
+/// A token of the pod's account.
+#[derive(Clone)]
+pub struct Token {
+    /// What is written to the file.
+    pub text: String,
+    /// When to put another in its place.
+    pub renew_at: Timestamp,
+}
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Token").field("renew_at", &self.renew_at).finish_non_exhaustive()
+    }
 }
 
 /// What a pod's containers must know about where they run.
@@ -55,6 +84,8 @@ pub struct Context {
     pub node_milli_cpu: i64,
     /// Directory of `Localhost` seccomp profiles.
     pub seccomp_profiles: PathBuf,
+    /// Variables that name the Services.
+    pub links: Vec<(String, String)>,
     /// Objects referred to.
     pub references: References,
 }

@@ -22,6 +22,9 @@ const SANDBOX_RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::f
 /// Waits between two tries at the volumes, as `pkg/util/goroutinemap/exponentialbackoff` upstream.
 const FILES_RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(122));
 
+/// Wait between two tries at renewing a token, of whose life a fifth is left then.
+const RENEWAL_RETRY: Duration = Duration::from_secs(30);
+
 /// What a worker remembers.
 #[derive(Debug, Clone, Default)]
 pub struct Memory {
@@ -53,8 +56,8 @@ pub enum Files {
     /// Not made since this agent started.
     #[default]
     Absent,
-    /// Complete.
-    Ready,
+    /// Complete, until a token must be renewed, if there is one.
+    Ready { renew_at: Option<Timestamp> },
     /// Could not be made.
     Failed(Failure),
     /// Gone for good.
@@ -164,8 +167,12 @@ impl Memory {
         }
     }
 
-    /// The volumes could not be made.
+    /// The volumes could not be made, or not made anew, in which case those that are there stay in use.
     pub fn files_failed(&mut self, message: String, now: Timestamp) {
+        if let Files::Ready { renew_at } = &mut self.files {
+            *renew_at = Some(now + RENEWAL_RETRY);
+            return;
+        }
         let earlier = if let Files::Failed(failure) = &self.files { Some(failure) } else { None };
         self.files = Files::Failed(Failure::after(earlier, FILES_RETRY, message, now));
     }

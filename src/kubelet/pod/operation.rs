@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use client::events::EventType;
 use client::{Client, ClientError, DeleteOptions, Patch};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use runtime::{ContainerId, Credentials, ImageError, SandboxId};
 use serde_json::json;
@@ -40,7 +41,9 @@ pub(super) struct Job {
 /// How an operation went.
 #[derive(Debug)]
 pub(super) enum Outcome {
-    FilesReady,
+    FilesReady {
+        renew_at: Option<Timestamp>,
+    },
     FilesFailed(String),
     FilesRemoved,
     SandboxReady,

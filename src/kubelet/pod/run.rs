@@ -23,7 +23,7 @@ pub(super) fn keep_running(view: &View<'_>, draft: &mut Draft) {
     }
     prepare_files(view, draft);
     keep_sandbox(view, draft);
-    let ready = view.connected_sandbox().filter(|_| view.memory.files == Files::Ready);
+    let ready = view.connected_sandbox().filter(|_| matches!(view.memory.files, Files::Ready { .. }));
     for container in view.containers() {
         default_wait(view, draft, container);
     }
@@ -43,17 +43,25 @@ pub(super) fn keep_running(view: &View<'_>, draft: &mut Draft) {
 }
 
 fn prepare_files(view: &View<'_>, draft: &mut Draft) {
-    let due = match &view.memory.files {
-        Files::Ready => return,
-        Files::Absent | Files::Removed => true,
-        Files::Failed(failure) => {
-            draft.wake(failure.retry_at);
-            failure.retry_at <= view.now
-        }
+    let at = match &view.memory.files {
+        Files::Ready { renew_at: None } => return,
+        Files::Ready { renew_at: Some(at) } => *at,
+        Files::Absent | Files::Removed => view.now,
+        Files::Failed(failure) => failure.retry_at,
     };
-    if due && any_start_is_due(view) {
+    if at > view.now {
+        draft.wake(at);
+    } else if any_start_is_due(view) || renews_tokens(view) {
         draft.act(view, Action::PrepareFiles);
     }
+}
+
+/// Whether a container runs that reads tokens from a file; who knows how old they are, if an earlier agent wrote them.
+fn renews_tokens(view: &View<'_>) -> bool {
+    let volumes = view.pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    let mut sources = volumes.filter_map(|volume| volume.projected.as_ref()?.sources.as_ref()).flatten();
+    sources.any(|source| source.service_account_token.is_some())
+        && view.containers().any(|container| matches!(container.life, Life::Runs { .. }))
 }
 
 /// Whether there is any container that does not run and is not done: a pod that merely runs on needs nothing made.

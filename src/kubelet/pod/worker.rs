@@ -269,7 +269,7 @@ impl Worker {
     fn apply(&mut self, outcome: Outcome, now: Timestamp) {
         let memory = &mut self.memory;
         match outcome {
-            Outcome::FilesReady => memory.files = super::memory::Files::Ready,
+            Outcome::FilesReady { renew_at } => memory.files = super::memory::Files::Ready { renew_at },
             Outcome::FilesFailed(message) => memory.files_failed(message, now),
             Outcome::FilesRemoved => memory.files = super::memory::Files::Removed,
             Outcome::SandboxReady => memory.sandbox = None,

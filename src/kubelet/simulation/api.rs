@@ -29,6 +29,8 @@ struct State {
     revision: u64,
     /// How many of the next deletions are refused as if they had lost a race.
     lost: u32,
+    /// How many tokens have been given.
+    tokens: u32,
 }
 
 impl SimulatedApi {
@@ -130,6 +132,12 @@ impl SimulatedApi {
             {
                 let revision = self.state().revision.to_string();
                 Some(json!({"metadata": {"resourceVersion": revision}, "items": self.list(path)}))
+            }
+            Method::POST if path.ends_with("/token") => {
+                let mut state = self.state();
+                state.tokens += 1;
+                let token = format!("token-{}", state.tokens);
+                Some(json!({"spec": body["spec"], "status": {"token": token}}))
             }
             Method::POST => {
                 let name = body["metadata"]["name"].as_str().unwrap_or_default();

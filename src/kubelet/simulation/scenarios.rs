@@ -494,3 +494,26 @@ async fn a_pod_that_never_restarts_fails_when_its_sandbox_dies_before_all_contai
     world.until_pod("web", "it has failed", |pod| phase(pod) == "Failed").await;
     world.until("its sandbox is gone", |world| world.network.attached().is_empty()).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_token_is_renewed_in_time_also_by_the_next_agent() {
+    let mut world = started().await;
+    let mut spec = one_container();
+    let sources = json!([{"serviceAccountToken": {"path": "token", "expirationSeconds": 1000}}]);
+    spec["volumes"] = json!([{"name": "own", "projected": {"sources": sources}}]);
+    world.create("web", spec);
+    world.until_pod("web", "it is ready", is_ready).await;
+    let uid = world.pod("web").expect("the pod")["metadata"]["uid"].as_str().expect("a uid").to_owned();
+    let volume = format!("run/pods/{uid}/volumes/kubernetes.io~projected/own/token");
+    let file = world.directory.path().join(volume);
+    let token = || std::fs::read_to_string(&file).expect("a token");
+    let begun = world.elapsed();
+    assert_eq!(token(), "token-1");
+    world.until("the token is renewed", |_| token() == "token-2").await;
+    let life = world.elapsed() - begun;
+    assert!((795..=805).contains(&life), "renewed after {life} s instead of four fifths of its life");
+    world.start_agent().await;
+    world.until("an agent that does not know how old it is renews it", |_| token() == "token-3").await;
+    assert_eq!(world.pod("web").expect("the pod")["status"]["containerStatuses"][0]["restartCount"], 0);
+    world.until("the token is renewed again", |_| token() == "token-4").await;
+}

@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Component, Path};
 
 const DATA: &str = "..data";
@@ -22,6 +22,15 @@ const NEW_DATA: &str = "..data_tmp";
 pub(super) struct File {
     pub(super) content: Vec<u8>,
     pub(super) mode: u32,
+    /// User and group, where they are not root's.
+    pub(super) owner: Owner,
+}
+
+/// Who a file belongs to; none for root.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Owner {
+    pub(super) user: Option<u32>,
+    pub(super) group: Option<u32>,
 }
 
 /// Files by their paths below the volume.
@@ -76,6 +85,9 @@ fn write_version(directory: &Path, files: &Files) -> io::Result<()> {
             fs::create_dir_all(parent)?;
         }
         fs::write(&place, &file.content)?;
+        if file.owner != Owner::default() {
+            chown(&place, file.owner.user, file.owner.group)?;
+        }
         fs::set_permissions(&place, fs::Permissions::from_mode(file.mode))?;
     }
     Ok(())
@@ -115,7 +127,9 @@ fn read(directory: &Path) -> io::Result<Files> {
                 walk(&entry.path(), &format!("{name}/"), files)?;
             } else {
                 let mode = metadata.permissions().mode() & 0o7777;
-                files.insert(name, File { content: fs::read(entry.path())?, mode });
+                let not_root = |id: u32| Some(id).filter(|id| *id != 0);
+                let owner = Owner { user: not_root(metadata.uid()), group: not_root(metadata.gid()) };
+                files.insert(name, File { content: fs::read(entry.path())?, mode, owner });
             }
         }
         Ok(())

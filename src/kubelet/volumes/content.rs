@@ -5,16 +5,18 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    DownwardAPIVolumeFile, KeyToPath, Pod, ServiceAccountTokenProjection, Volume, VolumeProjection,
+    Container, DownwardAPIVolumeFile, KeyToPath, Pod, ServiceAccountTokenProjection, Volume, VolumeProjection,
 };
 
 use super::Problem;
-use super::atomic::{File, Files};
-use crate::container::{ConfigError, Context, field, resource_field};
+use super::atomic::{File, Files, Owner};
+use crate::container::{ConfigError, Context, TokenWish, field, resource_field};
 use crate::references::Names;
 
 /// Mode of files that say nothing about it.
 const DEFAULT_MODE: i32 = 0o644;
+/// Life of a token that says nothing about it, in seconds.
+const DEFAULT_LIFETIME: i64 = 60 * 60;
 
 /// What a volume refers to.
 pub(super) fn names(volume: &Volume) -> Names {
@@ -24,8 +26,15 @@ pub(super) fn names(volume: &Volume) -> Names {
     for source in volume.projected.iter().flat_map(|projected| projected.sources.iter().flatten()) {
         names.config_maps.extend(source.config_map.as_ref().map(|map| map.name.clone()));
         names.secrets.extend(source.secret.as_ref().map(|secret| secret.name.clone()));
+        names.tokens.extend(source.service_account_token.as_ref().map(wish));
     }
     names
+}
+
+/// The token that a projection asks for.
+fn wish(projection: &ServiceAccountTokenProjection) -> TokenWish {
+    let audience = projection.audience.clone().unwrap_or_default();
+    TokenWish { audience, seconds: projection.expiration_seconds.unwrap_or(DEFAULT_LIFETIME) }
 }
 
 /// The files of a volume.
@@ -51,6 +60,31 @@ pub(super) fn files(pod: &Pod, volume: &Volume, context: &Context) -> Result<Fil
     Ok(files)
 }
 
+/// The one user as whom all containers of a pod run; none if they differ or leave it to their images.
+fn only_user(pod: &Pod) -> Result<Option<u32>, ConfigError> {
+    let Some(spec) = &pod.spec else { return Ok(None) };
+    let usual = spec.security_context.as_ref().and_then(|context| context.run_as_user);
+    let of_container = |container: &Container| {
+        let own = container.security_context.as_ref().and_then(|context| context.run_as_user);
+        own.or(usual)
+    };
+    let mut users = spec.init_containers.iter().flatten().chain(&spec.containers).map(of_container);
+    let first = users.next().flatten();
+    match first {
+        Some(user) if users.all(|other| other == Some(user)) => id("runAsUser", user).map(Some),
+        _ => Ok(None),
+    }
+}
+
+fn group(pod: &Pod) -> Result<Option<u32>, ConfigError> {
+    let context = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref());
+    context.and_then(|context| context.fs_group).map(|group| id("fsGroup", group)).transpose()
+}
+
+fn id(field: &'static str, id: i64) -> Result<u32, ConfigError> {
+    u32::try_from(id).map_err(|_| ConfigError::Value { field, value: id.to_string() })
+}
+
 struct Builder<'a> {
     pod: &'a Pod,
     context: &'a Context,
@@ -63,7 +97,26 @@ impl Builder<'_> {
         let mode = mode.unwrap_or(self.default_mode);
         let bits = u32::try_from(mode).ok().filter(|bits| *bits <= 0o777);
         let bits = bits.ok_or_else(|| ConfigError::Value { field: "mode", value: mode.to_string() })?;
-        self.files.insert(path.to_owned(), File { content, mode: bits });
+        self.files.insert(path.to_owned(), File { content, mode: bits, owner: Owner::default() });
+        Ok(())
+    }
+
+    /// A token is for the pod's user alone, if all containers have the same, and for its group
+    /// (`pkg/volume/projected`, `FsUserFrom` and `SetVolumeOwnership` upstream).
+    fn token(&mut self, projection: &ServiceAccountTokenProjection) -> Result<(), ConfigError> {
+        let wish = wish(projection);
+        let token = self.context.references.tokens.get(&wish);
+        let absent = || ConfigError::NotFound { kind: "token", name: wish.audience.clone() };
+        let content = token.ok_or_else(absent)?.text.clone().into_bytes();
+        let owner = Owner { user: only_user(self.pod)?, group: group(self.pod)? };
+        match owner {
+            Owner { user: None, group: None } => return self.put(&projection.path, content, None),
+            Owner { group: None, .. } => self.put(&projection.path, content, Some(0o600))?,
+            Owner { group: Some(_), .. } => self.put(&projection.path, content, Some(0o640))?,
+        }
+        if let Some(file) = self.files.get_mut(&projection.path) {
+            file.owner = owner;
+        }
         Ok(())
     }
 
@@ -135,11 +188,10 @@ impl Builder<'_> {
             self.secret(&secret.name, secret.items.as_deref(), secret.optional)?;
         } else if let Some(downward) = &source.downward_api {
             self.downward(downward.items.as_deref())?;
+        } else if let Some(token) = &source.service_account_token {
+            self.token(token)?;
         } else {
             let kind = match source {
-                VolumeProjection { service_account_token: Some(ServiceAccountTokenProjection { .. }), .. } => {
-                    "projected serviceAccountToken"
-                }
                 VolumeProjection { cluster_trust_bundle: Some(_), .. } => "projected clusterTrustBundle",
                 _ => "projected podCertificate",
             };

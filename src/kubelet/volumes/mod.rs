@@ -15,6 +15,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod, Volume, VolumeMount};
 use runtime::{Mount, MountSource, Propagation};
 
@@ -52,30 +53,48 @@ pub(crate) enum Problem {
     Write(#[from] io::Error),
 }
 
-/// Makes all volumes of a pod, or brings them up to date.
-pub(crate) async fn prepare(shared: &Shared, pod: &Pod, dirs: &PodDirs) -> Vec<VolumeError> {
-    let mut problems = Vec::new();
-    let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default();
-    for volume in volumes {
-        if let Err(source) = prepare_one(shared, pod, dirs, volume).await {
-            problems.push(VolumeError { volume: volume.name.clone(), source });
-        }
-    }
-    problems
+/// How making the volumes went.
+#[derive(Debug, Default)]
+pub(crate) struct Prepared {
+    /// What is wrong with some of them.
+    pub(crate) problems: Vec<VolumeError>,
+    /// When to do it again, because a token in them is about to end.
+    pub(crate) renew_at: Option<Timestamp>,
 }
 
-async fn prepare_one(shared: &Shared, pod: &Pod, dirs: &PodDirs, volume: &Volume) -> Result<(), Problem> {
+/// Makes all volumes of a pod, or brings them up to date.
+pub(crate) async fn prepare(shared: &Shared, pod: &Pod, dirs: &PodDirs) -> Prepared {
+    let mut prepared = Prepared::default();
+    let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default();
+    for volume in volumes {
+        match prepare_one(shared, pod, dirs, volume).await {
+            Ok(renew_at) => prepared.renew_at = [prepared.renew_at, renew_at].into_iter().flatten().min(),
+            Err(source) => prepared.problems.push(VolumeError { volume: volume.name.clone(), source }),
+        }
+    }
+    prepared
+}
+
+/// Makes one volume; tells when a token in it is to be renewed.
+async fn prepare_one(
+    shared: &Shared,
+    pod: &Pod,
+    dirs: &PodDirs,
+    volume: &Volume,
+) -> Result<Option<Timestamp>, Problem> {
     if let Some(host) = volume.host_path.clone() {
-        return task::blocking(move || host_path::check(&host)).await;
+        return task::blocking(move || host_path::check(&host)).await.map(|()| None);
     }
     let directory = directory(dirs, volume)?;
     if volume.empty_dir.is_some() {
-        return Ok(task::blocking(move || make_empty(&directory)).await?);
+        task::blocking(move || make_empty(&directory)).await?;
+        return Ok(None);
     }
     let mut context = shared.context();
     context.references = references::fetch(shared, pod, &content::names(volume)).await?;
     let files = content::files(pod, volume, &context)?;
-    Ok(task::blocking(move || atomic::write(&directory, &files)).await?)
+    task::blocking(move || atomic::write(&directory, &files)).await?;
+    Ok(context.references.tokens.values().map(|token| token.renew_at).min())
 }
 
 fn make_empty(directory: &Path) -> io::Result<()> {

@@ -4,11 +4,12 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use k8s_openapi::api::core::v1::{ConfigMap, HostPathVolumeSource};
 use serde_json::json;
 
-use super::atomic::{self, File, Files};
+use super::atomic::{self, File, Files, Owner};
 use super::*;
+use crate::container::{Token, TokenWish};
 
 fn files(entries: &[(&str, &str)]) -> Files {
-    let file = |content: &str| File { content: content.as_bytes().to_vec(), mode: 0o640 };
+    let file = |content: &str| File { content: content.as_bytes().to_vec(), mode: 0o640, owner: Owner::default() };
     entries.iter().map(|(path, content)| ((*path).to_owned(), file(content))).collect()
 }
 
@@ -85,9 +86,12 @@ fn config_map_files_have_the_paths_and_modes_of_their_items() {
     };
     let all = made(json!({"name": "settings"})).expect("files");
     assert_eq!(all.keys().collect::<Vec<_>>(), ["a", "b"]);
-    assert_eq!(all["a"], File { content: b"1".to_vec(), mode: 0o644 });
+    assert_eq!(all["a"], File { content: b"1".to_vec(), mode: 0o644, owner: Owner::default() });
     let some = made(json!({"name": "settings", "items": [{"key": "b", "path": "x/y", "mode": 256}]})).expect("files");
-    assert_eq!(some, [("x/y".to_owned(), File { content: b"2".to_vec(), mode: 0o400 })].into());
+    assert_eq!(
+        some,
+        [("x/y".to_owned(), File { content: b"2".to_vec(), mode: 0o400, owner: Owner::default() })].into()
+    );
     assert!(made(json!({"name": "settings", "items": [{"key": "c", "path": "c"}]})).is_err());
     assert!(made(json!({"name": "other"})).is_err());
     assert!(made(json!({"name": "other", "optional": true})).expect("files").is_empty());
@@ -97,4 +101,33 @@ fn config_map_files_have_the_paths_and_modes_of_their_items() {
 fn an_unsupported_kind_is_named() {
     let volume = serde_json::from_value(json!({"name": "v", "nfs": {"server": "s", "path": "/"}})).expect("a volume");
     assert_eq!(kind_of(&volume), "nfs");
+}
+
+#[test]
+fn a_token_is_for_the_user_of_the_pod_and_its_group() {
+    let mut context = Context::default();
+    let wish = TokenWish { audience: String::new(), seconds: 3607 };
+    let renew_at = "2026-01-02T03:04:05Z".parse().expect("a time");
+    context.references.tokens.insert(wish.clone(), Token { text: "abc".to_owned(), renew_at });
+    let volume = json!({"name": "v", "projected": {"defaultMode": 420, "sources": [
+        {"serviceAccountToken": {"path": "token", "expirationSeconds": 3607}},
+    ]}});
+    let volume: Volume = serde_json::from_value(volume).expect("a volume");
+    assert_eq!(content::names(&volume).tokens, [wish].into());
+    let made = |all: serde_json::Value, one: serde_json::Value, other: serde_json::Value| {
+        let containers = json!([{"name": "a", "securityContext": one}, {"name": "b", "securityContext": other}]);
+        let pod = json!({"spec": {"securityContext": all, "containers": containers}});
+        let pod = serde_json::from_value(pod).expect("a pod");
+        let files = content::files(&pod, &volume, &context).expect("files");
+        (files["token"].mode, files["token"].owner)
+    };
+    let owner = |user, group| Owner { user, group };
+    let user = |user: i64| json!({"runAsUser": user});
+    assert_eq!(made(json!({}), json!({}), json!({})), (0o644, owner(None, None)));
+    assert_eq!(made(user(7), json!({}), json!({})), (0o600, owner(Some(7), None)));
+    assert_eq!(made(json!({}), user(7), user(7)), (0o600, owner(Some(7), None)));
+    assert_eq!(made(user(7), json!({}), user(8)), (0o644, owner(None, None)));
+    assert_eq!(made(json!({}), json!({}), user(8)), (0o644, owner(None, None)));
+    assert_eq!(made(json!({"fsGroup": 9}), json!({}), json!({})), (0o640, owner(None, Some(9))));
+    assert_eq!(made(json!({"fsGroup": 9, "runAsUser": 7}), json!({}), json!({})), (0o640, owner(Some(7), Some(9))));
 }

@@ -17,7 +17,7 @@ use super::{Job, Outcome};
 use crate::container::{self, Request, ResolvConf};
 use crate::references;
 use crate::shared::{PrepareError, chain, errno_text};
-use crate::volumes;
+use crate::volumes::{self, Prepared};
 
 /// SIGTERM
 const TERM: i32 = 15;
@@ -29,9 +29,9 @@ pub(super) async fn prepare_files(job: &Job) -> Outcome {
     if let Err(error) = make_directories(dirs.clone()).await {
         return Outcome::FilesFailed(chain(&error));
     }
-    let problems = volumes::prepare(shared, &job.pod, &dirs).await;
+    let Prepared { problems, renew_at } = volumes::prepare(shared, &job.pod, &dirs).await;
     if problems.is_empty() {
-        return Outcome::FilesReady;
+        return Outcome::FilesReady { renew_at };
     }
     for problem in &problems {
         report::of_pod(shared, &job.pod, EventType::Warning, "FailedMount", &chain(problem));
@@ -128,6 +128,7 @@ async fn compile(job: &Job, start: &Start) -> Result<ContainerSpec, CompileError
     let image = image_of(job, own).await?;
     let mut context = observe::context(shared, &job.pod, Some(&start.sandbox));
     context.references = references::for_container(shared, &job.pod, own).await?;
+    context.links = shared.links(&job.pod).await?;
     let dirs = PodDirs::of(&job.pod, &shared.config);
     let id = ContainerId(new_id());
     write_files(job, own, &dirs, &id, &context).await?;

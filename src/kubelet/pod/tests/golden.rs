@@ -86,6 +86,7 @@ struct Probe {
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 struct Remembered {
     files_ready: bool,
+    renew_at: Option<Timestamp>,
     files_removed: bool,
     unacknowledged: bool,
     object_gone: bool,
@@ -130,7 +131,7 @@ impl Case {
         memory.deadline = known.deadline;
         memory.next_sandbox = known.next_sandbox;
         if known.files_ready {
-            memory.files = Files::Ready;
+            memory.files = Files::Ready { renew_at: known.renew_at };
         }
         if known.files_removed {
             memory.files = Files::Removed;

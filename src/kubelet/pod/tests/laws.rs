@@ -182,7 +182,7 @@ impl Toy {
         let message = "it fails".to_owned();
         match action {
             Action::PrepareFiles if fails => self.memory.files_failed(message, self.now),
-            Action::PrepareFiles => self.memory.files = Files::Ready,
+            Action::PrepareFiles => self.memory.files = Files::Ready { renew_at: None },
             Action::CreateSandbox { .. } | Action::AttachNetwork { .. } if fails => {
                 self.memory.sandbox_failed(message, self.now);
             }
