@@ -37,6 +37,7 @@ pub(super) async fn start(
         range: facts.pods,
         state: instance.root.join("network"),
         mtu: settings.mtu.unwrap_or(MTU),
+        api: facts.forward(),
     });
     let network = network.await.context("cannot prepare the pod network")?;
     let config = KubeletConfig {

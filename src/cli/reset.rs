@@ -49,6 +49,7 @@ impl ResetArguments {
             range: self.pod_cidr.parse()?,
             state: instance.root.join("network"),
             mtu: node::MTU,
+            api: None,
         };
         failures.extend(net::native::reset(network).await.iter().map(|error| chain(error)));
         drop(taken);

@@ -3,7 +3,7 @@
 //! The order of the start: settings and host checks, the instance's lock, store, authority, API server, listener,
 //! controllers, then the node. On a signal the order is reversed; pods are left alone.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use clap::Args;
 use client::Client;
 use control::{Clients, Controllers, ControllersConfig};
 use kubelet::Kubelet;
-use net::Range;
+use net::{Forward, Range};
 use store::{SqliteOptions, SqliteStore};
 use task::{SharedClock, SystemClock, Tasks};
 use tokio::net::TcpListener;
@@ -77,17 +77,31 @@ pub(super) struct NodeFacts {
     pub(super) address: IpAddr,
     pub(super) pods: Range,
     pub(super) services: Range,
+    /// Where the API server can be reached, if it listens on all addresses on that of the node.
+    pub(super) advertise: SocketAddr,
+}
+
+impl NodeFacts {
+    /// How the Service of the API server leads to it; none from where nobody but this host reaches it.
+    pub(super) fn forward(&self) -> Option<Forward> {
+        const PORT: u16 = 443;
+        let from = SocketAddrV4::new(self.services.gateway(), PORT);
+        match self.advertise {
+            SocketAddr::V4(to) if !to.ip().is_loopback() => Some(Forward { from, to }),
+            _ => None,
+        }
+    }
 }
 
 impl Server {
     async fn run(self) -> anyhow::Result<()> {
         let started = self.clock.now();
-        let facts = self.facts()?;
         let listen = self.settings.listen.unwrap_or(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 6443)));
         let listener = TcpListener::bind(listen)
             .await
             .with_context(|| format!("cannot listen on {listen}; choose another port with --listen"))?;
         let listen = listener.local_addr()?;
+        let facts = self.facts(listen)?;
 
         let database = self.instance.root.join("store.db");
         let store = Arc::new(SqliteStore::open(&database, SqliteOptions::default(), self.clock.clone())?);
@@ -103,7 +117,7 @@ impl Server {
             tokens: self.tokens()?,
             issuer: self.issuer()?,
             services: facts.services.to_string().parse().context("--service-cidr")?,
-            advertise: SocketAddr::new(facts.address, listen.port()),
+            advertise: facts.advertise,
         });
         server.start(&self.tasks).await.context("cannot make the objects that every cluster has")?;
         self.write_kubeconfig(&pki, listen)?;
@@ -136,7 +150,7 @@ impl Server {
         store.close().await.context("the last changes were not written")
     }
 
-    fn facts(&self) -> anyhow::Result<NodeFacts> {
+    fn facts(&self, listen: SocketAddr) -> anyhow::Result<NodeFacts> {
         let settings = &self.settings;
         let range = |name: &str, text: &Option<String>, usual: &str| {
             text.as_deref().unwrap_or(usual).parse::<Range>().with_context(|| format!("--{name}"))
@@ -152,7 +166,9 @@ impl Server {
             bail!("node name {name:?}: {}; choose another with --node-name", problems.join("; "));
         }
         let address = settings.node_ip.or_else(outward_address).unwrap_or(IpAddr::V4(pods.gateway()));
-        Ok(NodeFacts { name, address, pods, services })
+        let reached = if listen.ip().is_unspecified() { address } else { listen.ip() };
+        let advertise = SocketAddr::new(reached, listen.port());
+        Ok(NodeFacts { name, address, pods, services, advertise })
     }
 
     fn tokens(&self) -> anyhow::Result<StaticTokens> {
@@ -169,7 +185,7 @@ impl Server {
 
     fn server_tls(&self, pki: &Pki, facts: &NodeFacts) -> anyhow::Result<Arc<rustls::ServerConfig>> {
         let first_service = IpAddr::V4(facts.services.gateway());
-        let mut subject = Subject::api_server(&facts.name, &[facts.address, first_service]);
+        let mut subject = Subject::api_server(&facts.name, &[facts.address, facts.advertise.ip(), first_service]);
         if let Subject::Server { names, addresses, .. } = &mut subject {
             for further in &self.settings.tls_san {
                 match further.parse() {

@@ -10,7 +10,7 @@ mod pool;
 mod range;
 mod simulated;
 
-pub use native::{NativeNetwork, NativeNetworkConfig};
+pub use native::{Forward, NativeNetwork, NativeNetworkConfig};
 pub use range::{Range, RangeError};
 pub use simulated::SimulatedNetwork;
 

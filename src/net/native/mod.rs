@@ -12,7 +12,7 @@ mod tests;
 
 use std::fs;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -43,6 +43,17 @@ pub struct NativeNetworkConfig {
     pub state: PathBuf,
     /// Largest packet of pods.
     pub mtu: u32,
+    /// How pods reach the API server by the address of its Service; none if it listens where they cannot reach it.
+    pub api: Option<Forward>,
+}
+
+/// Connections to one address that go to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Forward {
+    /// What clients connect to.
+    pub from: SocketAddrV4,
+    /// Who answers, with an address of this host.
+    pub to: SocketAddrV4,
 }
 
 impl NativeNetworkConfig {
@@ -204,7 +215,7 @@ fn prepare_host(config: &NativeNetworkConfig) -> Result<(), NetworkError> {
     let mut host = Socket::route().map_err(kernel("netlink socket"))?;
     link::bring_up(&mut host, 1).map_err(kernel("loopback"))?;
     link::set_gateway(&mut host, config.range.gateway(), true).map_err(kernel("address of the node"))?;
-    nftables::replace(&config.table(), &config.range).map_err(kernel("nftables table"))
+    nftables::replace(&config.table(), &config.range, config.api.as_ref()).map_err(kernel("nftables table"))
 }
 
 /// Makes the host as it was before [`NativeNetwork::start`]; goes on after failures and returns them all. Pods must be

@@ -6,12 +6,19 @@
 //! table inet <name> {
 //!   chain postrouting { type nat hook postrouting priority srcnat;
 //!     ip saddr <pods> ip daddr != <pods> masquerade }
+//!   chain prerouting { type nat hook prerouting priority dstnat;
+//!     ip saddr <pods> ip daddr <service> tcp dport <port> dnat to <API server> }
+//!   chain output { type nat hook output priority dstnat;
+//!     ip daddr <service> tcp dport <port> dnat to <API server> }
 //! }
+//!
+//! The second chain minds the senders, so that several instances on one host may have the same service addresses.
 //! ```
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
+use super::Forward;
 use super::netlink::Socket;
 use crate::range::Range;
 
@@ -36,10 +43,14 @@ const APPEND: u16 = 0x800;
 /// `NLA_F_NESTED`.
 const NESTED: u16 = 0x8000;
 
-/// `NF_INET_POST_ROUTING`.
+/// `NF_INET_PRE_ROUTING`, `NF_INET_LOCAL_OUT`, `NF_INET_POST_ROUTING`.
+const PRE_ROUTING: u32 = 0;
+const LOCAL_OUT: u32 = 3;
 const POST_ROUTING: u32 = 4;
+/// `NF_IP_PRI_NAT_DST`.
+const DESTINATION_NAT: i32 = -100;
 /// `NF_IP_PRI_NAT_SRC`.
-const SOURCE_NAT: u32 = 100;
+const SOURCE_NAT: i32 = 100;
 /// `NFT_REG_1`.
 const REGISTER: u32 = 1;
 /// `NFT_META_NFPROTO`.
@@ -51,7 +62,17 @@ const NETWORK_HEADER: u32 = 1;
 /// Offsets in the IPv4 header, RFC 791.
 const SOURCE: u32 = 12;
 const DESTINATION: u32 = 16;
-const CHAIN: &str = "postrouting";
+/// `NFT_REG_2`.
+const SECOND_REGISTER: u32 = 2;
+/// `NFT_META_L4PROTO`.
+const META_PROTOCOL: u32 = 16;
+/// `NFT_PAYLOAD_TRANSPORT_HEADER`, and the place of the destination port there.
+const TRANSPORT_HEADER: u32 = 2;
+const PORT: u32 = 2;
+/// `IPPROTO_TCP`.
+const TCP: u8 = 6;
+/// `NFT_NAT_DNAT`.
+const DNAT: u32 = 1;
 
 /// How a register is compared: `NFT_CMP_EQ`, `NFT_CMP_NEQ`.
 #[derive(Clone, Copy)]
@@ -60,32 +81,33 @@ enum Compare {
     NotEqual = 1,
 }
 
-/// Replaces the table with one that hides the pods' addresses from everybody outside their range.
-pub(super) fn replace(table: &str, pods: &Range) -> io::Result<()> {
+/// Replaces the table with one that hides the pods' addresses from everybody outside their range and leads the pods of
+/// this instance, and the host itself, to the API server.
+pub(super) fn replace(table: &str, pods: &Range, api: Option<&Forward>) -> io::Result<()> {
     let mut batch = Batch::new();
     // Created first, so that the removal finds it in any case.
     batch.add_table(table);
     batch.message(DELETE_TABLE, 0, INET, |b| b.text(1, table));
     batch.add_table(table);
-    batch.message(NEW_CHAIN, CREATE, INET, |b| {
-        b.text(1, table);
-        b.text(3, CHAIN);
-        b.nested(4, |b| {
-            b.number(1, POST_ROUTING);
-            b.number(2, SOURCE_NAT);
-        });
-        b.text(7, "nat");
+    batch.add_chain(table, "postrouting", POST_ROUTING, SOURCE_NAT);
+    batch.add_rule(table, "postrouting", |b| {
+        b.address_in(SOURCE, pods, Compare::Equal);
+        b.address_in(DESTINATION, pods, Compare::NotEqual);
+        b.expression("masq", |_| {});
     });
-    batch.message(NEW_RULE, CREATE | APPEND, INET, |b| {
-        b.text(1, table);
-        b.text(2, CHAIN);
-        b.nested(4, |b| {
-            b.is_ipv4();
+    if let Some(forward) = api {
+        batch.add_chain(table, "prerouting", PRE_ROUTING, DESTINATION_NAT);
+        batch.add_rule(table, "prerouting", |b| {
             b.address_in(SOURCE, pods, Compare::Equal);
-            b.address_in(DESTINATION, pods, Compare::NotEqual);
-            b.expression("masq", |_| {});
+            b.is_for(forward.from);
+            b.change_destination(forward.to);
         });
-    });
+        batch.add_chain(table, "output", LOCAL_OUT, DESTINATION_NAT);
+        batch.add_rule(table, "output", |b| {
+            b.is_for(forward.from);
+            b.change_destination(forward.to);
+        });
+    }
     batch.commit()
 }
 
@@ -112,6 +134,31 @@ impl Batch {
 
     fn add_table(&mut self, table: &str) {
         self.message(NEW_TABLE, CREATE, INET, |b| b.text(1, table));
+    }
+
+    /// A chain for address translation.
+    fn add_chain(&mut self, table: &str, chain: &str, hook: u32, priority: i32) {
+        self.message(NEW_CHAIN, CREATE, INET, |b| {
+            b.text(1, table);
+            b.text(3, chain);
+            b.nested(4, |b| {
+                b.number(1, hook);
+                b.attribute(2, |b| b.buffer.extend_from_slice(&priority.to_be_bytes()));
+            });
+            b.text(7, "nat");
+        });
+    }
+
+    /// A rule about IPv4 packets.
+    fn add_rule(&mut self, table: &str, chain: &str, expressions: impl FnOnce(&mut Self)) {
+        self.message(NEW_RULE, CREATE | APPEND, INET, |b| {
+            b.text(1, table);
+            b.text(2, chain);
+            b.nested(4, |b| {
+                b.is_ipv4();
+                expressions(b);
+            });
+        });
     }
 
     fn message(&mut self, kind: u16, flags: u16, family: u8, body: impl FnOnce(&mut Self)) {
@@ -180,12 +227,7 @@ impl Batch {
 
     /// Whether the address at `offset` of the IPv4 header is in a range.
     fn address_in(&mut self, offset: u32, range: &Range, how: Compare) {
-        self.expression("payload", |b| {
-            b.number(1, REGISTER);
-            b.number(2, NETWORK_HEADER);
-            b.number(3, offset);
-            b.number(4, 4);
-        });
+        self.load(NETWORK_HEADER, offset, 4);
         self.expression("bitwise", |b| {
             b.number(1, REGISTER);
             b.number(2, REGISTER);
@@ -194,6 +236,46 @@ impl Batch {
             b.data(5, &Ipv4Addr::UNSPECIFIED.octets());
         });
         self.compare(how, &range.network().octets());
+    }
+
+    /// Whether a packet is for a TCP port of an address.
+    fn is_for(&mut self, target: SocketAddrV4) {
+        self.load(NETWORK_HEADER, DESTINATION, 4);
+        self.compare(Compare::Equal, &target.ip().octets());
+        self.expression("meta", |b| {
+            b.number(1, REGISTER);
+            b.number(2, META_PROTOCOL);
+        });
+        self.compare(Compare::Equal, &[TCP]);
+        self.load(TRANSPORT_HEADER, PORT, 2);
+        self.compare(Compare::Equal, &target.port().to_be_bytes());
+    }
+
+    /// Sends a connection somewhere else.
+    fn change_destination(&mut self, to: SocketAddrV4) {
+        for (register, bytes) in [(REGISTER, to.ip().octets().as_slice()), (SECOND_REGISTER, &to.port().to_be_bytes())]
+        {
+            self.expression("immediate", |b| {
+                b.number(1, register);
+                b.data(2, bytes);
+            });
+        }
+        self.expression("nat", |b| {
+            b.number(1, DNAT);
+            b.number(2, u32::from(IPV4));
+            b.number(3, REGISTER);
+            b.number(5, SECOND_REGISTER);
+        });
+    }
+
+    /// Loads a part of a header.
+    fn load(&mut self, header: u32, offset: u32, length: u32) {
+        self.expression("payload", |b| {
+            b.number(1, REGISTER);
+            b.number(2, header);
+            b.number(3, offset);
+            b.number(4, length);
+        });
     }
 
     fn compare(&mut self, how: Compare, with: &[u8]) {

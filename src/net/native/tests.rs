@@ -33,7 +33,13 @@ fn namespace() -> NetNs {
 }
 
 fn config(state: PathBuf) -> NativeNetworkConfig {
-    NativeNetworkConfig { instance: "test".to_owned(), range: "10.91.7.0/28".parse().unwrap(), state, mtu: 1500 }
+    NativeNetworkConfig {
+        instance: "test".to_owned(),
+        range: "10.91.7.0/28".parse().unwrap(),
+        state,
+        mtu: 1500,
+        api: None,
+    }
 }
 
 /// Runs `work` on a thread inside a namespace.
@@ -179,5 +185,24 @@ fn what_leaves_the_pod_range_carries_the_address_of_the_node() {
         let to = SocketAddr::from(([10, 91, 8, 2], 8080));
         let seen = peer_seen(listener, || within(&a, move || say_hello(to)));
         assert_ne!(seen.ip(), IpAddr::V4(address));
+    });
+}
+
+#[test]
+fn the_service_of_the_api_server_leads_to_it() {
+    on_pretend_host(async |state| {
+        let gateway = config(state.clone()).range.gateway();
+        let forward = Forward { from: "10.91.9.1:443".parse().unwrap(), to: SocketAddrV4::new(gateway, 8443) };
+        let network = NativeNetwork::start(NativeNetworkConfig { api: Some(forward), ..config(state) }).await.unwrap();
+        let a = namespace();
+        let address = attach(&network, "a-0", &a).await;
+        let listener = TcpListener::bind((gateway, 8443)).unwrap();
+        let seen = peer_seen(listener, || within(&a, move || say_hello(forward.from.into())));
+        assert_eq!(seen.ip(), IpAddr::V4(address));
+        let refused = within(&a, move || {
+            let other = SocketAddrV4::new(*forward.from.ip(), 444);
+            TcpStream::connect_timeout(&other.into(), Duration::from_millis(300)).is_err()
+        });
+        assert!(refused, "another port of the same address is nobody's");
     });
 }

@@ -168,6 +168,7 @@ impl Bench {
             range: "10.99.0.0/16".parse().unwrap(),
             state: directory.join("net"),
             mtu: 1500,
+            api: None,
         };
         let runtime = NativeRuntime::start(config).await.unwrap();
         let network = NativeNetwork::start(network).await.unwrap();
