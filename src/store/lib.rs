@@ -6,10 +6,13 @@
 //! in the same order.
 
 mod core;
+mod database;
 mod memory;
+mod salvage;
 mod sqlite;
 #[cfg(test)]
 mod tests;
+mod wal;
 mod watch;
 mod writer;
 

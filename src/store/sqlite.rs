@@ -1,29 +1,25 @@
-//! The embedded store: one SQLite table keyed by object, write-ahead log, full synchronization.
+//! The embedded store: all objects in memory, and each acknowledged write on disk ([`crate::database`]).
 //!
-//! All objects are in memory too; the database is only read at start. One thread owns the connection and commits what
+//! The database is only read at start. One thread owns the connection and commits what
 //! has queued up as one transaction (group commit), so an acknowledged write costs its share of one fdatasync.
 //! What is written behind goes to disk with a later flush, when a few minutes have passed or the store is closed.
 
-use std::collections::BTreeMap;
-use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use rusqlite::{Connection, params};
 use task::SharedClock;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::core::{Core, HistoryLimits, Request, Stored};
+use crate::core::{Core, HistoryLimits, Request};
+use crate::database::{Contents, Database, failed};
+use crate::salvage;
 use crate::watch::HistoryWatch;
 use crate::writer::{Job, Writer};
 use crate::{Durability, Entry, Expect, Key, Page, Range, Revision, Shared, Store, StoreError, Watch};
 
-/// Version of the table layout, kept in the database's `user_version`.
-const LAYOUT: i64 = 1;
 /// Writers that may wait for the disk at once; more wait for a place.
 const QUEUE: usize = 1024;
 
@@ -49,13 +45,13 @@ pub struct SqliteStore {
 }
 
 impl SqliteStore {
-    /// Opens or creates the database file (mode 0600); no second process can open it at the same time.
+    /// Opens or creates the database file (mode 0600); no second process can open it at the same time. Of a damaged file
+    /// a copy is kept beside it, and of its objects those that are whole; what was lost is told as an error of the log.
     ///
     /// # Errors
-    /// When the file is damaged, of a newer layout, in use, or not writable.
+    /// When nothing of a damaged file can be kept, or it is of a newer layout, in use, or not writable.
     pub fn open(path: &Path, options: SqliteOptions, clock: SharedClock) -> Result<Self, StoreError> {
-        let mut database = Database::open(path)?;
-        let (objects, reserved) = database.load()?;
+        let (database, Contents { objects, reserved }) = salvage::open(path, clock.now())?;
         let core = Arc::new(Shared::new(Core::new(objects, Revision(reserved), options.history)));
         let (jobs, queue) = mpsc::channel(QUEUE);
         let writer = Writer::new(database, core.clone(), clock, options.flush_after, reserved);
@@ -72,6 +68,25 @@ impl SqliteStore {
     /// When the last flush fails.
     pub async fn close(&self) -> Result<(), StoreError> {
         self.ask(|reply| Job::Close { reply }).await
+    }
+
+    /// Writes all objects as of now to a new file (mode 0600), from which [`Self::restore`] takes them.
+    ///
+    /// # Errors
+    /// When the file exists or cannot be written.
+    pub async fn save(&self, to: &Path) -> Result<Revision, StoreError> {
+        let to = to.to_owned();
+        self.ask(|reply| Job::Save { to, reply }).await
+    }
+
+    /// Makes the objects those of a file that [`Self::save`] has written, all at once: each that differs is a change,
+    /// with a new revision, so that watches go on. All of it is on disk when this returns.
+    ///
+    /// # Errors
+    /// When the file is not one, or damaged; nothing has changed then.
+    pub async fn restore(&self, from: &Path) -> Result<Revision, StoreError> {
+        let contents = Database::read_file(from)?;
+        self.ask(|reply| Job::Restore { objects: contents.objects, reply }).await
     }
 
     async fn write(&self, request: Request, durability: Durability) -> Result<Revision, StoreError> {
@@ -114,114 +129,4 @@ impl Store for SqliteStore {
     fn revision(&self) -> Revision {
         self.core.lock().newest()
     }
-}
-
-/// The file.
-#[derive(Debug)]
-pub(crate) struct Database {
-    connection: Connection,
-    path: PathBuf,
-}
-
-#[derive(Debug, thiserror::Error)]
-#[error("{path}")]
-struct InFile<E: std::error::Error + 'static> {
-    path: PathBuf,
-    #[source]
-    source: E,
-}
-
-#[derive(Debug, thiserror::Error)]
-#[error("its layout {found} is newer than the newest one that this version knows, {LAYOUT}")]
-struct NewerLayout {
-    found: i64,
-}
-
-impl Database {
-    fn open(path: &Path) -> Result<Self, StoreError> {
-        let create = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
-        create.map_err(|source| failed("open", InFile { path: path.to_owned(), source }))?;
-        let connection = Connection::open(path).map_err(|source| Self::error(path, "open", source))?;
-        connection.busy_timeout(Duration::ZERO).map_err(|source| Self::error(path, "open", source))?;
-        let database = Self { connection, path: path.to_owned() };
-        database.prepare().map_err(|source| Self::error(path, "open", source))?;
-        let layout: i64 = database
-            .connection
-            .query_row("PRAGMA user_version", [], |row| row.get(0))
-            .map_err(|source| Self::error(path, "open", source))?;
-        if layout > LAYOUT {
-            return Err(failed("open", InFile { path: path.to_owned(), source: NewerLayout { found: layout } }));
-        }
-        database.create_tables().map_err(|source| Self::error(path, "creation of tables", source))?;
-        Ok(database)
-    }
-
-    /// Exclusive locking keeps a second server out and makes the shared-memory file unnecessary.
-    fn prepare(&self) -> rusqlite::Result<()> {
-        self.connection.execute_batch(
-            "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
-             PRAGMA cache_size = -512; PRAGMA temp_store = MEMORY; PRAGMA journal_size_limit = 8388608;",
-        )
-    }
-
-    fn create_tables(&self) -> rusqlite::Result<()> {
-        self.connection.execute_batch(&format!(
-            "BEGIN IMMEDIATE;
-             CREATE TABLE IF NOT EXISTS objects (key TEXT PRIMARY KEY, revision INTEGER NOT NULL, value BLOB NOT NULL)
-               WITHOUT ROWID;
-             CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
-             INSERT OR IGNORE INTO meta VALUES ('reserved', 1);
-             PRAGMA user_version = {LAYOUT};
-             COMMIT;"
-        ))
-    }
-
-    fn load(&mut self) -> Result<(BTreeMap<Key, Stored>, u64), StoreError> {
-        self.read_all().map_err(|source| Self::error(&self.path, "load", source))
-    }
-
-    fn read_all(&self) -> rusqlite::Result<(BTreeMap<Key, Stored>, u64)> {
-        let reserved = self.connection.query_row("SELECT value FROM meta WHERE name = 'reserved'", [], |r| r.get(0))?;
-        let mut statement = self.connection.prepare("SELECT key, revision, value FROM objects")?;
-        let rows = statement.query_map([], |row| {
-            let value: Vec<u8> = row.get(2)?;
-            Ok((Key(row.get(0)?), Stored { revision: Revision(row.get(1)?), value: Bytes::from(value) }))
-        })?;
-        Ok((rows.collect::<rusqlite::Result<_>>()?, reserved))
-    }
-
-    /// One transaction: these keys become what is given, and revisions up to `reserved` count as issued.
-    pub(crate) fn commit<'a>(
-        &mut self,
-        rows: impl IntoIterator<Item = (&'a Key, Option<(Revision, &'a Bytes)>)>,
-        reserved: Option<u64>,
-    ) -> Result<(), StoreError> {
-        let path = &self.path;
-        let transaction = self.connection.transaction().map_err(|source| Self::error(path, "commit", source))?;
-        let work = || -> rusqlite::Result<()> {
-            for (key, row) in rows {
-                match row {
-                    Some((revision, value)) => transaction
-                        .prepare_cached("INSERT OR REPLACE INTO objects VALUES (?1, ?2, ?3)")?
-                        .execute(params![key.0, revision.0, value.as_ref()])?,
-                    None => transaction.prepare_cached("DELETE FROM objects WHERE key = ?1")?.execute([&key.0])?,
-                };
-            }
-            if let Some(reserved) = reserved {
-                transaction
-                    .prepare_cached("UPDATE meta SET value = ?1 WHERE name = 'reserved'")?
-                    .execute([reserved])?;
-            }
-            transaction.commit()
-        };
-        work().map_err(|source| Self::error(path, "commit", source))
-    }
-
-    fn error(path: &Path, operation: &'static str, source: rusqlite::Error) -> StoreError {
-        failed(operation, InFile { path: path.to_owned(), source })
-    }
-}
-
-pub(crate) fn failed(operation: &'static str, source: impl std::error::Error + Send + Sync + 'static) -> StoreError {
-    StoreError::Database { operation, source: Box::new(source) }
 }

@@ -1,5 +1,9 @@
 //! The conformance suite that every store passes, and what only the durable one must do.
 
+mod damage;
+mod kill;
+mod snapshot;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;

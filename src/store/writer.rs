@@ -5,16 +5,18 @@
 //!                                                            (write-behind ones wait in `behind` for a flush)
 //! ```
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use jiff::Timestamp;
 use task::SharedClock;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::core::{Core, Request, Stored, Write};
-use crate::sqlite::{Database, failed};
+use crate::database::{Database, failed};
 use crate::{Durability, Key, Revision, Shared, StoreError};
 
 /// Writes that share one transaction at most.
@@ -27,6 +29,8 @@ pub(crate) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 /// What the writer is asked to do.
 pub(crate) enum Job {
     Write { request: Request, durability: Durability, reply: Reply<Revision> },
+    Save { to: PathBuf, reply: Reply<Revision> },
+    Restore { objects: BTreeMap<Key, Stored>, reply: Reply<Revision> },
     Close { reply: Reply<()> },
 }
 
@@ -74,10 +78,14 @@ impl Writer {
             while let Some(job) = next {
                 match job {
                     Job::Write { request, durability, reply } => self.admit(&mut group, request, durability, reply),
-                    Job::Close { reply } => {
-                        closing = Some(reply);
-                        break;
+                    // These stand between the writes before and after them.
+                    job => {
+                        self.finish(std::mem::take(&mut group));
+                        closing = self.other(job);
                     }
+                }
+                if closing.is_some() {
+                    break;
                 }
                 next = if group.replies.len() < GROUP { queue.try_recv().ok() } else { None };
             }
@@ -93,6 +101,45 @@ impl Writer {
             (None, Err(error)) => tracing::error!(?error, "changes written behind are lost"),
             (None, Ok(())) => {}
         }
+    }
+
+    /// What is no write; the reply to a wish to close.
+    fn other(&mut self, job: Job) -> Option<Reply<()>> {
+        match job {
+            Job::Save { to, reply } => {
+                let saved = self.flush().and_then(|()| self.database.save(&to)).map(|()| self.core.lock().newest());
+                drop(reply.send(saved));
+            }
+            Job::Restore { objects, reply } => drop(reply.send(self.restore(objects))),
+            Job::Close { reply } => return Some(reply),
+            Job::Write { .. } => unreachable!("writes are grouped"),
+        }
+        None
+    }
+
+    /// One transaction, then one batch of changes.
+    fn restore(&mut self, objects: BTreeMap<Key, Stored>) -> Result<Revision, StoreError> {
+        let mut changes: Vec<(Key, Option<Bytes>)> = Vec::new();
+        {
+            let core = self.core.lock();
+            let gone = core.below("").filter(|(key, _)| !objects.contains_key(key)).map(|(key, _)| (key.clone(), None));
+            changes.extend(gone);
+            let differs = |key: &Key, stored: &Stored| core.get(key).is_none_or(|entry| entry.value != stored.value);
+            let new = objects.iter().filter(|(key, stored)| differs(key, stored));
+            changes.extend(new.map(|(key, stored)| (key.clone(), Some(stored.value.clone()))));
+        }
+        let mut group = Group::default();
+        for (key, after) in changes {
+            self.issued += 1;
+            let revision = Revision(self.issued);
+            group.pending.insert(key.clone(), after.clone().map(|value| Stored { revision, value }));
+            group.writes.push((Write { key, revision, after }, Durability::Durable));
+        }
+        if !group.writes.is_empty() {
+            self.persist(&group)?;
+            self.core.lock().apply(group.writes.into_iter().map(|(write, _)| write), self.clock.now());
+        }
+        Ok(self.core.lock().newest())
     }
 
     fn admit(&mut self, group: &mut Group, request: Request, durability: Durability, reply: Reply<Revision>) {
@@ -130,8 +177,9 @@ impl Writer {
 
     /// Commits the durable writes; a key that any of the group's writes made durable is no longer behind.
     fn persist(&mut self, group: &Group) -> Result<(), StoreError> {
-        let durable = |key: &Key| group.writes.iter().any(|(w, how)| *how == Durability::Durable && w.key == *key);
-        let (now, later): (Vec<_>, Vec<_>) = group.pending.iter().partition(|(key, _)| durable(key));
+        let durable: HashSet<&Key> =
+            group.writes.iter().filter(|(_, how)| *how == Durability::Durable).map(|(write, _)| &write.key).collect();
+        let (now, later): (Vec<_>, Vec<_>) = group.pending.iter().partition(|(key, _)| durable.contains(key));
         let reserve = (self.issued > self.reserved).then(|| self.issued + BLOCK);
         if !now.is_empty() || reserve.is_some() {
             let rows = now.iter().map(|(key, stored)| (*key, stored.as_ref().map(|s| (s.revision, &s.value))));
