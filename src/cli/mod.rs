@@ -14,6 +14,7 @@ mod oci;
 mod reset;
 mod server;
 mod settings;
+mod snapshot;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -51,6 +52,13 @@ enum Command {
     /// Check whether this host can run pods; every failed check names its remedy
     #[command(after_help = "Example: coracle doctor")]
     Doctor(Root),
+    /// Save all objects of the cluster to a file, or go back to them
+    Snapshot {
+        #[command(flatten)]
+        root: Root,
+        #[command(subcommand)]
+        command: snapshot::SnapshotCommand,
+    },
     /// Make the host as it was before Coracle: ends all pods and removes all state
     #[command(after_help = "Example: coracle reset --yes")]
     Reset(reset::ResetArguments),
@@ -122,6 +130,10 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Reset(arguments) => {
             cli.logs.start()?;
             one_thread()?.block_on(arguments.run())
+        }
+        Command::Snapshot { root, command } => {
+            cli.logs.start()?;
+            one_thread()?.block_on(snapshot::run(command, &root))
         }
         Command::Oci { .. } => unreachable!("main has taken it"),
         Command::Version => {

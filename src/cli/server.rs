@@ -27,7 +27,7 @@ use super::bridge::{ToApiServer, ToKubelet};
 use super::instance::Instance;
 use super::logs::LogOptions;
 use super::settings::Settings;
-use super::{Root, doctor, node};
+use super::{Root, doctor, node, snapshot};
 
 /// The Kubernetes version whose API is served.
 pub(super) const KUBERNETES_VERSION: &str = "v1.36.0";
@@ -103,7 +103,7 @@ impl Server {
         let listen = listener.local_addr()?;
         let facts = self.facts(listen)?;
 
-        let database = self.instance.root.join("store.db");
+        let database = snapshot::database_path(&self.instance);
         let store = Arc::new(SqliteStore::open(&database, SqliteOptions::default(), self.clock.clone())?);
         let entropy = Entropy::system();
         let pki = Pki::open(&self.instance.root.join("pki"), self.clock.now(), &entropy)?;
@@ -127,6 +127,7 @@ impl Server {
         let serving = drain.spawn("api listener", server.clone().serve(listener, tls, connections.clone()));
         tracing::info!(address = %listen, kubeconfig = %self.instance.kubeconfig_path().display(), "API is served");
 
+        snapshot::serve(&self.instance, &store, &self.tasks)?;
         self.start_controllers(&server, &pki);
         if !self.settings.disable_agent.unwrap_or(false) {
             let user = UserInfo::authenticated(&format!("system:node:{}", facts.name), &[NODES]);
