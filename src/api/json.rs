@@ -56,6 +56,11 @@ pub fn parse_yaml(body: &[u8]) -> Result<Parsed, ApiError> {
     Ok(node.into())
 }
 
+/// A value as a YAML document.
+pub fn to_yaml(value: &Value) -> Result<String, ApiError> {
+    serde_saphyr::to_string(value).map_err(ApiError::internal)
+}
+
 /// What upstream's YAML reader says of a document with duplicate keys, of which the first is shown; none if it has none.
 pub fn duplicate_key(body: &[u8], duplicates: &[String]) -> Option<String> {
     let first = duplicates.first()?;
@@ -225,6 +230,51 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn yaml_reads_back_as_what_it_was() {
+        let texts = [
+            "",
+            "yes",
+            "n",
+            "true",
+            "null",
+            "~",
+            "1",
+            "0o7",
+            "0777",
+            "1e3",
+            "a: b",
+            "- x",
+            "#c",
+            " s ",
+            "a\nb\n",
+            "\t",
+            "ü",
+            "{}",
+            "'",
+            "\"",
+            "2026-01-02",
+            "0x1f",
+            ".inf",
+            "1:30",
+            "=",
+            "<<",
+            "\r\n",
+            "x\n ",
+            "\u{85}",
+            "---",
+            "%a",
+            "@b",
+        ];
+        let names: Map<String, Value> = texts.iter().map(|text| ((*text).to_owned(), Value::Null)).collect();
+        let value = serde_json::json!({
+            "texts": texts, "names": names, "truth": [true, false], "empty": [{}, [], ""],
+            "numbers": [0, -1, 1.5, 9_007_199_254_740_993_i64],
+        });
+        let text = to_yaml(&value).unwrap();
+        assert_eq!(parse_yaml(text.as_bytes()).unwrap().value, value, "{text}");
+    }
 
     #[test]
     fn duplicate_keys_are_named_with_their_path_and_the_last_wins() {

@@ -1,10 +1,13 @@
 //! The form of an answer, from the `Accept` header.
 //!
-//! Answers are JSON. Clients that list protobuf or CBOR list JSON as well; one that does not gets 406.
+//! Answers are JSON, or YAML where a client likes that better. Clients that list protobuf or CBOR list JSON as well; one
+//! that does not gets 406. Watches are JSON only, as upstream's YAML has no frames.
 
 use api::status::ApiError;
 use http::HeaderMap;
 use http::header::{ACCEPT, ACCEPT_ENCODING};
+
+const YAML: &str = "application/yaml";
 
 /// How objects are rendered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,11 +65,32 @@ pub(crate) fn form(headers: &HeaderMap, tables: bool) -> Result<Form, ApiError> 
         return Ok(Form::Plain);
     }
     let types = accepted(headers);
-    types.iter().find_map(|entry| offered(entry, tables)).ok_or_else(|| ApiError::not_acceptable(&["application/json"]))
+    let found = types.iter().find_map(|entry| offered(entry, tables));
+    found.ok_or_else(|| ApiError::not_acceptable(&["application/json", YAML]))
+}
+
+/// As [`form`], of what comes piece by piece.
+pub(crate) fn stream_form(headers: &HeaderMap, tables: bool) -> Result<Form, ApiError> {
+    if !headers.contains_key(ACCEPT) {
+        return Ok(Form::Plain);
+    }
+    let types = accepted(headers);
+    let found = types.iter().filter(|entry| entry.name != YAML).find_map(|entry| offered(entry, tables));
+    found.ok_or_else(|| ApiError::not_acceptable(&["application/json"]))
+}
+
+/// Whether the best of what the client takes and we have is YAML.
+pub(crate) fn prefers_yaml(headers: &HeaderMap) -> bool {
+    let is_named = headers.get_all(ACCEPT).iter().any(|value| value.to_str().is_ok_and(|text| text.contains("yaml")));
+    is_named && accepted(headers).iter().find(|entry| is_ours(entry)).is_some_and(|entry| entry.name == YAML)
+}
+
+fn is_ours(entry: &MediaType) -> bool {
+    matches!(entry.name.as_str(), "application/json" | YAML | "application/*" | "*/*")
 }
 
 fn offered(entry: &MediaType, tables: bool) -> Option<Form> {
-    if !matches!(entry.name.as_str(), "application/json" | "application/*" | "*/*") {
+    if !is_ours(entry) {
         return None;
     }
     let Some(kind) = entry.parameter("as") else {
@@ -115,5 +139,21 @@ mod tests {
         check("text/html", true, None);
         check("application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1", true, Some(Form::Metadata));
         assert_eq!(form(&HeaderMap::new(), true).unwrap(), Form::Plain);
+        check("application/yaml", true, Some(Form::Plain));
+    }
+
+    #[test]
+    fn yaml_is_for_those_who_like_it_better() {
+        let cases = [
+            ("application/yaml", true, false),
+            ("application/yaml, */*", true, true),
+            ("application/json, application/yaml", false, true),
+            ("application/yaml;q=0.5, application/json", false, true),
+            ("text/yaml, */*", false, true),
+        ];
+        for (accept, yaml, streams) in cases {
+            let headers = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(accept))]);
+            assert_eq!((prefers_yaml(&headers), stream_form(&headers, true).is_ok()), (yaml, streams), "{accept}");
+        }
     }
 }

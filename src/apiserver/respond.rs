@@ -8,6 +8,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, RETRY_AFTER, VARY, WARNING};
 use http::{HeaderMap, Response, StatusCode};
+use http_body::Body as _;
 use http_body_util::{BodyExt, Full};
 use serde_json::Value;
 
@@ -15,6 +16,7 @@ use crate::Body;
 use crate::negotiate::takes_gzip;
 
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const YAML: HeaderValue = HeaderValue::from_static("application/yaml");
 pub(crate) const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 /// Upstream's threshold: below it compressing costs more than it saves.
 const WORTH_COMPRESSING: usize = 128 * 1024;
@@ -47,6 +49,28 @@ pub(crate) fn large(request: &HeaderMap, content_type: HeaderValue, text: Vec<u8
     response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     response.headers_mut().insert(VARY, HeaderValue::from_static("Accept-Encoding"));
     response
+}
+
+/// A JSON document in YAML; anything else, and what has no end, as it is.
+pub(crate) async fn as_yaml(response: Response<Body>) -> Response<Body> {
+    let is_json = response.headers().get(CONTENT_TYPE) == Some(&JSON);
+    if !is_json || response.headers().contains_key(CONTENT_ENCODING) || response.body().size_hint().exact().is_none() {
+        return response;
+    }
+    let (mut parts, body) = response.into_parts();
+    let text = match body.collect().await {
+        Ok(body) => serde_json::from_slice(&body.to_bytes())
+            .map_err(ApiError::internal)
+            .and_then(|value| api::json::to_yaml(&value)),
+        Err(failed) => Err(ApiError::internal(failed)),
+    };
+    match text {
+        Ok(text) => {
+            parts.headers.insert(CONTENT_TYPE, YAML);
+            Response::from_parts(parts, Full::new(Bytes::from(text)).map_err(|never| match never {}).boxed())
+        }
+        Err(failed) => error(&failed),
+    }
 }
 
 /// A `Status` with its code, and `Retry-After` where it says when.

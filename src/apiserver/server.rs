@@ -10,6 +10,7 @@ use api::status::ApiError;
 use api::user::UserInfo;
 use bytes::Bytes;
 use futures_util::FutureExt;
+use http::header::ACCEPT_ENCODING;
 use http::request::Parts;
 use http::{Request, Response};
 use http_body_util::combinators::BoxBody;
@@ -96,7 +97,12 @@ impl ApiServer {
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
+        let as_yaml = negotiate::prefers_yaml(&parts.headers);
+        if as_yaml {
+            // What is compressed could not be written in another form any more.
+            parts.headers.remove(ACCEPT_ENCODING);
+        }
         let (method, path) = (parts.method.clone(), parts.uri.path().to_owned());
         let work = AssertUnwindSafe(Box::pin(self.dispatch(&caller.user, parts, body)));
         let response = match work.catch_unwind().await {
@@ -107,6 +113,7 @@ impl ApiServer {
                 respond::error(&ApiError::internal("the request made the server fail"))
             }
         };
+        let response = if as_yaml { respond::as_yaml(response).await } else { response };
         tracing::debug!(%method, path, user = caller.user.username, code = response.status().as_u16(), "request");
         response
     }
@@ -139,7 +146,12 @@ impl ApiServer {
         if !route(row, &request)? {
             return Ok(respond::no_such_path());
         }
-        let form = negotiate::form(&parts.headers, row.verbs.contains(&Verb::Get))?;
+        let has_objects = row.verbs.contains(&Verb::Get);
+        let form = if request.verb == "watch" {
+            negotiate::stream_form(&parts.headers, has_objects)
+        } else {
+            negotiate::form(&parts.headers, has_objects)
+        }?;
         let bytes = if verbs::takes_body(&request.verb) { body::read(body).await? } else { Bytes::new() };
         let (server, user, headers) = (Arc::clone(self), user.clone(), parts.headers);
         let mut response =
@@ -221,8 +233,9 @@ fn route(row: &Resource, request: &ResourceRequest) -> Result<bool, ApiError> {
             None => return Ok(false),
         },
     };
+    let names_nothing = !request.named_by_path && matches!(request.verb.as_str(), "update" | "patch");
     let spans_namespaces = row.namespaced && !in_namespace && !matches!(request.verb.as_str(), "list" | "watch");
-    if spans_namespaces || !verbs.iter().any(|verb| verb.word() == request.verb) {
+    if names_nothing || spans_namespaces || !verbs.iter().any(|verb| verb.word() == request.verb) {
         return Err(ApiError::method_not_allowed());
     }
     Ok(true)

@@ -12,7 +12,7 @@ use api::status::ApiError;
 use api::user::{MASTERS, UserInfo};
 use bytes::Bytes;
 use futures_util::future::try_join_all;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, USER_AGENT};
 use http::{Method, Request};
 use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
@@ -167,7 +167,7 @@ impl ApiServer {
         let body = Full::new(Bytes::from(text));
         let content_type = if method == Method::PATCH { "application/merge-patch+json" } else { "application/json" };
         let request = Request::builder().method(method).uri(path).header(CONTENT_TYPE, content_type);
-        let request = request.body(body).map_err(ApiError::internal)?;
+        let request = request.header(USER_AGENT, "kube-apiserver").body(body).map_err(ApiError::internal)?;
         let user = UserInfo::authenticated("system:apiserver", &[MASTERS]);
         let response = self.handle(Caller { user }, request).await;
         let code = response.status().as_u16();

@@ -7,6 +7,7 @@
 //! ([`memory::bounded`]), which also makes quadratic work show.
 
 mod api_body;
+mod api_managed;
 mod api_patch;
 mod api_protobuf;
 mod api_text;
@@ -36,6 +37,7 @@ pub struct Target {
 /// All targets.
 pub const TARGETS: &[Target] = &[
     Target { name: "api_body", run: api_body::check, words: api_body::WORDS, weight: 10 },
+    Target { name: "api_managed", run: api_managed::check, words: api_managed::WORDS, weight: 10 },
     Target { name: "api_patch", run: api_patch::check, words: api_patch::WORDS, weight: 10 },
     Target { name: "api_protobuf", run: api_protobuf::check, words: api_protobuf::WORDS, weight: 20 },
     Target { name: "api_text", run: api_text::check, words: api_text::WORDS, weight: 50 },

@@ -125,7 +125,7 @@ impl<K: Kind> Application<'_, K> {
             return merged;
         };
         let gone = last.set.clone().with_holders(layout);
-        let pruned = remove::fields(layout, before.clone(), &gone).unwrap_or_else(|| json!({}));
+        let pruned = remove::contents(layout, before.clone(), &gone);
         let pruned = self.add_back(&before, pruned, managers, last);
         // Only what the manager had goes.
         let pruned_set = extract::set(layout, &pruned).with_holders(layout);
@@ -151,7 +151,7 @@ impl<K: Kind> Application<'_, K> {
             let (Some(merged), Some(there)) = (convert(merged), convert(&pruned)) else { continue };
             let kept = extract::set(layout, &there).with_holders(layout).union(&managed.with_holders(layout));
             let gone = extract::set(layout, &merged).with_holders(layout).difference(&kept);
-            let there = remove::fields(layout, merged, &gone).unwrap_or_else(|| json!({}));
+            let there = remove::contents(layout, merged, &gone);
             pruned = self.kind.convert(&there, version, &last.version).unwrap_or(pruned);
         }
         pruned
@@ -167,7 +167,11 @@ impl<K: Kind> Application<'_, K> {
         let difference = compare::objects(self.layout, &applied, self.live);
         let same =
             extract::set(self.layout, &applied).difference(&difference.changed()).difference(&difference.removed);
-        conflicts.into_iter().filter(|conflict| !same.contains(&conflict.path)).collect()
+        let rest = conflicts.into_iter().map(|Conflict { manager, fields }| {
+            let fields = fields.difference(&same);
+            Conflict { manager, fields }
+        });
+        rest.filter(|conflict| !conflict.fields.is_empty()).collect()
     }
 }
 
@@ -177,7 +181,9 @@ fn conflicts<K: Kind>(changes: &mut Changes<'_, K>, managers: &Managers, own: &M
     for (manager, fields) in managers.0.iter().filter(|(manager, _)| *manager != own) {
         let Some(difference) = changes.of(&fields.version) else { continue };
         let taken = fields.set.intersection(&difference.changed());
-        conflicts.extend(taken.paths().into_iter().map(|path| Conflict { manager: manager.clone(), path }));
+        if !taken.is_empty() {
+            conflicts.push(Conflict { manager: manager.clone(), fields: taken });
+        }
     }
     conflicts
 }

@@ -11,12 +11,13 @@ use super::layout::{Form, Layout};
 
 /// No more problems are told.
 const MAX_PROBLEMS: usize = 100;
+/// No more of a path, or of what stands there, is shown.
+const MAX_SHOWN: usize = 1000;
 
 /// What is wrong with a configuration, in upstream's words; none if nothing is.
 pub(super) fn problem<L: Layout>(layout: L, configuration: &Value) -> Option<String> {
     let mut problems = Vec::new();
     walk(layout, configuration, &mut String::new(), &mut problems);
-    problems.truncate(MAX_PROBLEMS);
     match problems.as_slice() {
         [] => None,
         [one] => Some(one.clone()),
@@ -28,9 +29,6 @@ fn walk<L: Layout>(layout: L, value: &Value, path: &mut String, problems: &mut V
     if problems.len() >= MAX_PROBLEMS {
         return;
     }
-    let mut wrong = |text: &str, path: &str| {
-        problems.push(if path.is_empty() { text.to_owned() } else { format!("{path}: {text}") });
-    };
     match (layout.form(), value) {
         (Form::Map | Form::AtomicMap, Value::Object(fields)) => {
             for (name, value) in fields {
@@ -39,7 +37,7 @@ fn walk<L: Layout>(layout: L, value: &Value, path: &mut String, problems: &mut V
                 path.push_str(name);
                 match layout.field(name) {
                     Some((below, _)) => walk(below, value, path, problems),
-                    None => problems.push(format!("{path}: field not declared in schema")),
+                    None => tell(path, "field not declared in schema", problems),
                 }
                 path.truncate(length);
             }
@@ -51,9 +49,21 @@ fn walk<L: Layout>(layout: L, value: &Value, path: &mut String, problems: &mut V
             }
         }
         (Form::Scalar | Form::Opaque | Form::Untyped, _) | (_, Value::Null) => {}
-        (Form::Map | Form::AtomicMap, other) => wrong(&format!("expected map, got {other}"), path),
-        (_, other) => wrong(&format!("expected list, got {other}"), path),
+        (Form::Map | Form::AtomicMap, other) => {
+            tell(path, &format!("expected map, got {}", shown(&other.to_string())), problems)
+        }
+        (_, other) => tell(path, &format!("expected list, got {}", shown(&other.to_string())), problems),
     }
+}
+
+fn tell(path: &str, text: &str, problems: &mut Vec<String>) {
+    if problems.len() < MAX_PROBLEMS {
+        problems.push(if path.is_empty() { text.to_owned() } else { format!("{}: {text}", shown(path)) });
+    }
+}
+
+fn shown(text: &str) -> &str {
+    text.char_indices().nth(MAX_SHOWN).map_or(text, |(end, _)| &text[..end])
 }
 
 fn list<L: Layout>(layout: L, items: &[Value], path: &mut String, problems: &mut Vec<String>) {
@@ -63,11 +73,11 @@ fn list<L: Layout>(layout: L, items: &[Value], path: &mut String, problems: &mut
             Ok(element) => {
                 let text = element.to_string();
                 if !known.insert(element) {
-                    problems.push(format!("{path}: duplicate entries for key {text}"));
+                    tell(path, &format!("duplicate entries for key {}", shown(&text)), problems);
                 }
                 at(layout, &text, item, path, problems);
             }
-            Err(text) => problems.push(format!("{path}: element {place}: {text}")),
+            Err(text) => tell(path, &format!("element {place}: {text}"), problems),
         }
     }
 }

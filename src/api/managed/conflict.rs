@@ -1,46 +1,48 @@
 //! What a configuration would take from others, in upstream's words (`managedfields/internal/conflict.go`).
+//!
+//! A path can be as long as an object and there can be as many, so only so much of them is told.
 
 use super::entries::{Manager, Operation};
-use super::set::Path;
-use crate::status::{ApiError, Cause};
+use super::set::Set;
+use crate::status::{ApiError, Cause, Details};
 
-/// A field that another manager has set to something else.
+/// Most bytes of paths that are told.
+const MAX_TOLD: usize = 64 << 10;
+
+/// Fields that another manager has set to something else.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Conflict {
     pub(super) manager: Manager,
-    pub(super) path: Path,
+    pub(super) fields: Set,
 }
 
 /// 409 with one cause per field. Conflicts stand ordered by their managers.
 pub(super) fn error(conflicts: &[Conflict]) -> ApiError {
-    let causes = conflicts.iter().map(|conflict| Cause {
-        reason: "FieldManagerConflict".to_owned(),
-        message: format!("conflict with {}", shown(&conflict.manager)),
-        field: path(&conflict.path),
-    });
-    let causes: Vec<Cause> = causes.collect();
-    let mut error = ApiError::new(409, "Conflict", message(conflicts));
-    error.details = Some(Box::new(crate::status::Details { causes, ..Default::default() }));
-    error
-}
-
-fn message(conflicts: &[Conflict]) -> String {
-    if let [one] = conflicts {
-        return format!("Apply failed with 1 conflict: conflict with {}: {}", shown(&one.manager), path(&one.path));
-    }
+    let mut told = 0;
+    let mut causes = Vec::new();
     let mut lines = Vec::new();
-    let mut last = None;
     for conflict in conflicts {
-        if last.replace(&conflict.manager) != Some(&conflict.manager) {
-            lines.push(format!("conflicts with {}:", shown(&conflict.manager)));
-        }
-        lines.push(format!("- {}", path(&conflict.path)));
+        let manager = shown(&conflict.manager);
+        lines.push(format!("conflicts with {manager}:"));
+        conflict.fields.show(&mut |path| {
+            told += path.len();
+            if told > MAX_TOLD {
+                return false;
+            }
+            lines.push(format!("- {path}"));
+            let (reason, message) = ("FieldManagerConflict".to_owned(), format!("conflict with {manager}"));
+            causes.push(Cause { reason, message, field: path.to_owned() });
+            true
+        });
     }
-    format!("Apply failed with {} conflicts: {}", conflicts.len(), lines.join("\n"))
-}
-
-fn path(path: &Path) -> String {
-    path.iter().map(ToString::to_string).collect()
+    let count: usize = conflicts.iter().map(|conflict| conflict.fields.count()).sum();
+    let text = match causes.as_slice() {
+        [one] if count == 1 => format!("Apply failed with 1 conflict: {}: {}", one.message, one.field),
+        _ => format!("Apply failed with {count} conflicts: {}", lines.join("\n")),
+    };
+    let mut error = ApiError::new(409, "Conflict", text);
+    error.details = Some(Box::new(Details { causes, ..Details::default() }));
+    error
 }
 
 fn shown(manager: &Manager) -> String {

@@ -1,6 +1,6 @@
 //! Taking fields out of an object (`typed.RemoveItems` of structured-merge-diff).
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::element::Element;
 use super::layout::{Form, Layout};
@@ -8,6 +8,15 @@ use super::set::Set;
 
 /// The value without the fields of a set; none if nothing of it is left.
 pub(super) fn fields<L: Layout>(layout: L, value: Value, gone: &Set) -> Option<Value> {
+    without(layout, value, gone, &|| None)
+}
+
+/// As [`fields`], but what lost all that it held is still there as a null: who was not taken out itself is not gone.
+pub(super) fn contents<L: Layout>(layout: L, value: Value, gone: &Set) -> Value {
+    without(layout, value, gone, &|| Some(Value::Null)).unwrap_or(Value::Null)
+}
+
+fn without<L: Layout>(layout: L, value: Value, gone: &Set, hollow: &dyn Fn() -> Option<Value>) -> Option<Value> {
     if gone.is_empty() {
         return Some(value);
     }
@@ -19,12 +28,12 @@ pub(super) fn fields<L: Layout>(layout: L, value: Value, gone: &Set) -> Option<V
                     return None;
                 }
                 let value = match layout.field(&name) {
-                    Some((below, _)) => self::fields(below, value, &node.parts)?,
+                    Some((below, _)) => without(below, value, &node.parts, hollow).or_else(hollow)?,
                     None => value,
                 };
                 Some((name, value))
             });
-            let fields: serde_json::Map<String, Value> = fields.collect();
+            let fields: Map<String, Value> = fields.collect();
             (!fields.is_empty()).then_some(Value::Object(fields))
         }
         (Form::Set | Form::Keyed, Value::Array(items)) => {
@@ -33,7 +42,7 @@ pub(super) fn fields<L: Layout>(layout: L, value: Value, gone: &Set) -> Option<V
                 match node {
                     None => Some(item),
                     Some(node) if node.is_member => None,
-                    Some(node) => fields(layout.item(), item, &node.parts),
+                    Some(node) => without(layout.item(), item, &node.parts, hollow).or_else(hollow),
                 }
             });
             let items: Vec<Value> = items.collect();

@@ -137,22 +137,39 @@ impl Set {
         self
     }
 
-    /// All fields: those of a level before those below them.
-    pub(super) fn paths(&self) -> Vec<Path> {
-        let mut paths = Vec::new();
-        self.collect(&mut Vec::new(), &mut paths);
-        paths
+    /// How many fields it holds.
+    pub(super) fn count(&self) -> usize {
+        self.0.values().map(|node| usize::from(node.is_member) + node.parts.count()).sum()
     }
 
-    fn collect(&self, path: &mut Path, paths: &mut Vec<Path>) {
-        for (element, _) in self.0.iter().filter(|(_, node)| node.is_member) {
-            paths.push([path.as_slice(), std::slice::from_ref(element)].concat());
+    /// Shows a visitor its fields as people read them, those of a level before those below them, until it has enough.
+    pub(super) fn show(&self, visit: &mut dyn FnMut(&str) -> bool) -> bool {
+        self.show_below(&mut String::new(), visit)
+    }
+
+    fn show_below(&self, path: &mut String, visit: &mut dyn FnMut(&str) -> bool) -> bool {
+        let length = path.len();
+        for are_members in [true, false] {
+            for (element, node) in self.0.iter().filter(|(_, node)| node.is_member || !are_members) {
+                path.push_str(&element.to_string());
+                let goes_on = if are_members { visit(path) } else { node.parts.show_below(path, visit) };
+                path.truncate(length);
+                if !goes_on {
+                    return false;
+                }
+            }
         }
-        for (element, node) in &self.0 {
-            path.push(element.clone());
-            node.parts.collect(path, paths);
-            path.pop();
-        }
+        true
+    }
+
+    /// All fields.
+    #[cfg(test)]
+    pub(super) fn paths(&self) -> Vec<Path> {
+        let of_node = |(element, node): (&Element, &Node)| {
+            let below = node.parts.paths().into_iter().map(|path| [vec![element.clone()], path].concat());
+            node.is_member.then(|| vec![element.clone()]).into_iter().chain(below).collect::<Vec<_>>()
+        };
+        self.0.iter().flat_map(of_node).collect()
     }
 
     /// As `FieldsV1`.

@@ -1,7 +1,7 @@
 //! Applies patches to objects: JSON patch, JSON merge patch, strategic merge patch.
 //!
 //! Pure functions from object and patch to object. Decoding the result by its type, defaulting, validation and retries
-//! on conflict are the caller's. Server-side apply is not here: it needs managed fields.
+//! on conflict are the caller's. Server-side apply is in [`crate::managed`].
 
 use serde_json::Value;
 

@@ -265,7 +265,7 @@ async fn fields_that_nobody_specified_go_and_are_named_as_far_as_one_asks() {
     let path = format!("PATCH {CRONTABS}/a?fieldValidation=Strict");
     let answer =
         world.send(admin(), &path, &[("content-type", "application/merge-patch+json")], &patch.to_string()).await;
-    assert!(answer.code == 400 && message(&answer).contains("unknown field \"spec.foo\""), "{}", answer.text);
+    assert!(answer.code == 422 && message(&answer).contains("unknown field \"spec.foo\""), "{}", answer.text);
     world.tasks.shutdown().await;
 }
 

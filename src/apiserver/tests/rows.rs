@@ -20,7 +20,7 @@ pub(super) fn collection(row: &Resource, namespace: &str) -> String {
 }
 
 /// Definitions have names of their own form, and a life that goes on by itself: see `custom`.
-fn is_definition(row: &Resource) -> bool {
+pub(super) fn is_definition(row: &Resource) -> bool {
     row.kind == "CustomResourceDefinition"
 }
 

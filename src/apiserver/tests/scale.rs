@@ -56,7 +56,7 @@ async fn what_cannot_be_scaled_so_is_refused_in_upstreams_words() {
     let stale = json!({ "metadata": { "resourceVersion": "1" }, "spec": { "replicas": 2 } });
     world.patch(&format!("{path}/web/scale"), "merge-patch", stale).await.expect(409);
     let typo = json!({ "spec": { "replicass": 2 } });
-    world.patch(&format!("{path}/web/scale?fieldValidation=Strict"), "merge-patch", typo).await.expect(400);
+    world.patch(&format!("{path}/web/scale?fieldValidation=Strict"), "merge-patch", typo).await.expect(422);
     let pods = world.ask("GET /api/v1/namespaces/default/pods/web/scale", Value::Null).await;
     assert_eq!((pods.code, pods.text.as_str()), (404, "404 page not found\n"));
 }

@@ -206,6 +206,65 @@ async fn unknown_fields_are_refused_told_or_ignored() {
     warned.expect(201);
     assert_eq!(warned.headers["warning"], r#"299 - "unknown field \"spec.containers[0].imagee\"""#);
     world.ask(&format!("POST {PODS}?fieldValidation=Loose"), sample("Pod", "q")).await.expect(422);
+    let patch = json!({ "spec": { "nope": 1 }, "metadata": { "labels": { "a": "b" } } });
+    let strict =
+        world.patch(&format!("{PODS}/p?fieldValidation=Strict"), "merge-patch", patch.clone()).await.expect(422);
+    assert!(at(&strict, "/message").starts_with(" \"\" is invalid: patch: Invalid value: \"{"), "{strict}");
+    assert!(at(&strict, "/message").ends_with("}\": strict decoding error: unknown field \"spec.nope\""), "{strict}");
+    let warned = world.patch(&format!("{PODS}/p"), "strategic-merge-patch", patch).await;
+    warned.expect(200);
+    assert_eq!(warned.headers["warning"], r#"299 - "unknown field \"spec.nope\"""#);
+    let wrong =
+        world.patch(&format!("{PODS}/p"), "merge-patch", json!({ "spec": { "hostname": 1 } })).await.expect(422);
+    assert!(at(&wrong, "/message").contains("cannot unmarshal number into Go struct field"), "{wrong}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn collections_are_neither_replaced_nor_patched() {
+    let world = World::new().await;
+    for path in [CONFIG, PODS, "/api/v1/namespaces", "/api/v1/nodes", "/api/v1/configmaps"] {
+        world.ask(&format!("PUT {path}"), sample("ConfigMap", "c")).await.expect(405);
+        world.patch(path, "merge-patch", json!({})).await.expect(405);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dry_deletion_deletes_nothing() {
+    let world = World::new().await;
+    for kind in ["configmaps", "pods"] {
+        let path = format!("/api/v1/namespaces/default/{kind}");
+        let kept = ["a", "b"].map(|name| sample(if kind == "pods" { "Pod" } else { "ConfigMap" }, name));
+        for object in kept {
+            world.ask(&format!("POST {path}"), object).await.expect(201);
+        }
+        let before = world.ask(&format!("GET {path}"), Value::Null).await.expect(200);
+        world.ask(&format!("DELETE {path}/a?dryRun=All"), Value::Null).await.expect(200);
+        world.ask(&format!("DELETE {path}/a"), json!({ "dryRun": ["All"], "gracePeriodSeconds": 0 })).await.expect(200);
+        world.ask(&format!("DELETE {path}?dryRun=All"), Value::Null).await.expect(200);
+        world.ask(&format!("DELETE {path}"), json!({ "dryRun": ["Some"] })).await.expect(422);
+        let after = world.ask(&format!("GET {path}"), Value::Null).await.expect(200);
+        assert_eq!(after, before);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn yaml_is_written_for_those_who_ask_for_it() {
+    let world = World::new().await;
+    let accept = [("accept", "application/yaml"), ("content-type", "application/yaml"), ("accept-encoding", "gzip")];
+    let body = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {a: 'yes'}\n";
+    let made = world.send(admin(), &format!("POST {CONFIG}"), &accept, body).await;
+    assert_eq!((made.code, &made.headers["content-type"]), (201, &"application/yaml".parse().unwrap()));
+    let read = |answer: &super::world::Answer| api::json::parse_yaml(answer.text.as_bytes()).unwrap().value;
+    assert_eq!(read(&made), world.ask(&format!("GET {CONFIG}/c"), Value::Null).await.expect(200));
+    let list = world.send(admin(), &format!("GET {CONFIG}"), &accept, "").await;
+    assert_eq!(read(&list), world.ask(&format!("GET {CONFIG}"), Value::Null).await.expect(200));
+    let put = world.send(admin(), &format!("PUT {CONFIG}/c"), &accept, &made.text.replace("yes", "no")).await;
+    assert_eq!((put.code, &read(&put)["data"]["a"]), (200, &json!("no")));
+    let absent = world.send(admin(), &format!("GET {CONFIG}/absent"), &accept, "").await;
+    assert_eq!((absent.code, &read(&absent)["reason"]), (404, &json!("NotFound")));
+    let apis = world.send(admin(), "GET /api/v1", &accept, "").await;
+    assert_eq!(read(&apis)["kind"], "APIResourceList");
+    assert_eq!(world.send(admin(), &format!("GET {CONFIG}?watch=1"), &accept, "").await.code, 406);
 }
 
 #[tokio::test(start_paused = true)]

@@ -40,8 +40,10 @@ impl Configuration {
         check_options(&call.query, "PatchOptions", true)?;
         let validation = FieldValidation::from_query(&call.query, "PatchOptions")?;
         let dry = body::dry_run(call.query.all("dryRun"), "PatchOptions")?;
-        let Parsed { value: object, duplicates } = json::parse_yaml(bytes)
-            .map_err(|error| ApiError::bad_request(format!("error decoding YAML: {}", error.message)))?;
+        // Most clients send JSON, which is quicker to read, and some escape in it what YAML cannot.
+        let parsed = json::parse(bytes).or_else(|_| json::parse_yaml(bytes));
+        let Parsed { value: object, duplicates } =
+            parsed.map_err(|error| ApiError::bad_request(format!("error decoding YAML: {}", error.message)))?;
         let (version, kind) = (object["apiVersion"].as_str(), object["kind"].as_str());
         let (version, kind) = (version.unwrap_or_default(), kind.unwrap_or_default());
         if (version, kind) != (row.api_version().as_str(), row.kind) {

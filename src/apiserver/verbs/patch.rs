@@ -2,17 +2,20 @@
 //! [`super::apply`].
 
 use api::patch::{self, PatchType};
-use api::status::ApiError;
+use api::status::{ApiError, FieldError};
 use api::{json, schema};
 use bytes::Bytes;
 use serde_json::Value;
 
 use super::write::{Attempt, Concurrency, preconditions, replace};
 use super::{ATTEMPTS, apply};
-use crate::body::{self, FieldValidation, Kind};
+use crate::body::{self, Decoded, FieldValidation, Kind};
 use crate::call::{Call, Outcome};
 use crate::managed::check_options;
 use crate::object::meta;
+
+/// No more of a patched object is shown in an error.
+const MAX_SHOWN: usize = 10_000;
 
 /// What a patch may be.
 pub(super) const ACCEPTED: [&str; 4] = [
@@ -31,12 +34,12 @@ pub(super) async fn patch(call: &Call, bytes: &Bytes) -> Result<Outcome, ApiErro
     check_options(&call.query, "PatchOptions", false)?;
     let validation = FieldValidation::from_query(&call.query, "PatchOptions")?;
     let dry = body::dry_run(call.query.all("dryRun"), "PatchOptions")?;
-    let duplicates = json::parse(bytes)?.duplicates;
+    let duplicates = duplicates(kind, bytes)?;
     let ty = schema::lookup(call.row.group, call.row.version, call.row.kind);
     for _ in 0..ATTEMPTS {
         let (old, entry) = call.server.read(&call.row, call.namespace(), call.name()).await?;
         let patched = patch::apply(kind, ty, &old, bytes)?;
-        let decoded = body::conform(patched, duplicates.clone(), Kind::of(&call.row), validation)?;
+        let decoded = conform(patched, duplicates.clone(), Kind::of(&call.row), validation)?;
         check_name(call, &decoded.object)?;
         // The old object carries its resourceVersion, so one that differs now was set by the patch.
         let concurrency = preconditions(call, &decoded.object, &old)?;
@@ -48,6 +51,35 @@ pub(super) async fn patch(call: &Call, bytes: &Bytes) -> Result<Outcome, ApiErro
         }
     }
     Err(call.modified(call.name()))
+}
+
+/// What stands twice in a patch.
+pub(super) fn duplicates(kind: PatchType, bytes: &[u8]) -> Result<Vec<String>, ApiError> {
+    let found = json::parse(bytes)?.duplicates;
+    let prefix = if kind == PatchType::Json { "json patch " } else { "" };
+    Ok(found.into_iter().map(|duplicate| format!("{prefix}{duplicate}")).collect())
+}
+
+/// Gives a patched object the form of its kind. What cannot have it is the patch's fault, so 422, as upstream has it.
+pub(super) fn conform(
+    patched: Value,
+    oddities: Vec<String>,
+    kind: Kind<'_>,
+    validation: FieldValidation,
+) -> Result<Decoded, ApiError> {
+    let mut shown = patched.to_string();
+    if let Some((end, _)) = shown.char_indices().nth(MAX_SHOWN) {
+        shown.truncate(end);
+        shown.push('…');
+    }
+    let invalid =
+        |text: &str| ApiError::invalid("", "", "", &[FieldError::invalid("patch", &shown.clone().into(), text)]);
+    let lenient = if validation == FieldValidation::Strict { FieldValidation::Warn } else { validation };
+    let decoded = body::conform(patched, oddities, kind, lenient).map_err(|error| invalid(&error.message))?;
+    if validation == FieldValidation::Strict && !decoded.warnings.is_empty() {
+        return Err(invalid(&format!("strict decoding error: {}", decoded.warnings.join(", "))));
+    }
+    Ok(decoded)
 }
 
 /// A patch cannot rename.

@@ -6,14 +6,14 @@
 use api::patch::{self, PatchType};
 use api::resources;
 use api::resources::scale::{ROW, Scale};
+use api::schema;
 use api::status::ApiError;
-use api::{json, schema};
 use bytes::Bytes;
 use serde_json::Value;
 
 use super::ATTEMPTS;
 use super::apply;
-use super::patch::{ACCEPTED, check_name, sets_version};
+use super::patch::{ACCEPTED, check_name, conform, duplicates, sets_version};
 use super::update::match_path;
 use super::write::{Attempt, Concurrency, preconditions, replace_applied};
 use crate::body::{self, FieldValidation, Kind};
@@ -55,13 +55,13 @@ pub(super) async fn patch(call: &Call, bytes: &Bytes) -> Result<Outcome, ApiErro
     managed::check_options(&call.query, "PatchOptions", false)?;
     let validation = FieldValidation::from_query(&call.query, "PatchOptions")?;
     let dry = body::dry_run(call.query.all("dryRun"), "PatchOptions")?;
-    let duplicates = json::parse(bytes)?.duplicates;
+    let duplicates = duplicates(kind, bytes)?;
     let ty = schema::lookup(ROW.group, ROW.version, ROW.kind);
     for _ in 0..ATTEMPTS {
         let (old, entry) = call.server.read(&call.row, call.namespace(), call.name()).await?;
         let live = view(call, &old)?;
         let patched = patch::apply(kind, ty, &live, bytes)?;
-        let mut decoded = body::conform(patched, duplicates.clone(), Kind::of(&ROW), validation)?;
+        let mut decoded = conform(patched, duplicates.clone(), Kind::of(&ROW), validation)?;
         check_name(call, &decoded.object)?;
         managed::record_as(call, &ROW, &live, &mut decoded.object);
         let (new, concurrency) = scaled(call, &old, &decoded.object)?;

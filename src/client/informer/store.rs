@@ -1,4 +1,4 @@
-//! What an informer has seen.
+//! What an informer has seen. Who manages which field is left out: it is a good part of an object and nobody here asks.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
@@ -59,7 +59,8 @@ impl<K: Object> Store<K> {
         Dirty::new(set)
     }
 
-    pub(super) fn put(&self, object: K) {
+    pub(super) fn put(&self, mut object: K) {
+        object.metadata_mut().managed_fields = None;
         let key = Key::of(object.metadata());
         let mut inner = self.write();
         inner.objects.insert(key.clone(), Arc::new(object));
@@ -76,7 +77,8 @@ impl<K: Object> Store<K> {
     pub(super) fn replace(&self, objects: Vec<K>) {
         let mut inner = self.write();
         let mut former = std::mem::take(&mut inner.objects);
-        for object in objects {
+        for mut object in objects {
+            object.metadata_mut().managed_fields = None;
             let key = Key::of(object.metadata());
             let same = former.remove(&key).filter(|before| is_same(&**before, &object));
             if let Some(before) = same {

@@ -63,6 +63,11 @@ fn bodies_of_requests_are_the_same_when_stored_and_read_again() {
 }
 
 #[test]
+fn applied_configurations_settle() {
+    holds("api_managed");
+}
+
+#[test]
 fn patches_make_no_more_than_they_hold_and_copy() {
     holds("api_patch");
 }
