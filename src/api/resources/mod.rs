@@ -13,6 +13,7 @@ mod batch;
 mod cell;
 mod configmap;
 pub mod custom;
+pub mod disruption;
 mod endpoints;
 mod endpointslice;
 mod event;
@@ -95,6 +96,17 @@ pub struct Subresource {
     pub kind: &'static str,
     /// What can be done there.
     pub verbs: &'static [Verb],
+}
+
+/// A subresource through which a part of an object is changed and nothing else, metadata included.
+#[derive(Debug, Clone, Copy)]
+pub struct Part {
+    /// Last segment of the path.
+    pub name: &'static str,
+    /// Gives the stored object (first) the part of what a client sent (second).
+    pub take: fn(&mut Value, &Value),
+    /// Checks the new object against the stored one.
+    pub validate: fn(&Value, &Value) -> Vec<FieldError>,
 }
 
 /// What counts as a change of the desired state, for `metadata.generation`.
@@ -212,6 +224,8 @@ pub struct Resource {
     pub verbs: &'static [Verb],
     /// Paths below an object.
     pub subresources: &'static [Subresource],
+    /// Which of these change a part of the object.
+    pub parts: &'static [Part],
     /// How its objects are stored, if not in their own form.
     pub conversion: Option<Conversion>,
     /// What the subresource `scale` reads and writes, for kinds that have it.
@@ -416,6 +430,11 @@ impl Resource {
         self.subresources.iter().find(|sub| sub.name == name)
     }
 
+    /// The named part.
+    pub fn part(&self, name: &str) -> Option<&'static Part> {
+        self.parts.iter().find(|part| part.name == name)
+    }
+
     /// The value of a selectable field, or none if selectors may not name it.
     pub fn field(&self, object: &Value, name: &str) -> Option<String> {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -462,6 +481,7 @@ const BLANK: Resource = Resource {
     namespaced: true,
     verbs: ALL_VERBS,
     subresources: &[],
+    parts: &[],
     conversion: None,
     scale: None,
     name_rule: NameRule::Subdomain,

@@ -4,6 +4,7 @@
 //! create   decode → mutating admission → row.default → prepare_create → check
 //! update   decode → mutating admission → row.default → prepare_update → check_update
 //! status   decode → row.default → prepare_status → check_status
+//! part     decode → row.default → prepare_part → part.validate
 //! ```
 //!
 //! The server adds what only it knows: name from `generateName`, uid, creation time, resourceVersion. The rules are those
@@ -13,7 +14,7 @@ use serde_json::Value;
 
 use super::metadata;
 use super::path::{ensure_object, items_mut, object_mut, put, remove, text};
-use super::{Generation, Resource, WriteBehind, custom};
+use super::{Generation, Part, Resource, WriteBehind, custom};
 use crate::status::FieldError;
 
 impl Resource {
@@ -65,6 +66,10 @@ impl Resource {
             put(new, "status", &old["status"]);
         }
         (self.prepare_update)(new, old);
+        self.count_generation(new, old);
+    }
+
+    fn count_generation(&self, new: &mut Value, old: &Value) {
         let changed = match self.generation {
             Generation::None => return,
             Generation::Of(fields) => fields.iter().any(|field| new.pointer(field) != old.pointer(field)),
@@ -102,6 +107,17 @@ impl Resource {
         errors.extend((self.validate_status)(new, old));
         errors.extend(self.check_custom(new, Some(old)));
         errors
+    }
+
+    /// Makes what a client sent to a part the next state of `old`: nothing else may change.
+    pub fn prepare_part(&self, part: &Part, new: &mut Value, old: &Value) {
+        let mut result = old.clone();
+        (part.take)(&mut result, new);
+        if !new["metadata"]["managedFields"].is_null() {
+            put(ensure_object(&mut result, "metadata"), "managedFields", &new["metadata"]["managedFields"]);
+        }
+        self.count_generation(&mut result, old);
+        *new = result;
     }
 
     /// Whether a write may be acknowledged before it has reached the disk; `old` is what it replaces.

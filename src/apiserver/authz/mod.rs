@@ -98,9 +98,15 @@ fn may_control(request: &ResourceRequest) -> bool {
         // changes references to owners and finalizers of any kind.
         (_, _, "") if is_read(r) || matches!(r.verb.as_str(), "delete" | "deletecollection" | "patch") => true,
         ("", "serviceaccounts" | "configmaps" | "events", "") | ("coordination.k8s.io", "leases", "") => writes,
-        ("", "namespaces", "finalize" | "status") | ("", "nodes", "" | "status") | ("", "pods", "status") => {
+        ("", "namespaces", "finalize" | "status")
+        | ("", "nodes", "" | "status")
+        | ("", "pods", "status")
+        | ("policy", "poddisruptionbudgets", "status")
+        | ("", "persistentvolumes" | "persistentvolumeclaims", "" | "status") => {
             matches!(r.verb.as_str(), "update" | "patch")
         }
+        // Roles that are made of others have what these have, which nobody else could give them.
+        (api::resources::rbac::GROUP, "clusterroles", "") => matches!(r.verb.as_str(), "update" | "escalate"),
         _ => false,
     }
 }

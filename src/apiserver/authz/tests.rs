@@ -127,11 +127,13 @@ fn components_may_do_what_they_are_for() {
         "PUT /api/v1/namespaces/x/finalize",
         "DELETE /api/v1/namespaces/x/secrets",
         "POST /api/v1/namespaces/x/serviceaccounts",
+        "PATCH /apis/example.com/v1/namespaces/x/things/t",
+        "PUT /apis/policy/v1/namespaces/x/poddisruptionbudgets/b/status",
+        "PUT /apis/rbac.authorization.k8s.io/v1/clusterroles/admin",
     ] {
         check(&control, request, Decision::Allow);
     }
-    for request in ["POST /api/v1/namespaces/x/pods", "POST /api/v1/namespaces", "PATCH /api/v1/namespaces/x/secrets/s"]
-    {
+    for request in ["POST /api/v1/namespaces/x/pods", "POST /api/v1/namespaces", "PUT /api/v1/namespaces/x/secrets/s"] {
         check(&control, request, Decision::Deny);
     }
 }

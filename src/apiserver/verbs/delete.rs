@@ -127,7 +127,8 @@ async fn act(
     }
 }
 
-fn check(call: &Call, old: &Value, options: &Options) -> Result<(), ApiError> {
+/// Checks the preconditions.
+pub(super) fn check(call: &Call, old: &Value, options: &Options) -> Result<(), ApiError> {
     let name = meta(old, "name");
     if let Some(wanted) = options.uid.as_deref().filter(|wanted| *wanted != meta(old, "uid")) {
         let current = meta(old, "uid");

@@ -8,6 +8,7 @@ mod apply;
 mod binding;
 mod create;
 mod delete;
+mod evict;
 mod finalize;
 mod get;
 mod list;
@@ -46,10 +47,17 @@ pub(crate) async fn run(call: &Call, body: Bytes) -> Result<Response<Body>, ApiE
             binding::bind(call, &body).await
         }
         ("", "create") if call.row.is_review => review::review(call, &body).await,
+        ("eviction", "create") => evict::evict(call, &body).await,
         ("token", "create") => token::request(call, &body).await,
         ("binding", "create") => binding::bind(call, &body).await,
         ("finalize", "update") => finalize::finalize(call, &body).await,
         ("", "create") => create::create(call, &body).await,
+        (part, verb) if call.row.part(part).is_some() => match verb {
+            "get" => get::get(call).await,
+            "update" => update::update(call, &body).await,
+            "patch" => patch::patch(call, &body).await,
+            _ => Err(ApiError::method_not_allowed()),
+        },
         ("" | "status", "get") => get::get(call).await,
         ("" | "status", "update") => update::update(call, &body).await,
         ("" | "status", "patch") => patch::patch(call, &body).await,

@@ -75,13 +75,20 @@ pub(super) async fn replace_applied(
     escalation::check(call, &new, Some(old)).await?;
     row.fill_defaults(&mut new);
     let is_status = call.request.subresource == "status";
-    if is_status {
+    let part = row.part(&call.request.subresource);
+    if let Some(part) = part {
+        row.prepare_part(part, &mut new, old);
+    } else if is_status {
         row.prepare_status(&mut new, old);
     } else {
         row.prepare_update(&mut new, old);
     }
     let _given = services::give(call, &mut new, Some(old)).await?;
-    let wrong = if is_status { row.check_status(&new, old) } else { row.check_update(&new, old) };
+    let wrong = match part {
+        Some(part) => (part.validate)(&new, old),
+        None if is_status => row.check_status(&new, old),
+        None => row.check_update(&new, old),
+    };
     if !wrong.is_empty() {
         return Err(ApiError::invalid(row.group, row.kind, meta(old, "name"), &wrong));
     }

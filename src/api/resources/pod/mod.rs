@@ -5,6 +5,7 @@ mod cells;
 mod container;
 mod default;
 mod env;
+mod part;
 mod probe;
 pub mod requests;
 pub(super) mod resources;
@@ -32,9 +33,13 @@ pub(super) const ROW: Resource = Resource {
     categories: &["all"],
     subresources: &[
         Subresource { name: "binding", group: "", version: "v1", kind: "Binding", verbs: &[Verb::Create] },
+        part::EPHEMERAL,
+        Subresource { name: "eviction", group: "policy", version: "v1", kind: "Eviction", verbs: &[Verb::Create] },
         Subresource { name: "log", group: "", version: "v1", kind: "Pod", verbs: &[Verb::Get] },
+        part::RESIZE,
         Subresource { name: "status", group: "", version: "v1", kind: "Pod", verbs: STATUS_VERBS },
     ],
+    parts: part::PARTS,
     default: default::default,
     prepare: default::prepare,
     prepare_update: default::prepare_update,

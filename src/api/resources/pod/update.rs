@@ -9,7 +9,7 @@ use crate::resources::path::{Path, items, present, put, text};
 use crate::resources::rule;
 use crate::status::FieldError;
 
-const MIRROR: &str = "kubernetes.io/config.mirror";
+pub(super) const MIRROR: &str = "kubernetes.io/config.mirror";
 const FIXED: &str = "pod updates may not change fields other than `spec.containers[*].image`,\
                      `spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,\
                      `spec.tolerations` (only additions to existing tolerations),\
@@ -43,7 +43,7 @@ pub(super) fn validate(new: &Value, old: &Value) -> Vec<FieldError> {
     errors
 }
 
-fn mirror_annotation(new: &Value, old: &Value) -> Option<FieldError> {
+pub(super) fn mirror_annotation(new: &Value, old: &Value) -> Option<FieldError> {
     let annotation = |pod: &Value| pod["metadata"]["annotations"][MIRROR].clone();
     let path = Path::new("metadata").child("annotations").key(MIRROR);
     match (annotation(new), annotation(old)) {
@@ -118,7 +118,7 @@ fn fixed(spec: &Value, old: &Value, path: &Path) -> Option<FieldError> {
 }
 
 /// The deepest fields that differ; an absent field is an empty one.
-fn differences(a: &Value, b: &Value, path: &str, found: &mut Vec<String>) {
+pub(super) fn differences(a: &Value, b: &Value, path: &str, found: &mut Vec<String>) {
     match (a, b) {
         (Value::Object(left), Value::Object(right)) => {
             let added = right.keys().filter(|key| !left.contains_key(*key));
