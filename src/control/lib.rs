@@ -4,6 +4,7 @@
 //! consists of a pure decision over a snapshot and a thin shell that feeds it from informers and carries out what it
 //! decides. Invariant: none keeps state that it could not rebuild from the API after a crash.
 
+pub mod disruption;
 pub mod expiry;
 pub mod garbage;
 pub mod kinds;
@@ -48,6 +49,7 @@ impl Controllers {
         namespace::spawn(client, clock, tasks, &namespaces, &pods);
         node::spawn(client, clock, tasks, &nodes);
         podgc::spawn(client, clock, tasks, &nodes, &pods);
+        disruption::spawn(client, clock, tasks, &pods);
         expiry::spawn(client, clock, tasks);
         garbage::spawn(client, clock, tasks);
         scheduler::spawn(&clients.scheduler, clock, tasks, pods, nodes);
