@@ -37,7 +37,13 @@ async fn ask(transport: &HttpsTransport, method: Method, path: &str, body: Strin
 }
 
 /// Reads events until told to end; the lateness of each that carries a time, in microseconds.
-async fn watch(transport: HttpsTransport, path: String, origin: Instant, ready: Arc<AtomicUsize>, end: Arc<AtomicBool>) -> Vec<u32> {
+async fn watch(
+    transport: HttpsTransport,
+    path: String,
+    origin: Instant,
+    ready: Arc<AtomicUsize>,
+    end: Arc<AtomicBool>,
+) -> Vec<u32> {
     let response = transport.send(request(Method::GET, &path, String::new())).await.unwrap();
     assert!(response.status().is_success(), "{}", response.status());
     ready.fetch_add(1, Ordering::Relaxed);
