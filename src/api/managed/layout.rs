@@ -8,6 +8,7 @@ use std::sync::LazyLock;
 use serde_json::{Map, Value, json};
 
 use super::element::{Atom, Element};
+use crate::resources::custom::{self, Custom};
 use crate::resources::{self, Resource};
 use crate::schema::{self, Base, Field, ListType, Shape, TypeRef};
 
@@ -202,7 +203,60 @@ impl Layout for BuiltIn {
     }
 }
 
-/// A built-in kind, written through a subresource or (if it is empty) itself.
+/// A place in the type of a row.
+#[derive(Debug, Clone, Copy)]
+pub enum RowLayout<'a> {
+    /// Of a built-in kind.
+    BuiltIn(BuiltIn),
+    /// Of a kind that came at run time.
+    Custom(custom::Place<'a>),
+}
+
+impl Layout for RowLayout<'_> {
+    fn form(self) -> Form {
+        match self {
+            Self::BuiltIn(place) => place.form(),
+            Self::Custom(place) => place.form(),
+        }
+    }
+
+    fn field(self, name: &str) -> Option<(Self, bool)> {
+        Some(match self {
+            Self::BuiltIn(place) => place.field(name).map(|(below, declared)| (Self::BuiltIn(below), declared))?,
+            Self::Custom(place) => place.field(name).map(|(below, declared)| (Self::Custom(below), declared))?,
+        })
+    }
+
+    fn item(self) -> Self {
+        match self {
+            Self::BuiltIn(place) => Self::BuiltIn(place.item()),
+            Self::Custom(place) => Self::Custom(place.item()),
+        }
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        match self {
+            Self::BuiltIn(place) => place.keys(),
+            Self::Custom(place) => place.keys(),
+        }
+    }
+
+    fn absent(&self) -> Option<&'static Value> {
+        match self {
+            Self::BuiltIn(place) => place.absent(),
+            Self::Custom(place) => place.absent(),
+        }
+    }
+
+    fn default_of(&self, key: &str) -> Option<Value> {
+        match self {
+            Self::BuiltIn(place) => place.default_of(key),
+            Self::Custom(place) => place.default_of(key),
+        }
+    }
+}
+
+/// The kind of a row, written through a subresource or (if it is empty) itself.
 #[derive(Debug, Clone)]
 pub struct RowKind<'a> {
     row: &'a Resource,
@@ -216,7 +270,7 @@ impl<'a> RowKind<'a> {
         Self { row, version: row.api_version(), subresource: subresource.to_owned() }
     }
 
-    /// The row of the same kind that serves a version.
+    /// The row of the same built-in kind that serves a version.
     fn serving(&self, version: &str) -> Option<&'a Resource> {
         if version == self.version {
             return Some(self.row);
@@ -225,21 +279,40 @@ impl<'a> RowKind<'a> {
         let other = resources::find_kind(group, version, self.row.kind)?;
         std::ptr::eq(other.stored(), self.row.stored()).then_some(other)
     }
+
+    /// Where objects of a version of the same custom kind begin.
+    fn place(&self, custom: &'a Custom, version: &str) -> Option<custom::Place<'a>> {
+        let (group, version) = version.rsplit_once('/')?;
+        (group == self.row.group).then(|| custom.layout(version)).flatten()
+    }
 }
 
-impl Kind for RowKind<'_> {
-    type Layout = BuiltIn;
+impl<'a> Kind for RowKind<'a> {
+    type Layout = RowLayout<'a>;
 
     fn version(&self) -> &str {
         &self.version
     }
 
-    fn layout(&self, version: &str) -> Option<BuiltIn> {
+    fn layout(&self, version: &str) -> Option<RowLayout<'a>> {
+        if let Some(custom) = self.row.custom.as_deref() {
+            return self.place(custom, version).map(RowLayout::Custom);
+        }
         let row = self.serving(version)?;
-        Some(schema::lookup(row.group, row.version, row.kind).map_or_else(BuiltIn::untyped, BuiltIn::of))
+        let ty = schema::lookup(row.group, row.version, row.kind);
+        Some(RowLayout::BuiltIn(ty.map_or_else(BuiltIn::untyped, BuiltIn::of)))
     }
 
     fn convert(&self, object: &Value, from: &str, to: &str) -> Option<Value> {
+        if let Some(custom) = self.row.custom.as_deref() {
+            // Versions of a custom resource differ in their schemas only.
+            self.place(custom, to)?;
+            let mut object = object.clone();
+            if object["apiVersion"].is_string() {
+                object["apiVersion"] = to.into();
+            }
+            return Some(object);
+        }
         let (from, to) = (self.serving(from)?, self.serving(to)?);
         Some(to.of_stored(from.to_stored(object).into_owned()))
     }

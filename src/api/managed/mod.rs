@@ -30,7 +30,7 @@ mod update;
 pub use applied::{ApplyError, apply};
 pub use element::Element;
 pub use entries::{check_manager, is_printable, without_times};
-pub use layout::{BuiltIn, Form, Kind, Layout, RowKind};
+pub use layout::{BuiltIn, Form, Kind, Layout, RowKind, RowLayout};
 pub use scale::{from_scale, to_scale};
 pub use set::Set;
 pub use update::{Writer, update};

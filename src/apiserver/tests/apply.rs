@@ -4,6 +4,7 @@ use api::resources::{self, Verb};
 use api::user::UserInfo;
 use serde_json::{Value, json};
 
+use super::custom;
 use super::rows::{collection, is_definition};
 use super::samples::{sample, sample_of};
 use super::world::{Answer, World, admin};
@@ -279,4 +280,47 @@ async fn configurations_applied_at_once_all_arrive() {
     assert!(codes.iter().all(|code| matches!(code, 200 | 201)), "{codes:?}");
     let found = world.ask(&format!("GET {path}"), Value::Null).await.expect(200);
     assert_eq!((found["data"].as_object().unwrap().len(), managers(&found).len()), (8, 8));
+}
+
+#[tokio::test(start_paused = true)]
+async fn custom_resources_merge_as_their_schema_says() {
+    let world = custom::world().await;
+    let path = "/apis/stable.example.com/v1/namespaces/default/crontabs/a";
+    let crontab = |spec: Value| {
+        let mut spec = spec;
+        spec["cronSpec"] = json!("* * * * */5");
+        custom::crontab("a", spec).to_string()
+    };
+    let first = crontab(json!({"ports": [{"name": "a", "number": 1}], "labels": {"x": "1"}, "free": {"k": {"l": 1}}}));
+    world.apply(path, "one", &first).await.expect(201);
+    let second = crontab(json!({"ports": [{"name": "b", "number": 2}], "labels": {"y": "1"}, "free": {"k": {"m": 1}}}));
+    let both = world.apply(path, "two", &second).await.expect(200);
+    assert_eq!(both["spec"]["ports"], json!([{"name": "a", "number": 1}, {"name": "b", "number": 2}]));
+    assert_eq!(both["spec"]["free"], json!({"k": {"l": 1, "m": 1}}));
+    let wanted = r#"two Apply -: {"f:spec":{"f:cronSpec":{},"f:free":{"f:k":{".":{},"f:m":{}}},"f:labels":{"f:y":{}},"f:ports":{"k:{\"name\":\"b\"}":{".":{},"f:name":{},"f:number":{}}}}}"#;
+    assert!(managers(&both).iter().any(|one| one == wanted), "{:?}", managers(&both));
+    let less = world.apply(path, "one", &crontab(json!({}))).await.expect(200);
+    assert_eq!(less["spec"]["ports"], json!([{"name": "b", "number": 2}]));
+    assert_eq!((&less["spec"]["labels"], &less["spec"]["free"]), (&json!({"y": "1"}), &json!({"k": {"m": 1}})));
+    let conflict =
+        world.apply(path, "three", &crontab(json!({"ports": [{"name": "b", "number": 3}]}))).await.expect(409);
+    assert!(conflict["message"].as_str().unwrap().ends_with("conflict with \"two\": .spec.ports[name=\"b\"].number"));
+    let cases = [
+        (json!({"foo": 1}), ".spec.foo: field not declared in schema"),
+        (
+            json!({"ports": [{"number": 1}]}),
+            ".spec.ports: element 0: associative list with keys has an element that omits key field \"name\"",
+        ),
+        (json!({"ports": [{"name": "a"}, {"name": "a"}]}), ".spec.ports: duplicate entries for key [name=\"a\"]"),
+        (json!({"template": {"metadata": {"odd": 1}}}), ".spec.template.metadata.odd: field not declared in schema"),
+    ];
+    for (spec, words) in cases {
+        let error = world.apply(path, "one", &crontab(spec)).await.expect(400);
+        assert!(error["message"].as_str().unwrap().contains(words), "{error}");
+    }
+    let odd = crontab(json!({})).replace("\"name\":\"a\"", "\"name\":\"a\",\"odd\":1");
+    let odd = world.apply(path, "one", &odd).await.expect(400);
+    assert!(odd["message"].as_str().unwrap().contains(".metadata.odd: field not declared in schema"), "{odd}");
+    world.apply(&format!("{path}?force=true"), "three", &crontab(json!({"replicas": 2}))).await.expect(200);
+    world.tasks.shutdown().await;
 }

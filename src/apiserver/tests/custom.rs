@@ -90,7 +90,8 @@ async fn establish(world: &World, definition: Value) -> Value {
     }
 }
 
-async fn world() -> World {
+/// A server with CronTabs.
+pub(super) async fn world() -> World {
     let world = World::new().await;
     establish(&world, crontabs()).await;
     world

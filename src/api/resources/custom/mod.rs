@@ -17,6 +17,7 @@ pub(super) mod definition;
 mod embedded;
 mod format;
 mod jsonpath;
+mod layout;
 mod lists;
 mod pattern;
 mod prune;
@@ -42,6 +43,7 @@ use super::{ALL_VERBS, BLANK, Generation, Resource, SCALE, STATUS_VERBS, Subreso
 use crate::status::{ApiError, FieldError};
 
 pub use self::jsonpath::JsonPath;
+pub use self::layout::Place;
 pub use self::unknown::unknown_fields;
 pub use self::words::TooManyNames;
 

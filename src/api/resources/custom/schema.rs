@@ -104,6 +104,8 @@ pub(super) struct Schema {
     pub(super) embedded: bool,
     pub(super) int_or_string: bool,
     pub(super) list: List,
+    /// `x-kubernetes-map-type: atomic`.
+    pub(super) atomic: bool,
     pub(super) format: String,
     pub(super) pattern: Option<Pattern>,
     pub(super) values: Vec<Value>,
@@ -133,6 +135,7 @@ impl Schema {
             embedded: flag("x-kubernetes-embedded-resource"),
             int_or_string: flag("x-kubernetes-int-or-string"),
             list: read_list(json),
+            atomic: text("x-kubernetes-map-type") == "atomic",
             format: text("format").to_owned(),
             pattern: read_pattern(text("pattern")),
             values: json["enum"].as_array().cloned().unwrap_or_default(),
