@@ -151,11 +151,13 @@ impl ApiServer {
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        match self.authenticate(peer, request.headers()).await {
-            Ok(user) => {
-                request.headers_mut().remove(AUTHORIZATION);
-                self.handle(Caller { user }, request).await
-            }
+        let user = match self.authenticate(peer, request.headers()).await {
+            Ok(user) => user,
+            Err(error) => return respond::error(&error),
+        };
+        request.headers_mut().remove(AUTHORIZATION);
+        match self.acting(user, request.headers_mut()).await {
+            Ok(user) => self.handle(Caller { user }, request).await,
             Err(error) => respond::error(&error),
         }
     }

@@ -2,10 +2,12 @@
 //!
 //! Called per connection with the client certificate that TLS has verified, and per request with the headers. A
 //! certificate's common name is the user and its organizations are the groups; a bearer token is looked up in the static
-//! table, then read as the token of a service account; somebody with neither is anonymous. Credentials that are wrong are
+//! table, among bootstrap tokens, then read as the token of a service account; somebody with neither is anonymous. Credentials that are wrong are
 //! an error, never anonymous.
 
 mod account;
+mod bootstrap;
+mod impersonation;
 mod jws;
 mod static_tokens;
 
@@ -79,14 +81,14 @@ impl ApiServer {
 
     /// Whose token it is, if it is for one of these audiences.
     pub(crate) async fn token_user(&self, token: &str, audiences: &[String]) -> Result<Known, TokenError> {
-        if let Some(user) = self.config.tokens.user(token) {
+        let listed = match self.config.tokens.user(token) {
+            Some(user) => Some(user.clone()),
+            None => self.bootstrapper(token).await?,
+        };
+        if let Some(user) = listed {
             // Such tokens are for this server, and for nobody else.
             let audiences = common(self.config.issuer.audiences(), audiences);
-            return if audiences.is_empty() {
-                Err(TokenError::Unknown)
-            } else {
-                Ok(Known { user: user.clone(), audiences })
-            };
+            return if audiences.is_empty() { Err(TokenError::Unknown) } else { Ok(Known { user, audiences }) };
         }
         self.account_of(token, audiences).await
     }

@@ -8,7 +8,7 @@ use http_body_util::{BodyExt, Full};
 use ring::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 use serde_json::{Value, json};
 
-use super::world::{World, node, sample};
+use super::world::{World, admin, node, sample};
 
 const OWN: &str = "https://kubernetes.default.svc.cluster.local";
 const ACCOUNTS: &str = "/api/v1/namespaces/default/serviceaccounts";
@@ -265,4 +265,76 @@ async fn wrong_credentials_are_refused_and_none_are_anonymous() {
     for wrong in ["Bearer nope", "Bearer", "Bearer ", "Basic YTpi", "Bearer a.b.c", "Bearer e30.e30.e30"] {
         assert_eq!(code(Some(wrong)).await, 401, "{wrong}");
     }
+}
+
+/// The answer to the question who somebody is, asked with these headers.
+async fn who(world: &World, peer: &UserInfo, headers: &[(&str, &str)]) -> (u16, Value) {
+    let mut request = Request::post("/apis/authentication.k8s.io/v1/selfsubjectreviews");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let request = request.body(Full::new(bytes::Bytes::from("{}"))).unwrap();
+    let response = std::sync::Arc::clone(&world.server).authenticated(Some(peer), request).await;
+    let code = response.status().as_u16();
+    (code, serde_json::from_slice(&response.into_body().collect().await.unwrap().to_bytes()).unwrap())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_user_acts_as_another_only_as_far_as_he_may() {
+    let world = World::new().await;
+    let (code, answer) = who(&world, &admin(), &[("Impersonate-User", "jane"), ("Impersonate-Group", "dev")]).await;
+    assert_eq!((code, &answer["status"]["userInfo"]["username"]), (201, &json!("jane")));
+    assert_eq!(answer["status"]["userInfo"]["groups"], json!(["dev", "system:authenticated"]));
+
+    let rules = json!([
+        { "apiGroups": [""], "resources": ["users"], "verbs": ["impersonate"], "resourceNames": ["jane"] },
+        { "apiGroups": ["authentication.k8s.io"], "resources": ["userextras/scope"], "verbs": ["impersonate"] },
+    ]);
+    let root = "POST /apis/rbac.authorization.k8s.io/v1";
+    world
+        .ask(&format!("{root}/clusterroles"), json!({ "metadata": { "name": "r" }, "rules": rules }))
+        .await
+        .expect(201);
+    let binding = json!({
+        "metadata": { "name": "r" }, "subjects": [{ "kind": "User", "name": "joe" }],
+        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "r" },
+    });
+    world.ask(&format!("{root}/clusterrolebindings"), binding).await.expect(201);
+    let joe = UserInfo::authenticated("joe", &[]);
+    let (code, answer) = who(&world, &joe, &[("Impersonate-User", "jane"), ("Impersonate-Extra-Scope", "x")]).await;
+    assert_eq!((code, &answer["status"]["userInfo"]["extra"]), (201, &json!({ "scope": ["x"] })));
+    for (headers, words) in [
+        (vec![("Impersonate-User", "admin")], "cannot impersonate resource \"users\""),
+        (vec![("Impersonate-User", "jane"), ("Impersonate-Group", "system:masters")], "resource \"groups\""),
+        (vec![("Impersonate-User", "jane"), ("Impersonate-Uid", "7")], "resource \"uids\""),
+        (vec![("Impersonate-User", "jane"), ("Impersonate-Extra-Other", "x")], "resource \"userextras/other\""),
+        (vec![("Impersonate-User", "system:serviceaccount:default:default")], "resource \"serviceaccounts\""),
+    ] {
+        let (code, answer) = who(&world, &joe, &headers).await;
+        assert_eq!(code, 403, "{headers:?}");
+        assert!(answer["message"].as_str().unwrap().contains(words), "{answer}");
+    }
+    assert_eq!(who(&world, &admin(), &[("Impersonate-Group", "dev")]).await.0, 500);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bootstrap_token_is_its_secrets() {
+    let world = World::new().await;
+    let secrets = "/api/v1/namespaces/kube-system/secrets";
+    let secret = json!({
+        "metadata": { "name": "bootstrap-token-abcdef" }, "type": "bootstrap.kubernetes.io/token",
+        "stringData": {
+            "token-id": "abcdef", "token-secret": "0123456789abcdef", "usage-bootstrap-authentication": "true",
+            "auth-extra-groups": "system:bootstrappers:edge",
+        },
+    });
+    assert!(world.bearer("abcdef.0123456789abcdef").await.is_none());
+    world.ask(&format!("POST {secrets}"), secret).await.expect(201);
+    let user = world.bearer("abcdef.0123456789abcdef").await.unwrap();
+    assert_eq!(user["username"], "system:bootstrap:abcdef");
+    let groups = ["system:bootstrappers", "system:bootstrappers:edge", "system:authenticated"];
+    assert_eq!(user["groups"], json!(groups));
+    assert!(world.bearer("abcdef.0123456789abcdee").await.is_none());
+    world.ask(&format!("DELETE {secrets}/bootstrap-token-abcdef"), Value::Null).await.expect(200);
+    assert!(world.bearer("abcdef.0123456789abcdef").await.is_none());
 }

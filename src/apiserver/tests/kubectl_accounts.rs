@@ -17,6 +17,11 @@ pub(super) async fn drive(kubectl: &Kubectl) {
     let short = kubectl.fail("create token robot --duration=1m").await;
     assert!(short.contains("may not specify a duration less than 10 minutes"), "{short}");
 
+    let viewer = format!("--as=system:serviceaccount:{namespace}:robot");
+    kubectl.has(&format!("{viewer} auth can-i list pods"), &["yes"]).await;
+    assert!(kubectl.fail(&format!("{viewer} get secrets")).await.contains("cannot list resource"));
+    kubectl.has("--as=jane --as-group=system:masters auth can-i delete nodes", &["yes"]).await;
+
     let bound = "create token robot --bound-object-kind=Secret --bound-object-name=token";
     let file = as_bearer(kubectl, kubectl.run(bound).await.trim()).await;
     kubectl.has(&format!("--kubeconfig={file} get pods"), &["web"]).await;
