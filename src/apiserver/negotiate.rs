@@ -1,13 +1,14 @@
 //! The form of an answer, from the `Accept` header.
 //!
 //! Answers are JSON, or YAML where a client likes that better. Clients that list protobuf or CBOR list JSON as well; one
-//! that does not gets 406. Watches are JSON only, as upstream's YAML has no frames.
+//! that takes protobuf only gets that, any other 406. Watches are never YAML, which has no frames upstream either.
 
 use api::status::ApiError;
 use http::HeaderMap;
 use http::header::{ACCEPT, ACCEPT_ENCODING};
 
 const YAML: &str = "application/yaml";
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
 /// How objects are rendered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,8 +66,8 @@ pub(crate) fn form(headers: &HeaderMap, tables: bool) -> Result<Form, ApiError> 
         return Ok(Form::Plain);
     }
     let types = accepted(headers);
-    let found = types.iter().find_map(|entry| offered(entry, tables));
-    found.ok_or_else(|| ApiError::not_acceptable(&["application/json", YAML]))
+    let found = types.iter().find_map(|entry| offered(entry, tables)).or_else(|| protobuf_form(&types, tables));
+    found.ok_or_else(|| ApiError::not_acceptable(&["application/json", YAML, PROTOBUF]))
 }
 
 /// As [`form`], of what comes piece by piece.
@@ -76,7 +77,26 @@ pub(crate) fn stream_form(headers: &HeaderMap, tables: bool) -> Result<Form, Api
     }
     let types = accepted(headers);
     let found = types.iter().filter(|entry| entry.name != YAML).find_map(|entry| offered(entry, tables));
-    found.ok_or_else(|| ApiError::not_acceptable(&["application/json"]))
+    let found = found.or_else(|| protobuf_form(&types, tables));
+    found.ok_or_else(|| {
+        ApiError::not_acceptable(&["application/json", "application/vnd.kubernetes.protobuf;stream=watch"])
+    })
+}
+
+/// What is rendered for a client that takes protobuf.
+fn protobuf_form(types: &[MediaType], tables: bool) -> Option<Form> {
+    let form = |entry: &MediaType| read_form(entry, tables).filter(|form| *form != Form::Table);
+    types.iter().filter(|entry| entry.name == PROTOBUF).find_map(form)
+}
+
+/// Whether the client takes protobuf and nothing else that we have.
+pub(crate) fn wants_protobuf(headers: &HeaderMap) -> bool {
+    let is_named = headers.get_all(ACCEPT).iter().any(|value| value.to_str().is_ok_and(|text| text.contains(PROTOBUF)));
+    if !is_named {
+        return false;
+    }
+    let types = accepted(headers);
+    types.iter().any(|entry| entry.name == PROTOBUF) && !types.iter().any(is_ours)
 }
 
 /// Whether the best of what the client takes and we have is YAML.
@@ -90,9 +110,10 @@ fn is_ours(entry: &MediaType) -> bool {
 }
 
 fn offered(entry: &MediaType, tables: bool) -> Option<Form> {
-    if !is_ours(entry) {
-        return None;
-    }
+    if is_ours(entry) { read_form(entry, tables) } else { None }
+}
+
+fn read_form(entry: &MediaType, tables: bool) -> Option<Form> {
     let Some(kind) = entry.parameter("as") else {
         return Some(Form::Plain);
     };
@@ -134,7 +155,8 @@ mod tests {
         check("application/vnd.kubernetes.protobuf,application/json", true, Some(Form::Plain));
         check("application/vnd.kubernetes.protobuf, */*", true, Some(Form::Plain));
         check("application/cbor,application/json;q=0.5", true, Some(Form::Plain));
-        check("application/vnd.kubernetes.protobuf", true, None);
+        check("application/vnd.kubernetes.protobuf", true, Some(Form::Plain));
+        check("application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io", true, None);
         check("application/json;q=0", true, None);
         check("text/html", true, None);
         check("application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1", true, Some(Form::Metadata));

@@ -17,6 +17,8 @@ use crate::negotiate::takes_gzip;
 
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const YAML: HeaderValue = HeaderValue::from_static("application/yaml");
+const PROTOBUF: HeaderValue = HeaderValue::from_static("application/vnd.kubernetes.protobuf");
+const PROTOBUF_EVENTS: HeaderValue = HeaderValue::from_static("application/vnd.kubernetes.protobuf;stream=watch");
 pub(crate) const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 /// Upstream's threshold: below it compressing costs more than it saves.
 const WORTH_COMPRESSING: usize = 128 * 1024;
@@ -71,6 +73,54 @@ pub(crate) async fn as_yaml(response: Response<Body>) -> Response<Body> {
         }
         Err(failed) => error(&failed),
     }
+}
+
+/// JSON documents and events of watches in protobuf; anything else as it is.
+pub(crate) async fn as_protobuf(response: Response<Body>) -> Response<Body> {
+    let is_json = response.headers().get(CONTENT_TYPE) == Some(&JSON);
+    if !is_json || response.headers().contains_key(CONTENT_ENCODING) {
+        return response;
+    }
+    let has_end = response.body().size_hint().exact().is_some();
+    let (mut parts, body) = response.into_parts();
+    if !has_end {
+        parts.headers.insert(CONTENT_TYPE, PROTOBUF_EVENTS);
+        return Response::from_parts(parts, body.map_frame(events_to_protobuf).boxed());
+    }
+    let encoded = match body.collect().await {
+        Ok(body) => serde_json::from_slice(&body.to_bytes())
+            .map_err(ApiError::internal)
+            .and_then(|value| api::proto::encode(&value)),
+        Err(failed) => Err(ApiError::internal(failed)),
+    };
+    match encoded {
+        Ok(bytes) => {
+            parts.headers.insert(CONTENT_TYPE, PROTOBUF);
+            Response::from_parts(parts, Full::new(Bytes::from(bytes)).map_err(|never| match never {}).boxed())
+        }
+        Err(failed) => error(&failed),
+    }
+}
+
+/// Each frame of a watch holds whole events, a line each.
+fn events_to_protobuf(frame: http_body::Frame<Bytes>) -> http_body::Frame<Bytes> {
+    frame.map_data(|lines| {
+        let encode = |line: &[u8]| {
+            let event: Value = serde_json::from_slice(line).map_err(ApiError::internal)?;
+            api::proto::encode_event(&event)
+        };
+        let mut frames = Vec::new();
+        for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            match encode(line) {
+                Ok(event) => frames.extend(event),
+                Err(failed) => {
+                    let event = serde_json::json!({"type": "ERROR", "object": failed.to_value()});
+                    frames.extend(api::proto::encode_event(&event).unwrap_or_default());
+                }
+            }
+        }
+        Bytes::from(frames)
+    })
 }
 
 /// A `Status` with its code, and `Retry-After` where it says when.

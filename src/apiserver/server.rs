@@ -99,7 +99,8 @@ impl ApiServer {
     {
         let (mut parts, body) = request.into_parts();
         let as_yaml = negotiate::prefers_yaml(&parts.headers);
-        if as_yaml {
+        let as_protobuf = negotiate::wants_protobuf(&parts.headers);
+        if as_yaml || as_protobuf {
             // What is compressed could not be written in another form any more.
             parts.headers.remove(ACCEPT_ENCODING);
         }
@@ -113,7 +114,11 @@ impl ApiServer {
                 respond::error(&ApiError::internal("the request made the server fail"))
             }
         };
-        let response = if as_yaml { respond::as_yaml(response).await } else { response };
+        let response = match (as_yaml, as_protobuf) {
+            (true, _) => respond::as_yaml(response).await,
+            (_, true) => respond::as_protobuf(response).await,
+            _ => response,
+        };
         tracing::debug!(%method, path, user = caller.user.username, code = response.status().as_u16(), "request");
         response
     }

@@ -1,9 +1,10 @@
-//! Protobuf request bodies to JSON objects.
+//! Protobuf bodies to JSON objects and back.
 //!
 //! kubectl from 1.32 on sends `create` bodies as protobuf. Bytes are transcoded by the schema table into the JSON that
-//! upstream's types would emit, so that everything behind the decoder knows JSON only. Answers are JSON; nothing is
-//! encoded here. Total: any bytes give a value or a 400, in bounded depth. Fields whose numbers the table does not know
-//! are skipped, as protobuf readers do.
+//! upstream's types would emit, so that everything behind the decoder knows JSON only. Answers are JSON; for the few
+//! clients that take protobuf only they are encoded ([`encode`], [`encode_event`]). Total: any bytes give a value or a
+//! 400, in bounded depth. Fields whose numbers the table does not know are skipped in both directions, as protobuf
+//! readers do.
 
 use serde_json::{Value, json};
 
@@ -13,8 +14,10 @@ use crate::status::ApiError;
 mod message;
 mod special;
 mod wire;
+mod write;
 
 use wire::{Problem, Reader};
+pub use write::{encode, encode_event};
 
 /// What starts every Kubernetes protobuf body.
 const MAGIC: &[u8] = b"k8s\0";

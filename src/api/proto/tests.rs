@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::decode;
+use super::{decode, encode, encode_event};
 
 /// A message under construction, so that each case shows its numbers.
 #[derive(Default, Clone)]
@@ -148,6 +148,54 @@ fn a_message_inside_itself_ends_where_the_types_end() {
         inner = m().bytes(2, &inner);
     }
     assert_eq!(decode(&envelope("v1", "Pod", &inner)).unwrap_err().code, 400, "a number that leads to text in the end");
+}
+
+#[test]
+fn what_is_encoded_is_read_back() {
+    for object in [
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", "creationTimestamp": "2026-01-02T03:04:05Z",
+            "annotations": {"k": "v"}, "managedFields": [{"manager": "m", "fieldsV1": {"f:spec": {}}}]},
+            "spec": {"containers": [{"name": "c", "image": "i", "ports": [{"containerPort": 80}],
+                "resources": {"limits": {"cpu": "500m"}},
+                "livenessProbe": {"httpGet": {"path": "/x", "port": "http"}, "periodSeconds": 7}}],
+                "volumes": [{"name": "v", "emptyDir": {}}], "automountServiceAccountToken": false},
+            "status": {"phase": "Running"}}),
+        json!({"apiVersion": "v1", "kind": "Secret", "metadata": {}, "data": {"a": "aGV5", "empty": ""}, "type": "Opaque"}),
+        json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "l"},
+            "spec": {"holderIdentity": "me", "renewTime": "2026-01-02T03:04:05.600000Z"}}),
+        json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": "p"}, "value": -10}),
+        json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview", "metadata": {},
+            "status": {"userInfo": {"username": "u", "extra": {"k": ["a", "b"]}}}}),
+    ] {
+        assert_eq!(decode(&encode(&object).unwrap()).unwrap(), object);
+    }
+}
+
+#[test]
+fn lists_states_and_events_have_the_numbers_of_upstream() {
+    let list = json!({"apiVersion": "v1", "kind": "ConfigMapList", "metadata": {"resourceVersion": "7"},
+        "items": [{"metadata": {"name": "a"}, "data": {"k": "v"}}]});
+    let item = m().bytes(1, m().bytes(1, "a")).bytes(2, m().bytes(1, "k").bytes(2, "v"));
+    let expected = m().bytes(1, m().bytes(2, "7")).bytes(2, &item);
+    assert_eq!(encode(&list).unwrap(), envelope("v1", "ConfigMapList", &expected));
+    let status = json!({"apiVersion": "v1", "kind": "Status", "metadata": {}, "status": "Failure", "reason": "NotFound",
+        "message": "no", "details": {"name": "x", "kind": "pods"}, "code": 404});
+    let expected = m()
+        .bytes(1, m())
+        .bytes(2, "Failure")
+        .bytes(3, "no")
+        .bytes(4, "NotFound")
+        .bytes(5, m().bytes(1, "x").bytes(3, "pods"))
+        .varint(6, 404);
+    assert_eq!(encode(&status).unwrap(), envelope("v1", "Status", &expected));
+    let event =
+        json!({"type": "ADDED", "object": {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}}});
+    let object = envelope("v1", "ConfigMap", &m().bytes(1, m().bytes(1, "a")));
+    let expected = m().bytes(1, "ADDED").bytes(2, m().bytes(1, object));
+    let frame = [&u32::try_from(expected.0.len()).unwrap().to_be_bytes()[..], expected.as_ref()].concat();
+    assert_eq!(encode_event(&event).unwrap(), frame);
+    let table = json!({"apiVersion": "meta.k8s.io/v1", "kind": "Table", "rows": []});
+    assert_eq!(encode(&table).unwrap_err().code, 406);
 }
 
 proptest! {

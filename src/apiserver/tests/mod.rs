@@ -12,6 +12,7 @@ mod kubectl_apply;
 mod kubectl_workloads;
 mod parts;
 mod pki;
+mod protobuf;
 mod rbac;
 mod rows;
 mod samples;
