@@ -4,6 +4,7 @@
 //! consists of a pure decision over a snapshot and a thin shell that feeds it from informers and carries out what it
 //! decides. Invariant: none keeps state that it could not rebuild from the API after a crash.
 
+pub mod aggregation;
 pub mod disruption;
 pub mod expiry;
 pub mod garbage;
@@ -49,6 +50,7 @@ impl Controllers {
         namespace::spawn(client, clock, tasks, &namespaces, &pods);
         node::spawn(client, clock, tasks, &nodes);
         podgc::spawn(client, clock, tasks, &nodes, &pods);
+        aggregation::spawn(client, tasks);
         disruption::spawn(client, clock, tasks, &pods);
         expiry::spawn(client, clock, tasks);
         garbage::spawn(client, clock, tasks);

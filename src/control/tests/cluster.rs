@@ -12,6 +12,7 @@ use client::{Client, DeleteOptions, HttpsConfig, HttpsTransport, Identity, Infor
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Node, Pod, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::rbac::v1::ClusterRole;
 use serde_json::json;
 use support::{Cluster, MASTERS, cluster, read, until};
 use task::Tasks;
@@ -201,5 +202,28 @@ async fn a_budget_follows_its_pods_and_lets_them_go_one_after_another() {
         pod.is_none_or(|pod| pod.metadata.deletion_timestamp.is_some())
     })
     .await;
+    cluster.tasks.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_role_that_grants_to_viewers_extends_the_role_of_viewers_and_those_made_of_it() {
+    let cluster = cluster().await;
+    let client = &cluster.client;
+    let role: ClusterRole = read(json!({
+        "metadata": {"name": "things", "labels": {"rbac.authorization.k8s.io/aggregate-to-view": "true"}},
+        "rules": [{"verbs": ["get"], "apiGroups": ["example.com"], "resources": ["things"]}],
+    }));
+    client.create(&role).await.unwrap();
+    let grants = |role: Option<&ClusterRole>| {
+        let rules = role.and_then(|role| role.rules.as_deref()).unwrap_or_default();
+        rules.iter().flat_map(|rule| rule.api_groups.iter().flatten()).any(|group| group == "example.com")
+    };
+    for name in ["view", "edit", "admin"] {
+        until(&cluster, Key::cluster(name), grants).await;
+    }
+    client.delete::<ClusterRole>(&Key::cluster("things"), &DeleteOptions::default()).await.unwrap();
+    for name in ["view", "edit", "admin"] {
+        until(&cluster, Key::cluster(name), |role| role.is_some() && !grants(role)).await;
+    }
     cluster.tasks.shutdown().await;
 }
