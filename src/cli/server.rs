@@ -18,7 +18,6 @@ use client::Client;
 use control::{Clients, Controllers, ControllersConfig};
 use kubelet::Kubelet;
 use net::{Forward, Range};
-use store::{SqliteOptions, SqliteStore};
 use task::{SharedClock, SystemClock, Tasks};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -103,8 +102,7 @@ impl Server {
         let listen = listener.local_addr()?;
         let facts = self.facts(listen)?;
 
-        let database = snapshot::database_path(&self.instance);
-        let store = Arc::new(SqliteStore::open(&database, SqliteOptions::default(), self.clock.clone())?);
+        let store = Arc::new(snapshot::open_store(&self.instance, self.clock.clone())?);
         let entropy = Entropy::system();
         let pki = Pki::open(&self.instance.root.join("pki"), self.clock.now(), &entropy)?;
         let to_kubelet = Arc::new(ToKubelet::default());

@@ -10,14 +10,14 @@ use std::fs;
 use std::io;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use clap::Subcommand;
-use store::{Revision, SqliteOptions, SqliteStore, StoreError};
-use task::{SystemClock, Tasks};
+use store::{Revision, Seal, SqliteOptions, SqliteStore, StoreError};
+use task::{SharedClock, SystemClock, Tasks};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 
@@ -90,7 +90,7 @@ pub(super) async fn run(command: SnapshotCommand, root: &Root) -> anyhow::Result
             if operation == Operation::Save && !database.exists() {
                 bail!("there is no database at {}", database.display());
             }
-            let store = SqliteStore::open(&database, SqliteOptions::default(), Arc::new(SystemClock))?;
+            let store = open_store(&instance, Arc::new(SystemClock))?;
             let revision = operation.run(&store, &file).await?;
             store.close().await?;
             revision.to_string()
@@ -100,6 +100,18 @@ pub(super) async fn run(command: SnapshotCommand, root: &Root) -> anyhow::Result
     println!("{} {} at revision {revision}", operation.done(), file.display());
     Ok(())
 }
+
+/// Opens the database of an instance, whose Secrets are sealed with keys beside the authority.
+pub(super) fn open_store(instance: &Instance, clock: SharedClock) -> anyhow::Result<SqliteStore> {
+    let keys = instance.root.join("pki");
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(&keys).context("cannot make the folder of keys")?;
+    let seal = Seal::open(&keys.join("secrets.keys"), SECRETS)?;
+    let path = database_path(instance);
+    Ok(SqliteStore::open_sealed(&path, SqliteOptions::default(), clock, seal)?)
+}
+
+/// Where Secrets are stored.
+const SECRETS: &str = "/secrets/";
 
 /// Where the database of an instance is.
 pub(super) fn database_path(instance: &Instance) -> PathBuf {

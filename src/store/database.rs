@@ -5,11 +5,13 @@
 //! Invariant: revisions up to `reserved` count as issued. It is kept a second time in a file of its own beside the
 //! database, since a log that was cut short would take it back.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,6 +19,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, params};
 use sha2::{Digest as _, Sha256};
 
 use crate::core::Stored;
+use crate::seal::Seal;
 use crate::{Key, Revision, StoreError};
 
 /// Version of the table layout, kept in the database's `user_version`. 2 has checksums.
@@ -74,6 +77,8 @@ impl ReadError {
 pub(crate) struct Database {
     connection: Connection,
     path: PathBuf,
+    /// Seals what is written; what is read stays sealed here.
+    seal: Option<Arc<Seal>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -103,7 +108,7 @@ impl Database {
         OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
         let connection = Connection::open(path)?;
         connection.busy_timeout(Duration::ZERO)?;
-        let database = Self { connection, path: path.to_owned() };
+        let database = Self { connection, path: path.to_owned(), seal: None };
         database.prepare()?;
         Ok(database)
     }
@@ -112,7 +117,7 @@ impl Database {
     pub(crate) fn open_damaged(path: &Path) -> Result<Self, ReadError> {
         let connection = Connection::open(path)?;
         connection.execute_batch("PRAGMA writable_schema = ON;")?;
-        Ok(Self { connection, path: path.to_owned() })
+        Ok(Self { connection, path: path.to_owned(), seal: None })
     }
 
     /// The objects of a file that nobody has open, which stays as it is.
@@ -120,7 +125,7 @@ impl Database {
         let wrong = |source: ReadError| in_file("read", path, source);
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags).map_err(|source| wrong(source.into()))?;
-        Self { connection, path: path.to_owned() }.load().map_err(wrong)
+        Self { connection, path: path.to_owned(), seal: None }.load().map_err(wrong)
     }
 
     /// Exclusive locking keeps a second server out and makes the shared-memory file unnecessary.
@@ -200,6 +205,31 @@ impl Database {
         Ok(())
     }
 
+    /// From now on values are sealed as they are written.
+    pub(crate) fn seal_with(&mut self, seal: &Arc<Seal>) {
+        self.seal = Some(Arc::clone(seal));
+    }
+
+    /// Writes rows that are plain on the disk, or sealed with an older key, anew, and leaves nothing of them in free space.
+    pub(crate) fn seal_anew<'a>(
+        &mut self,
+        rows: impl IntoIterator<Item = (&'a Key, Option<(Revision, &'a Bytes)>)>,
+    ) -> Result<(), StoreError> {
+        let pragma = |connection: &Connection, path: &Path, text: &str| {
+            connection.execute_batch(text).map_err(|source| in_file("sealing", path, source))
+        };
+        pragma(&self.connection, &self.path, "PRAGMA secure_delete = ON")?;
+        self.commit(rows, None)?;
+        pragma(&self.connection, &self.path, "PRAGMA wal_checkpoint(TRUNCATE); PRAGMA secure_delete = OFF")
+    }
+
+    /// A value as it is written.
+    fn as_written<'a>(&self, key: &Key, revision: Revision, value: &'a Bytes) -> Result<Cow<'a, [u8]>, StoreError> {
+        let sealed = self.seal.as_ref().map(|seal| seal.seal(key, revision, value)).transpose();
+        let sealed = sealed.map_err(|source| in_file("sealing", &self.path, source))?.flatten();
+        Ok(sealed.map_or(Cow::Borrowed(value.as_ref()), Cow::Owned))
+    }
+
     /// One transaction: these keys become what is given, and revisions up to `reserved` count as issued.
     pub(crate) fn commit<'a>(
         &mut self,
@@ -210,13 +240,18 @@ impl Database {
             write_reserved(&self.path, reserved)?;
         }
         let path = &self.path;
+        let written = |(key, row): (&'a Key, Option<(Revision, &'a Bytes)>)| match row {
+            Some((revision, value)) => Ok((key, Some((revision, self.as_written(key, revision, value)?)))),
+            None => Ok((key, None)),
+        };
+        let rows = rows.into_iter().map(written).collect::<Result<Vec<_>, StoreError>>()?;
         let work = || -> rusqlite::Result<()> {
             let transaction = self.connection.unchecked_transaction()?;
-            for (key, row) in rows {
+            for (key, row) in &rows {
                 match row {
                     Some((revision, value)) => transaction
                         .prepare_cached("INSERT OR REPLACE INTO objects VALUES (?1, ?2, ?3, ?4)")?
-                        .execute(params![key.0, revision.0, value.as_ref(), checksum(&key.0, revision, value)])?,
+                        .execute(params![key.0, revision.0, value.as_ref(), checksum(&key.0, *revision, value)])?,
                     None => transaction.prepare_cached("DELETE FROM objects WHERE key = ?1")?.execute([&key.0])?,
                 };
             }

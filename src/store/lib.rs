@@ -9,6 +9,7 @@ mod core;
 mod database;
 mod memory;
 mod salvage;
+mod seal;
 mod sqlite;
 #[cfg(test)]
 mod tests;
@@ -18,6 +19,7 @@ mod writer;
 
 pub use core::HistoryLimits;
 pub use memory::MemoryStore;
+pub use seal::{Seal, SealError};
 pub use sqlite::{SqliteOptions, SqliteStore};
 
 use std::fmt;

@@ -4,6 +4,7 @@
 //! has queued up as one transaction (group commit), so an acknowledged write costs its share of one fdatasync.
 //! What is written behind goes to disk with a later flush, when a few minutes have passed or the store is closed.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,9 +14,10 @@ use bytes::Bytes;
 use task::SharedClock;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::core::{Core, HistoryLimits, Request};
+use crate::core::{Core, HistoryLimits, Request, Stored};
 use crate::database::{Contents, Database, failed};
 use crate::salvage;
+use crate::seal::Seal;
 use crate::watch::HistoryWatch;
 use crate::writer::{Job, Writer};
 use crate::{Durability, Entry, Expect, Key, Page, Range, Revision, Shared, Store, StoreError, Watch};
@@ -42,6 +44,22 @@ impl Default for SqliteOptions {
 pub struct SqliteStore {
     core: Arc<Shared<Core>>,
     jobs: mpsc::Sender<Job>,
+    seal: Option<Arc<Seal>>,
+}
+
+/// Makes objects plain; tells which of them are to be sealed anew.
+fn unseal(seal: &Seal, objects: &mut BTreeMap<Key, Stored>) -> Result<Vec<Key>, StoreError> {
+    let mut stale = Vec::new();
+    for (key, stored) in objects {
+        let opened = seal.unseal(key, stored.revision, &stored.value).map_err(|source| failed("load", source))?;
+        if let Some(value) = opened.value {
+            stored.value = value;
+        }
+        if opened.is_stale {
+            stale.push(key.clone());
+        }
+    }
+    Ok(stale)
 }
 
 impl SqliteStore {
@@ -51,7 +69,37 @@ impl SqliteStore {
     /// # Errors
     /// When nothing of a damaged file can be kept, or it is of a newer layout, in use, or not writable.
     pub fn open(path: &Path, options: SqliteOptions, clock: SharedClock) -> Result<Self, StoreError> {
-        let (database, Contents { objects, reserved }) = salvage::open(path, clock.now())?;
+        Self::start(path, options, clock, None)
+    }
+
+    /// As [`SqliteStore::open`]; some values are sealed on the disk. What was plain there is sealed now.
+    ///
+    /// # Errors
+    /// As there, and when a value cannot be unsealed.
+    pub fn open_sealed(
+        path: &Path,
+        options: SqliteOptions,
+        clock: SharedClock,
+        seal: Seal,
+    ) -> Result<Self, StoreError> {
+        Self::start(path, options, clock, Some(Arc::new(seal)))
+    }
+
+    fn start(
+        path: &Path,
+        options: SqliteOptions,
+        clock: SharedClock,
+        seal: Option<Arc<Seal>>,
+    ) -> Result<Self, StoreError> {
+        let (mut database, Contents { mut objects, reserved }) = salvage::open(path, clock.now())?;
+        if let Some(seal) = &seal {
+            let stale = unseal(seal, &mut objects)?;
+            database.seal_with(seal);
+            if !stale.is_empty() {
+                let rows = stale.iter().map(|key| (key, objects.get(key).map(|own| (own.revision, &own.value))));
+                database.seal_anew(rows)?;
+            }
+        }
         let core = Arc::new(Shared::new(Core::new(objects, Revision(reserved), options.history)));
         let (jobs, queue) = mpsc::channel(QUEUE);
         let writer = Writer::new(database, core.clone(), clock, options.flush_after, reserved);
@@ -59,7 +107,7 @@ impl SqliteStore {
             .name("store".to_owned())
             .spawn(move || writer.run(queue))
             .map_err(|source| failed("start of the writer", source))?;
-        Ok(Self { core, jobs })
+        Ok(Self { core, jobs, seal })
     }
 
     /// Writes everything to disk, ends all watches and refuses further writes.
@@ -85,7 +133,10 @@ impl SqliteStore {
     /// # Errors
     /// When the file is not one, or damaged; nothing has changed then.
     pub async fn restore(&self, from: &Path) -> Result<Revision, StoreError> {
-        let contents = Database::read_file(from)?;
+        let mut contents = Database::read_file(from)?;
+        if let Some(seal) = &self.seal {
+            unseal(seal, &mut contents.objects)?;
+        }
         self.ask(|reply| Job::Restore { objects: contents.objects, reply }).await
     }
 

@@ -44,6 +44,93 @@ async fn on_every_store<F: AsyncFn(&dyn Store)>(check: F) {
     check(&MemoryStore::new(clock(), HistoryLimits::default())).await;
     let folder = tempfile::tempdir().unwrap();
     check(&open(&folder.path().join("db"))).await;
+    check(&open_sealed(folder.path(), "/").unwrap()).await;
+}
+
+/// A store that seals what is below a prefix.
+fn open_sealed(folder: &Path, prefix: &str) -> Result<SqliteStore, StoreError> {
+    let seal = Seal::open(&folder.join("keys"), prefix).unwrap();
+    SqliteStore::open_sealed(&folder.join("sealed"), SqliteOptions::default(), clock(), seal)
+}
+
+/// Whether any file of a store holds a text.
+fn on_disk(folder: &Path, text: &str) -> bool {
+    let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut stores = files.filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("sealed"));
+    stores.any(|path| std::fs::read(path).unwrap().windows(text.len()).any(|part| part == text.as_bytes()))
+}
+
+#[tokio::test]
+async fn what_is_sealed_never_reaches_the_disk_in_plain() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open_sealed(folder.path(), "/secrets/").unwrap();
+    let first = create(&store, "/secrets/a/x", "correct horse battery staple").await;
+    create(&store, "/configmaps/a/x", "plain as day").await;
+    let text = value("correct horse, changed");
+    store.put(&key("/secrets/a/x"), text, Expect::At(first), Durability::Durable).await.unwrap();
+    assert!(!on_disk(folder.path(), "correct horse") && on_disk(folder.path(), "plain as day"));
+    store.close().await.unwrap();
+    assert!(!on_disk(folder.path(), "correct horse"));
+    let mode =
+        std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(folder.path().join("keys")).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    let store = open_sealed(folder.path(), "/secrets/").unwrap();
+    let read = store.get(&key("/secrets/a/x")).await.unwrap().unwrap();
+    assert_eq!(read.value, value("correct horse, changed"));
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn plain_values_are_sealed_at_the_next_start_and_nothing_of_them_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let plain = open(&folder.path().join("sealed"));
+    create(&plain, "/secrets/a/x", "correct horse battery staple").await;
+    plain.close().await.unwrap();
+    assert!(on_disk(folder.path(), "correct horse"));
+    let store = open_sealed(folder.path(), "/secrets/").unwrap();
+    assert!(!on_disk(folder.path(), "correct horse"));
+    let read = store.get(&key("/secrets/a/x")).await.unwrap().unwrap();
+    assert_eq!(read.value, value("correct horse battery staple"));
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn keys_are_changed_by_a_line_before_the_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let (keys, name) = (folder.path().join("keys"), key("/secrets/a/x"));
+    let store = open_sealed(folder.path(), "/secrets/").unwrap();
+    let revision = create(&store, &name.0, "correct horse").await;
+    store.close().await.unwrap();
+    let old = std::fs::read_to_string(&keys).unwrap();
+    std::fs::remove_file(&keys).unwrap();
+    drop(Seal::open(&keys, "/secrets/").unwrap());
+    let new = std::fs::read_to_string(&keys).unwrap();
+    let error = open_sealed(folder.path(), "/secrets/").err().unwrap();
+    assert!(std::error::Error::source(&error).unwrap().to_string().contains("restore the file of keys"), "{error:?}");
+    std::fs::write(&keys, format!("{new}{old}")).unwrap();
+    open_sealed(folder.path(), "/secrets/").unwrap().close().await.unwrap();
+    // Everything is of the new key now, so the old one can go.
+    std::fs::write(&keys, new).unwrap();
+    let store = open_sealed(folder.path(), "/secrets/").unwrap();
+    let read = store.get(&name).await.unwrap().unwrap();
+    assert_eq!((read.revision, read.value), (revision, value("correct horse")));
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_sealed_value_in_another_place_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open_sealed(folder.path(), "/secrets/").unwrap();
+    create(&store, "/secrets/a/x", "one").await;
+    create(&store, "/secrets/a/y", "other").await;
+    store.close().await.unwrap();
+    let database = rusqlite::Connection::open(folder.path().join("sealed")).unwrap();
+    // A row without a checksum is as good as one of an earlier version.
+    let swap = "UPDATE objects SET checksum = NULL, value = (SELECT value FROM objects WHERE key = '/secrets/a/y')
+                WHERE key = '/secrets/a/x'";
+    assert_eq!(database.execute(swap, []).unwrap(), 1);
+    drop(database);
+    assert!(open_sealed(folder.path(), "/secrets/").is_err());
 }
 
 #[tokio::test]
