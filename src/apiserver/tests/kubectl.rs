@@ -215,6 +215,32 @@ async fn runs(kubectl: &Kubectl) {
     kubectl.has(&format!("delete node {name}"), &["deleted"]).await;
 }
 
+/// A node is emptied by evictions, which a budget may refuse; deletions with the other policies are marked.
+async fn drains(kubectl: &Kubectl) {
+    let name = format!("drained-{}", kubectl.namespace);
+    let file = kubectl.file("node.json", &json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": name } }));
+    kubectl.run(&format!("create -f {file}")).await;
+    let mut evicted = pod("busybox:1");
+    evicted["metadata"]["name"] = json!("evicted");
+    evicted["spec"]["nodeName"] = json!(name);
+    // No kubelet runs here that would end it.
+    evicted["spec"]["terminationGracePeriodSeconds"] = json!(0);
+    let file = kubectl.file("evicted.json", &evicted);
+    kubectl.run(&format!("create -f {file}")).await;
+    kubectl.has(&format!("drain {name} --force --dry-run=server"), &["evicted"]).await;
+    kubectl.has("get pod evicted", &["evicted"]).await;
+    kubectl.has(&format!("drain {name} --force"), &["pod/evicted evicted", "drained"]).await;
+    assert!(kubectl.fail("get pod evicted").await.contains("NotFound"));
+    kubectl.run(&format!("delete node {name}")).await;
+    kubectl.run("create configmap owner").await;
+    kubectl.has("delete configmap owner --dry-run=server", &["(server dry run)"]).await;
+    for (policy, finalizer) in [("foreground", "foregroundDeletion"), ("orphan", "orphan")] {
+        kubectl.has(&format!("delete configmap owner --cascade={policy} --wait=false"), &["deleted"]).await;
+        kubectl.has("get configmap owner -o jsonpath={.metadata.finalizers}", &[finalizer]).await;
+    }
+    kubectl.has("delete configmap owner --cascade=background", &["deleted"]).await;
+}
+
 /// `get -w` prints what happens while it runs.
 async fn watches(kubectl: &Kubectl) {
     let mut child = kubectl.command("get configmaps -w -o name").stdout(Stdio::piped()).spawn().unwrap();
@@ -255,6 +281,7 @@ async fn drive(program: &Path, kubeconfig: &str) {
     shows(&kubectl).await;
     changes(&kubectl).await;
     runs(&kubectl).await;
+    drains(&kubectl).await;
     watches(&kubectl).await;
     super::kubectl_apply::drive(&kubectl).await;
     super::kubectl_accounts::drive(&kubectl).await;
