@@ -3,6 +3,7 @@
 //! Everything may use it; it depends on third parties only, does no input or output and reads no clock. Objects are
 //! `serde_json::Value` here: typed round trips through k8s-openapi happen at the edges (kubelet, controllers).
 
+pub mod cel;
 pub mod cron;
 pub mod discovery;
 #[cfg(test)]

@@ -61,7 +61,7 @@ fn date_time(text: &str) -> bool {
 }
 
 /// A duration of Go (`1h30m`, `1.5s`) in nanoseconds, or of a number of days, weeks and the like (`2 days`).
-pub(super) fn duration(text: &str) -> Option<i64> {
+pub(crate) fn duration(text: &str) -> Option<i64> {
     let (negative, rest) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
         None => (false, text.strip_prefix('+').unwrap_or(text)),
@@ -126,7 +126,7 @@ fn mac(text: &str) -> bool {
 }
 
 /// An absolute URI or path (`net/url.ParseRequestURI`).
-pub(super) fn uri(text: &str) -> bool {
+pub(crate) fn uri(text: &str) -> bool {
     if text.is_empty() || text.bytes().any(|byte| byte.is_ascii_control() || byte == b' ') {
         return false;
     }

@@ -22,6 +22,7 @@ mod lists;
 mod pattern;
 mod prune;
 mod published;
+mod rules;
 mod schema;
 pub mod status;
 mod structure;
@@ -42,8 +43,10 @@ use super::scale::{Scale, Selector};
 use super::{ALL_VERBS, BLANK, Generation, Resource, SCALE, STATUS_VERBS, Subresource, Verb};
 use crate::status::{ApiError, FieldError};
 
+pub(crate) use self::format::{duration, uri as is_uri};
 pub use self::jsonpath::JsonPath;
 pub use self::layout::Place;
+pub(crate) use self::pattern::compile as regex;
 pub use self::unknown::unknown_fields;
 pub use self::words::TooManyNames;
 
@@ -58,7 +61,7 @@ struct Version {
 
 impl Version {
     fn schema(&self) -> &Schema {
-        self.schema.get_or_init(|| Schema::read(&self.source()))
+        self.schema.get_or_init(|| Schema::root(&self.source()))
     }
 
     fn source(&self) -> Value {
@@ -243,6 +246,10 @@ impl Custom {
         let mut errors = validate::check(schema, new, old, "");
         errors.extend(lists::check(schema, new));
         errors.extend(embedded::check(schema, new));
+        // Rules may rely on what the schema says otherwise.
+        if errors.is_empty() {
+            errors = rules::check(schema, new, old);
+        }
         errors
     }
 

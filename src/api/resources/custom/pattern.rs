@@ -10,7 +10,7 @@ use regex::{Regex, RegexBuilder};
 const SIZE: usize = 1 << 20;
 
 /// Compiles an expression; the error is a sentence.
-pub(super) fn compile(text: &str) -> Result<Regex, String> {
+pub(crate) fn compile(text: &str) -> Result<Regex, String> {
     let rewritten = rewrite(text);
     let built = RegexBuilder::new(&rewritten).size_limit(SIZE).dfa_size_limit(SIZE).nest_limit(100).build();
     built.map_err(|error| {

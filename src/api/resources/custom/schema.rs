@@ -10,6 +10,7 @@ use regex::Regex;
 use serde_json::{Number, Value};
 
 use super::pattern;
+use super::rules::{self, Rule};
 
 /// `type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,11 +116,50 @@ pub(super) struct Schema {
     pub(super) any_of: Vec<Schema>,
     pub(super) one_of: Vec<Schema>,
     pub(super) not: Option<Box<Schema>>,
+    pub(super) rules: Vec<Rule>,
+    /// Whether there are rules here or below.
+    pub(super) has_rules: bool,
 }
 
 impl Schema {
+    /// Reads the schema of whole objects.
+    pub(super) fn root(json: &Value) -> Self {
+        Self::build(json, true)
+    }
+
     /// Reads a schema.
     pub(super) fn read(json: &Value) -> Self {
+        Self::build(json, false)
+    }
+
+    fn build(json: &Value, is_root: bool) -> Self {
+        let mut schema = Self::without_rules(json);
+        if is_root || schema.embedded {
+            schema.add_object_fields();
+        }
+        schema.rules = rules::read(&schema, json);
+        let additional = if let Additional::Of(inner) = &schema.additional { inner.has_rules } else { false };
+        schema.has_rules = !schema.rules.is_empty()
+            || additional
+            || schema.properties.values().any(|inner| inner.has_rules)
+            || schema.items.as_ref().is_some_and(|inner| inner.has_rules);
+        schema
+    }
+
+    /// What rules may see of every object, also where its schema says nothing of it.
+    fn add_object_fields(&mut self) {
+        let text = || Self { ty: Some(Type::String), ..Self::default() };
+        for name in ["apiVersion", "kind"] {
+            self.properties.entry(name.to_owned()).or_insert_with(text);
+        }
+        let metadata = self.properties.entry("metadata".to_owned()).or_default();
+        metadata.ty = Some(Type::Object);
+        for name in ["name", "generateName"] {
+            metadata.properties.entry(name.to_owned()).or_insert_with(text);
+        }
+    }
+
+    fn without_rules(json: &Value) -> Self {
         let text = |field: &str| json[field].as_str().unwrap_or_default();
         let flag = |field: &str| json[field] == true;
         let each = |field: &str| json[field].as_array().into_iter().flatten().map(Self::read).collect();
@@ -145,6 +185,8 @@ impl Schema {
             any_of: each("anyOf"),
             one_of: each("oneOf"),
             not: json.get("not").filter(|not| not.is_object()).map(|not| Box::new(Self::read(not))),
+            rules: Vec::new(),
+            has_rules: false,
         }
     }
 

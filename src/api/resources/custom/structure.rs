@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::pattern;
 use super::schema::{Additional, Schema};
-use super::{default, embedded, prune, validate};
+use super::{default, embedded, prune, rules, validate};
 use crate::resources::path::{Path, entries, items, present, text};
 use crate::status::FieldError;
 
@@ -28,7 +28,9 @@ pub(super) fn check(schema: &Value, path: &Path) -> Vec<FieldError> {
     structural(schema, Level::Root, path, &mut errors);
     complete(schema, schema, path, &mut errors);
     if errors.is_empty() {
-        defaults(schema, &Schema::read(schema), path, &mut errors);
+        let read = Schema::root(schema);
+        defaults(schema, &read, path, &mut errors);
+        errors.extend(rules::problems(schema, &read, path));
     }
     errors.sort_by(|a, b| (&a.field, &a.text).cmp(&(&b.field, &b.text)));
     errors.dedup();
@@ -88,17 +90,8 @@ fn document(schema: &Value, path: &Path, is_root: bool, errors: &mut Vec<FieldEr
         errors.push(forbidden("nullable", "nullable cannot be true at the root"));
     }
     extensions(schema, path, errors);
-    no_rules(schema, path, errors);
     for (schema, path) in inner(schema, path) {
         document(schema, &path, false, errors);
-    }
-}
-
-/// Rules in CEL are not evaluated, so none may be relied on.
-fn no_rules(schema: &Value, path: &Path, errors: &mut Vec<FieldError>) {
-    if !items(schema, "x-kubernetes-validations").is_empty() {
-        let detail = "this server does not evaluate validation rules";
-        errors.push(FieldError::forbidden(path.child("x-kubernetes-validations"), detail));
     }
 }
 
