@@ -73,19 +73,7 @@ impl<'s> Check<'s> {
                 arguments.iter().try_for_each(|argument| self.node(argument, names).map(drop))?;
                 Ok(None)
             }
-            Node::Method { of, name, arguments } => {
-                arguments.iter().try_for_each(|argument| self.node(argument, names).map(drop))?;
-                if let Node::Variable(space) = &**of
-                    && functions::is_space(space)
-                    && self.variable(space, names).is_err()
-                {
-                    known(functions::KNOWN, &format!("{space}.{name}"), arguments.len())?;
-                    return Ok(None);
-                }
-                self.node(of, names)?;
-                known(methods::KNOWN, name, arguments.len())?;
-                Ok(None)
-            }
+            Node::Method { of, name, arguments } => self.method(of, name, arguments, names),
             Node::List(items) => {
                 items.iter().try_for_each(|(item, _)| self.node(item, names).map(drop))?;
                 Ok(None)
@@ -125,6 +113,29 @@ impl<'s> Check<'s> {
                 Ok(None)
             }
         }
+    }
+
+    fn method<'n>(
+        &self,
+        of: &'n Node,
+        name: &str,
+        arguments: &'n [Node],
+        names: Option<&Bound<'n>>,
+    ) -> Result<Option<&'n dyn Shape>, String>
+    where
+        's: 'n,
+    {
+        arguments.iter().try_for_each(|argument| self.node(argument, names).map(drop))?;
+        if let Node::Variable(space) = of
+            && functions::is_space(space)
+            && self.variable(space, names).is_err()
+        {
+            known(functions::KNOWN, &format!("{space}.{name}"), arguments.len())?;
+            return Ok(None);
+        }
+        self.node(of, names)?;
+        known(methods::KNOWN, name, arguments.len())?;
+        Ok(None)
     }
 
     /// As [`Check::node`] within a macro, whose shape says nothing outside.

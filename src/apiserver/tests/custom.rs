@@ -426,3 +426,103 @@ async fn what_was_valid_when_it_was_written_may_stay() {
     assert_eq!(answer.code, 422, "{}", answer.text);
     world.tasks.shutdown().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn rules_of_the_schema_are_kept() {
+    let world = World::new().await;
+    let mut definition = crontabs();
+    let spec = &mut definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+    spec["x-kubernetes-validations"] = json!([
+        { "rule": "self.replicas < 5 || self.image != 'busybox'", "message": "too many for busybox", "fieldPath": ".replicas" },
+        { "rule": "!has(self.policy) || self.policy != 'Forbid'", "messageExpression": "'policy ' + self.policy + ' is not for us'", "reason": "FieldValueForbidden" },
+        { "rule": "self.cronSpec == oldSelf.cronSpec" },
+    ]);
+    spec["properties"]["note"]["x-kubernetes-validations"] = json!([{ "rule": "self.startsWith('n')" }]);
+    establish(&world, definition).await;
+    for (spec, expected) in [
+        (json!({ "cronSpec": EVERY, "replicas": 6 }), "spec.replicas: Invalid value: \"object\": too many for busybox"),
+        (json!({ "cronSpec": EVERY, "policy": "Forbid" }), "spec: Forbidden: policy Forbid is not for us"),
+        (
+            json!({ "cronSpec": EVERY, "note": "x" }),
+            "spec.note: Invalid value: \"string\": failed rule: self.startsWith('n')",
+        ),
+    ] {
+        let answer = world.ask(&format!("POST {CRONTABS}"), crontab("a", spec)).await;
+        assert_eq!(answer.code, 422, "{}", answer.text);
+        assert_eq!(message(&answer), format!("CronTab.stable.example.com \"a\" is invalid: {expected}"));
+    }
+    world.ask(&format!("POST {CRONTABS}"), crontab("a", json!({ "cronSpec": EVERY }))).await.expect(201);
+    let answer =
+        world.patch(&format!("{CRONTABS}/a"), "merge-patch", json!({ "spec": { "cronSpec": "1 * * * *" } })).await;
+    assert!(message(&answer).ends_with("failed rule: self.cronSpec == oldSelf.cronSpec"), "{}", answer.text);
+    world.patch(&format!("{CRONTABS}/a"), "merge-patch", json!({ "spec": { "replicas": 2 } })).await.expect(200);
+    world.tasks.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn definitions_that_make_no_sense_are_refused_with_the_place() {
+    let world = World::new().await;
+    let check = async |place: &str, value: Value| {
+        let mut definition = crontabs();
+        *definition.pointer_mut(place).unwrap() = value;
+        let answer = world.ask(&format!("POST {DEFINITIONS}"), definition).await;
+        assert_eq!(answer.code, 422, "{place} {}", answer.text);
+        let text = message(&answer);
+        text.split_once(" is invalid: ").unwrap().1.to_owned()
+    };
+    let root = "/spec/versions/0/schema/openAPIV3Schema";
+    let spec = format!("{root}/properties/spec");
+    let at = "spec.validation.openAPIV3Schema.properties[spec]";
+    let cases = [
+        ("/metadata/name".to_owned(), json!("x"), "metadata.name: Invalid value: \"x\": must be spec.names.plural+\".\"+spec.group".to_owned()),
+        ("/spec/scope".to_owned(), json!("Global"), "spec.scope: Unsupported value: \"Global\": supported values: \"Cluster\", \"Namespaced\"".to_owned()),
+        ("/spec/names/kind".to_owned(), json!("Cron_Tab"), "spec.names.kind: Invalid value: \"Cron_Tab\": may have mixed case".to_owned()),
+        (root.to_owned(), Value::Null, "spec.versions[0].schema.openAPIV3Schema: Required value: schemas are required".to_owned()),
+        ("/spec/versions/0/storage".to_owned(), json!(false), "spec.versions: Invalid value".to_owned()),
+        (format!("{spec}/type"), json!(""), format!("{at}.type: Required value: must not be empty for specified object fields")),
+        (format!("{spec}/properties/image"), json!({ "type": "array" }), format!("{at}.properties[image].items: Required value: must be specified")),
+        (format!("{spec}/properties/image"), json!({ "type": "string", "default": 1 }), format!("{at}.properties[image].default: Invalid value: \"integer\": {at}.properties[image].default in body must be of type string: \"integer\"")),
+        (format!("{spec}/properties/image"), json!({ "type": "string", "pattern": "(" }), format!("{at}.properties[image].pattern: Invalid value: \"(\": must be a valid regular expression, but isn't")),
+        (format!("{spec}/properties/image"), json!({ "type": "string", "uniqueItems": true }), format!("{at}.properties[image].uniqueItems: Forbidden: uniqueItems cannot be set to true since the runtime complexity becomes quadratic")),
+        (format!("{spec}/properties/image"), json!({ "type": "string", "x-kubernetes-validations": [{ "rule": "self.nope()" }] }), format!("{at}.properties[image].x-kubernetes-validations[0].rule: Invalid value: \"self.nope()\": compilation failed: undeclared reference to 'nope'")),
+        (format!("{spec}/properties/either/oneOf"), json!([{ "type": "object" }]), format!("{at}.properties[either].oneOf[0].type: Forbidden: must be empty to be structural")),
+        ("/spec/versions/0/subresources/scale/specReplicasPath".to_owned(), json!(".status.x"), "spec.subresources.scale.specReplicasPath: Invalid value: \".status.x\": should be a json path under .spec".to_owned()),
+        ("/spec/versions/0/additionalPrinterColumns/0/type".to_owned(), json!("x"), "spec.additionalPrinterColumns[0].type: Invalid value: \"x\": must be one of boolean,date,integer,number,string".to_owned()),
+        ("/spec/versions/0/selectableFields/0/jsonPath".to_owned(), json!(".spec.free"), "spec.selectableFields[0].jsonPath: Invalid value: \".spec.free\": must point to a field of type string".to_owned()),
+    ];
+    for (place, value, expected) in cases {
+        let text = check(&place, value).await;
+        assert!(text.trim_start_matches('[').starts_with(&expected), "{place}: {text}");
+    }
+    let mut webhook = crontabs();
+    webhook["spec"]["conversion"] = json!({ "strategy": "Webhook" });
+    let answer = world.ask(&format!("POST {DEFINITIONS}"), webhook).await;
+    assert!(message(&answer).contains("only the strategy None is supported"), "{}", answer.text);
+    let mut odd = crontabs();
+    odd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["propertys"] = json!({});
+    let answer = world.ask(&format!("POST {DEFINITIONS}?fieldValidation=Strict"), odd).await;
+    assert!(
+        message(&answer).contains("unknown field \"spec.versions[0].schema.openAPIV3Schema.propertys\""),
+        "{}",
+        answer.text
+    );
+    world.tasks.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn configurations_merge_as_the_schema_says() {
+    let world = world().await;
+    let apply = async |manager: &str, spec: Value| {
+        let line = format!("PATCH {CRONTABS}/a?fieldManager={manager}");
+        let body = crontab("a", spec).to_string();
+        world.send(admin(), &line, &[("content-type", "application/apply-patch+yaml")], &body).await
+    };
+    apply("one", json!({ "cronSpec": EVERY, "ports": [{ "name": "a", "number": 1 }] })).await.expect(201);
+    let merged = apply("two", json!({ "ports": [{ "name": "b", "number": 2 }] })).await.expect(200);
+    assert_eq!(merged["spec"]["ports"], json!([{ "name": "a", "number": 1 }, { "name": "b", "number": 2 }]));
+    let conflict = apply("two", json!({ "ports": [{ "name": "a", "number": 3 }] })).await.expect(409);
+    assert!(conflict["message"].as_str().unwrap().contains(".spec.ports[name=\"a\"].number"), "{conflict}");
+    let odd = apply("two", json!({ "odd": 1 })).await;
+    assert!(odd.code >= 400 && message(&odd).contains(".spec.odd: field not declared in schema"), "{}", odd.text);
+    world.tasks.shutdown().await;
+}

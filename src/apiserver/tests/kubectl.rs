@@ -286,6 +286,7 @@ async fn drive(program: &Path, kubeconfig: &str) {
     super::kubectl_apply::drive(&kubectl).await;
     super::kubectl_accounts::drive(&kubectl).await;
     super::kubectl_workloads::drive(&kubectl).await;
+    super::kubectl_custom::drive(&kubectl).await;
     deletes(&kubectl).await;
 }
 

@@ -9,6 +9,7 @@ mod exchanges;
 mod kubectl;
 mod kubectl_accounts;
 mod kubectl_apply;
+mod kubectl_custom;
 mod kubectl_workloads;
 mod parts;
 mod pki;

@@ -80,6 +80,9 @@ fn description(call: &Call) -> Result<&Scale, ApiError> {
 
 /// Where the replicas are in objects of a version of the kind.
 fn place(call: &Call, version: &str) -> Option<&'static str> {
+    if call.row.custom.is_some() {
+        return call.row.scale.filter(|_| version == call.row.api_version()).map(|scale| scale.wanted);
+    }
     let (group, version) = version.rsplit_once('/').unwrap_or(("", version));
     resources::find_kind(group, version, call.row.kind)?.scale.map(|scale| scale.wanted)
 }
