@@ -78,7 +78,7 @@ async fn main() {
     let tasks = Tasks::new();
     let connect = || HttpsTransport::new(config.clone(), &tasks).unwrap();
     let writer = connect();
-    let objects = if own { watchers } else { 10 };
+    let objects = if own { watchers as u64 } else { 10 };
     for index in 0..objects {
         let body = format!(r#"{{"metadata":{{"name":"watched-{index}"}},"data":{{"at":"0"}}}}"#);
         ask(&writer, Method::POST, OBJECTS, body).await;
@@ -101,7 +101,7 @@ async fn main() {
     let began = Instant::now();
     for number in 0..rate * seconds {
         tick.tick().await;
-        let path = format!("{OBJECTS}/watched-{}", number as usize * 7 % objects);
+        let path = format!("{OBJECTS}/watched-{}", number * 7 % objects);
         let at = origin.elapsed().as_micros();
         ask(&writer, Method::PATCH, &path, format!(r#"{{"data":{{"at":"{at}"}}}}"#)).await;
     }
@@ -110,13 +110,13 @@ async fn main() {
     end.store(true, Ordering::Relaxed);
     let mut late: Vec<u32> = running.join_all().await.into_iter().flatten().collect();
     late.sort_unstable();
-    let quantile = |part: f64| late.get((late.len() as f64 * part) as usize).map_or(0.0, |late| f64::from(*late) / 1e3);
+    let quantile = |percent: usize| late.get(late.len() * percent / 100).map_or(0.0, |late| f64::from(*late) / 1e3);
     println!(
         "{} updates in {took:.1} s, {} events to {watchers} watchers: p50 {:.1} ms, p99 {:.1} ms, max {:.1} ms",
         rate * seconds,
         late.len(),
-        quantile(0.5),
-        quantile(0.99),
+        quantile(50),
+        quantile(99),
         f64::from(late.last().copied().unwrap_or_default()) / 1e3
     );
     tasks.shutdown().await;
