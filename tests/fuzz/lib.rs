@@ -10,6 +10,7 @@ mod api_body;
 mod api_managed;
 mod api_patch;
 mod api_protobuf;
+mod api_rules;
 mod api_text;
 mod confined;
 mod image_documents;
@@ -40,6 +41,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "api_managed", run: api_managed::check, words: api_managed::WORDS, weight: 10 },
     Target { name: "api_patch", run: api_patch::check, words: api_patch::WORDS, weight: 10 },
     Target { name: "api_protobuf", run: api_protobuf::check, words: api_protobuf::WORDS, weight: 20 },
+    Target { name: "api_rules", run: api_rules::check, words: api_rules::WORDS, weight: 5 },
     Target { name: "api_text", run: api_text::check, words: api_text::WORDS, weight: 50 },
     Target { name: "image_documents", run: image_documents::check, words: image_documents::WORDS, weight: 20 },
     Target { name: "layer_tar", run: layer_tar::check, words: layer_tar::WORDS, weight: 4 },
