@@ -14,6 +14,7 @@ pub mod node;
 pub mod podgc;
 pub mod scheduler;
 pub mod serviceaccount;
+pub mod volumes;
 
 use client::{Client, Informer, ListOptions, Scope};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
@@ -54,6 +55,7 @@ impl Controllers {
         disruption::spawn(client, clock, tasks, &pods);
         expiry::spawn(client, clock, tasks);
         garbage::spawn(client, clock, tasks);
+        volumes::spawn(client, clock, tasks, &pods);
         scheduler::spawn(&clients.scheduler, clock, tasks, pods, nodes);
         Self
     }
