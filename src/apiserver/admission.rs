@@ -1,19 +1,26 @@
 //! Admission: what a write must have or must not be, beyond what its kind's row says.
 //!
-//! Called after decoding and before defaulting. Follows the plugins NamespaceLifecycle, ServiceAccount, Priority,
-//! DefaultTolerationSeconds, DefaultStorageClass, DefaultIngressClass and NodeRestriction of upstream.
+//! [`create`] and [`update`] are called after decoding and may change objects; [`check`] is called when their final form has
+//! been validated. Follows the plugins NamespaceLifecycle, LimitRanger, ServiceAccount, Priority,
+//! DefaultTolerationSeconds, RuntimeClass, DefaultStorageClass, DefaultIngressClass, PersistentVolumeClaimResize, NodeRestriction,
+//! PodSecurity and ResourceQuota of upstream.
+
+mod limits;
+mod podsecurity;
 
 use std::time::Duration;
 
 use api::names::generate_name;
 use api::resources::admission::{
     apply_service_account, default_ingress_class, default_service_account, default_storage_class,
-    default_toleration_seconds, global_default, lacks_ingress_class, lacks_storage_class, mount_token, priority,
+    default_toleration_seconds, global_default, lacks_ingress_class, lacks_storage_class, may_grow, mount_token,
+    priority, runtime_class,
 };
 use api::resources::tokenrequest;
 use api::status::{ApiError, Cause};
 use api::user::MASTERS;
 use serde_json::Value;
+use tokio::sync::MutexGuard;
 
 use crate::authz::{escalation, relations};
 use crate::call::Call;
@@ -30,6 +37,8 @@ const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// A new object, its namespace set; changes it and may refuse it.
 pub(crate) async fn create(call: &Call, object: &mut Value) -> Result<(), ApiError> {
+    // As upstream's decoder does: whoever decides here sees what is meant, under whatever name it was said.
+    call.row.fill_defaults(object);
     if call.row.namespaced {
         live_namespace(call, meta(object, "namespace"), meta(object, "name")).await?;
     }
@@ -38,6 +47,7 @@ pub(crate) async fn create(call: &Call, object: &mut Value) -> Result<(), ApiErr
     }
     escalation::check(call, object, None).await?;
     if is_core(call, "pods") {
+        limits::default_pod(call, object).await?;
         if let Some(account) = default_service_account(object) {
             let account = service_account(call, object, &account).await?;
             apply_service_account(object, &account);
@@ -50,6 +60,9 @@ pub(crate) async fn create(call: &Call, object: &mut Value) -> Result<(), ApiErr
         let class = priority_class(call, object).await?;
         priority(object, class.as_ref())?;
         default_toleration_seconds(object);
+        let class = class_of(call, object).await?;
+        let name = meta(object, "name").to_owned();
+        runtime_class(object, class.as_ref()).map_err(|text| ApiError::forbidden("", "pods", &name, &text))?;
     }
     if is_core(call, "persistentvolumeclaims") && lacks_storage_class(object) {
         default_storage_class(object, &all(call, "storage.k8s.io", "storageclasses").await?);
@@ -58,6 +71,45 @@ pub(crate) async fn create(call: &Call, object: &mut Value) -> Result<(), ApiErr
         default_ingress_class(object, &all(call, "networking.k8s.io", "ingressclasses").await?);
     }
     Ok(())
+}
+
+/// Looks at the final form of a new object, or of the next state of one, and may refuse it. The guard must live until the
+/// object is stored.
+pub(crate) async fn check<'a>(
+    call: &'a Call,
+    new: &Value,
+    old: Option<&Value>,
+) -> Result<Option<MutexGuard<'a, ()>>, ApiError> {
+    let subresource = call.request.subresource.as_str();
+    // What changes the rest of a pod under another name is looked at like the pod itself.
+    if !matches!(subresource, "" | "ephemeralcontainers" | "resize") {
+        return Ok(None);
+    }
+    podsecurity::check(call, new, old).await?;
+    limits::check(call, new, old).await?;
+    if let Some(old) = old
+        && is_core(call, "persistentvolumeclaims")
+    {
+        let classes = all(call, "storage.k8s.io", "storageclasses").await?;
+        may_grow(new, old, &classes)
+            .map_err(|text| ApiError::forbidden("", call.row.plural, meta(new, "name"), text))?;
+    }
+    if call.row.namespaced { limits::charge(call, new, old).await } else { Ok(None) }
+}
+
+/// The RuntimeClass that a pod names.
+async fn class_of(call: &Call, pod: &Value) -> Result<Option<Value>, ApiError> {
+    let Some(name) = pod["spec"]["runtimeClassName"].as_str() else { return Ok(None) };
+    let row = api::resources::find("node.k8s.io", "v1", "runtimeclasses");
+    let row = row.ok_or_else(|| ApiError::internal("no runtimeclasses"))?;
+    match call.server.read(row, "", name).await {
+        Ok((class, _)) => Ok(Some(class)),
+        Err(error) if error.code == 404 => {
+            let text = format!("pod rejected: RuntimeClass \"{name}\" not found");
+            Err(ApiError::forbidden("", "pods", meta(pod, "name"), &text))
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// All objects of a kind that has no namespaces.

@@ -1,6 +1,6 @@
 //! One request for objects, on its way through the verbs.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use api::resources::{Resource, scale};
 use api::status::ApiError;
@@ -28,6 +28,8 @@ pub(crate) struct Call {
     /// The row of the kind; a kind that came at run time may be gone before the request is answered.
     pub(crate) row: Resource,
     pub(crate) form: Form,
+    /// What the client is to be told besides the answer.
+    pub(crate) warnings: Mutex<Vec<String>>,
 }
 
 /// What a verb has to say when it is about one object.
@@ -48,6 +50,14 @@ impl Outcome {
 }
 
 impl Call {
+    /// Tells the client something besides the answer, once.
+    pub(crate) fn warn(&self, text: String) {
+        let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
+        if !warnings.contains(&text) {
+            warnings.push(text);
+        }
+    }
+
     /// The present moment.
     pub(crate) fn now(&self) -> Timestamp {
         self.server.config.clock.now()
@@ -74,6 +84,7 @@ impl Call {
         let kind = &outcome.object["kind"];
         let is_other = kind == "Status" || kind == self.row.list_kind;
         let mut warnings = outcome.warnings;
+        warnings.append(&mut self.warnings.lock().unwrap_or_else(PoisonError::into_inner));
         if !is_other && self.request.subresource.is_empty() && verbs::takes_body(&self.request.verb) {
             warnings.extend((self.row.warn)(&outcome.object));
         }

@@ -25,6 +25,7 @@ mod node;
 mod object;
 mod openid;
 mod query;
+mod quotas;
 mod render;
 mod request;
 mod respond;

@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 
 use api::resources::{self, Resource, Verb};
 use api::status::ApiError;
@@ -73,6 +73,8 @@ pub struct ApiServer {
     pub(crate) started: AtomicBool,
     /// Held from the look at all Services to the write of one that was given an address or a port.
     pub(crate) assigning: tokio::sync::Mutex<()>,
+    /// Held from the count of what is used of a quota to the write of what uses more of it.
+    pub(crate) charging: tokio::sync::Mutex<()>,
     policy: PolicyCache,
     /// The kinds that came at run time.
     pub(crate) definitions: Definitions,
@@ -86,6 +88,7 @@ impl ApiServer {
             closing: CancellationToken::new(),
             started: AtomicBool::new(false),
             assigning: tokio::sync::Mutex::new(()),
+            charging: tokio::sync::Mutex::new(()),
             policy: PolicyCache::default(),
             definitions: Definitions::default(),
         })
@@ -159,8 +162,9 @@ impl ApiServer {
         }?;
         let bytes = if verbs::takes_body(&request.verb) { body::read(body).await? } else { Bytes::new() };
         let (server, user, headers) = (Arc::clone(self), user.clone(), parts.headers);
-        let mut response =
-            verbs::run(&Call { server, user, request, query, headers, row: row.clone(), form }, bytes).await?;
+        let warnings = Mutex::default();
+        let call = Call { server, user, request, query, headers, row: row.clone(), form, warnings };
+        let mut response = verbs::run(&call, bytes).await?;
         if let Some(warning) = row.custom.as_ref().and_then(|custom| custom.deprecation()) {
             respond::warn(&mut response, &[warning.to_owned()]);
         }

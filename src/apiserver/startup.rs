@@ -94,6 +94,7 @@ impl ApiServer {
         let mut prefixes: Vec<String> = wanted.iter().map(|wanted| storage::prefix(wanted.row, "")).collect();
         prefixes.dedup();
         tasks.spawn("custom resource definitions", keeper::keep(Arc::clone(self)));
+        tasks.spawn("use of quotas", Arc::clone(self).count_quotas());
         let wanted = Arc::new(wanted);
         for prefix in prefixes {
             tasks.spawn("system objects", Arc::clone(self).keep(Arc::clone(&wanted), prefix));

@@ -1,9 +1,12 @@
-//! What upstream does in admission plugins and every client expects: pure functions for the server's pipeline, which calls
-//! them on create, between decoding and defaulting.
+//! What upstream does in admission plugins and every client expects: pure functions for the server's pipeline, which gives
+//! them objects with their defaults filled in.
 
 mod classes;
+pub mod podsecurity;
+mod runtimeclass;
 
-pub use classes::{default_ingress_class, default_storage_class, lacks_ingress_class, lacks_storage_class};
+pub use classes::{default_ingress_class, default_storage_class, lacks_ingress_class, lacks_storage_class, may_grow};
+pub use runtimeclass::runtime_class;
 
 use serde_json::{Value, json};
 
@@ -72,10 +75,7 @@ pub fn default_service_account(pod: &mut Value) -> Option<String> {
         return None;
     }
     let spec = ensure_object(pod, "spec");
-    if text(spec, "serviceAccountName").is_empty() {
-        let alias = text(spec, "serviceAccount").to_owned();
-        default_text(spec, "serviceAccountName", if alias.is_empty() { "default" } else { &alias });
-    }
+    default_text(spec, "serviceAccountName", "default");
     let name = text(spec, "serviceAccountName").to_owned();
     spec["serviceAccount"] = name.clone().into();
     Some(name)
@@ -226,7 +226,7 @@ mod tests {
         apply_service_account(&mut pod, &json!({"imagePullSecrets": [{"name": "registry"}]}));
         apply_service_account(&mut pod, &json!({"imagePullSecrets": [{"name": "other"}]}));
         assert_eq!(pod["spec"]["imagePullSecrets"], json!([{"name": "registry"}]));
-        let mut named = json!({"spec": {"serviceAccount": "robot"}});
+        let mut named = json!({"spec": {"serviceAccountName": "robot"}});
         assert_eq!(default_service_account(&mut named).as_deref(), Some("robot"));
         let mut mirror = json!({"metadata": {"annotations": {MIRROR: "x"}}, "spec": {}});
         assert_eq!(default_service_account(&mut mirror), None);

@@ -13,6 +13,7 @@ mod kubectl_custom;
 mod kubectl_workloads;
 mod parts;
 mod pki;
+mod policies;
 mod protobuf;
 mod rbac;
 mod rows;

@@ -94,6 +94,7 @@ async fn finish(call: &Call, mut object: Value, dry: bool) -> Result<Value, ApiE
         let shown = if name.is_empty() { meta(&object, "generateName") } else { &name };
         return Err(ApiError::invalid(row.group, row.kind, shown, &wrong));
     }
+    let _charged = admission::check(call, &object, None).await?;
     row.settle(&mut object);
     let key = storage::key(row, call.namespace(), &name);
     let exists = || ApiError::already_exists(row.group, row.plural, &name);

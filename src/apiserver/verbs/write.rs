@@ -92,6 +92,7 @@ pub(super) async fn replace_applied(
     if !wrong.is_empty() {
         return Err(ApiError::invalid(row.group, row.kind, meta(old, "name"), &wrong));
     }
+    let _charged = admission::check(call, &new, Some(old)).await?;
     put(call, new, old, entry, dry).await
 }
 

@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 
 use serde_json::Value;
 
+use crate::quantity::Quantity;
 use crate::resources::networking::{ingress, ingressclass};
 use crate::resources::path::{ensure_object, present, put, text};
 use crate::resources::storage;
@@ -30,6 +31,27 @@ pub fn default_ingress_class(ingress: &mut Value, classes: &[Value]) {
     if let Some(class) = newest(classes, ingressclass::is_default) {
         put(ensure_object(ingress, "spec"), "ingressClassName", &class["metadata"]["name"]);
     }
+}
+
+/// Whether a bound claim may ask for what it asks for now: more only if its class says so
+/// (`PersistentVolumeClaimResize`). The error says why not.
+pub fn may_grow(new: &Value, old: &Value, classes: &[Value]) -> Result<(), &'static str> {
+    let size = |claim: &Value| {
+        Quantity::from_value(&claim["spec"]["resources"]["requests"]["storage"]).unwrap_or(Quantity::ZERO)
+    };
+    if size(new) <= size(old) {
+        return Ok(());
+    }
+    if text(&old["status"], "phase") != "Bound" {
+        return Err("Only bound persistent volume claims can be expanded");
+    }
+    let class = classes.iter().find(|class| text(&class["metadata"], "name") == storage::class_of(new));
+    if class.is_some_and(|class| class["allowVolumeExpansion"] == true) {
+        return Ok(());
+    }
+    Err(
+        "only dynamically provisioned pvc can be resized and the storageclass that provisions the pvc must support resize",
+    )
 }
 
 /// Of several defaults the one that was made last, and of those made at once the one whose name comes first.
@@ -68,6 +90,23 @@ mod tests {
         let mut claim = json!({"spec": {}});
         default_storage_class(&mut claim, &classes[3..]);
         assert_eq!(claim["spec"], json!({}));
+    }
+
+    #[test]
+    fn only_bound_claims_of_classes_that_permit_it_grow() {
+        let claim = |size: &str, phase: &str| {
+            json!({
+                "spec": {"storageClassName": "a", "resources": {"requests": {"storage": size}}},
+                "status": {"phase": phase},
+            })
+        };
+        let mut fixed = class("a", 1, "true");
+        let (old, new) = (claim("1Gi", "Bound"), claim("2Gi", "Bound"));
+        assert_eq!(may_grow(&old, &new, &[]), Ok(()));
+        assert!(may_grow(&new, &claim("1Gi", "Pending"), &[]).unwrap_err().starts_with("Only bound"));
+        assert!(may_grow(&new, &old, std::slice::from_ref(&fixed)).unwrap_err().contains("must support resize"));
+        fixed["allowVolumeExpansion"] = json!(true);
+        assert_eq!(may_grow(&new, &old, &[fixed]), Ok(()));
     }
 
     #[test]

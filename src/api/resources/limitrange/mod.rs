@@ -3,6 +3,8 @@
 //!
 //! Follows `ValidateLimitRange` and `SetDefaults_LimitRangeItem` of upstream.
 
+pub mod apply;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;

@@ -1,6 +1,8 @@
 //! ResourceQuotas: how much the objects of a namespace may ask for together.
 //!
-//! Follows `ValidateResourceQuota` of upstream. What is used is computed elsewhere.
+//! Follows `ValidateResourceQuota` of upstream.
+
+pub mod usage;
 
 use jiff::Timestamp;
 use serde_json::Value;
