@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::apps::replicaset;
 use super::path::{Path, default_to, ensure_object, number, object_len, object_mut, present, put};
 use super::scale::{Scale, Selector, USUAL};
-use super::{BLANK, Dependents, Generation, Resource, SCALE, pod, selector, status_of, workload};
+use super::{Dependents, Resource, SCALE, pod, selector, status_of, workload};
 use crate::selector::LabelSelector;
 use crate::status::FieldError;
 
@@ -16,20 +16,17 @@ pub(super) const ROW: Resource = Resource {
     plural: "replicationcontrollers",
     singular: "replicationcontroller",
     short_names: &["rc"],
-    categories: &["all"],
     subresources: &[SCALE, status_of("", "v1", "ReplicationController")],
     scale: Some(Scale { selector: Selector::Map("/spec/selector"), ..USUAL }),
     default,
     validate: |controller| validate(&controller["spec"]),
     validate_update: |new, _| validate(&new["spec"]),
     validate_status: |new, _| replicaset::validate_counters(&new["status"]),
-    has_status: true,
     dependents: Dependents::Orphaned { warning: "" },
-    generation: Generation::SPEC,
     columns: replicaset::COLUMNS,
     cells: |controller, now| replicaset::cells(controller, selector::map_cell(&controller["spec"]["selector"]), now),
     selectable: &[("status.replicas", |controller| number(&controller["status"], "replicas").to_string())],
-    ..BLANK
+    ..workload::BASE
 };
 
 /// Labels of the template serve as selector and as labels, where these are left out.

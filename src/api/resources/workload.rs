@@ -4,8 +4,12 @@ use serde_json::Value;
 
 use super::cell::column;
 use super::path::{Path, items, number, present, text};
-use super::{Column, pod, rule, selector};
+use super::{BLANK, Column, Generation, Resource, pod, rule, selector};
 use crate::status::FieldError;
+
+/// What kinds that make pods have in common: they are among `all`, and whoever acts on their `spec` says so in `status`.
+pub(super) const BASE: Resource =
+    Resource { categories: &["all"], has_status: true, generation: Generation::SPEC, ..BLANK };
 
 /// Names of the template's containers.
 pub(super) const CONTAINERS: Column = column("Containers", "string", "", "Names of the containers of its pods.", 1);

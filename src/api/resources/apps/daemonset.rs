@@ -3,11 +3,11 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::{amount, at_most_all};
+use super::{BASE, amount, at_most_all};
 use crate::resources::cell::{self, column};
 use crate::resources::path::{Path, default_text, default_to, ensure_object, number, present, text};
 use crate::resources::workload::{self, CONTAINERS, IMAGES, SELECTOR};
-use crate::resources::{BLANK, Generation, Resource, pod, rule, selector, status_of};
+use crate::resources::{Resource, pod, rule, selector, status_of};
 use crate::status::FieldError;
 
 /// Where `apps/v1` keeps what older versions have as `spec.templateGeneration`.
@@ -15,13 +15,11 @@ const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
 
 /// `daemonsets.apps`.
 pub(in crate::resources) const ROW: Resource = Resource {
-    group: "apps",
     kind: "DaemonSet",
     list_kind: "DaemonSetList",
     plural: "daemonsets",
     singular: "daemonset",
     short_names: &["ds"],
-    categories: &["all"],
     subresources: &[status_of("apps", "v1", "DaemonSet")],
     default,
     prepare: |set| set_template_generation(set, template_generation(set).max(1)),
@@ -29,8 +27,6 @@ pub(in crate::resources) const ROW: Resource = Resource {
     validate: |set| validate_spec(&set["spec"]),
     validate_update,
     validate_status,
-    has_status: true,
-    generation: Generation::SPEC,
     columns: &[
         cell::NAME,
         column("Desired", "integer", "", "How many nodes should run its pod.", 0),
@@ -45,7 +41,7 @@ pub(in crate::resources) const ROW: Resource = Resource {
         SELECTOR,
     ],
     cells,
-    ..BLANK
+    ..BASE
 };
 
 fn cells(set: &Value, now: Timestamp) -> Vec<Value> {

@@ -3,29 +3,26 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::{amount, at_most_all};
+use super::{BASE, amount, at_most_all};
 use crate::resources::cell::{self, column};
 use crate::resources::path::{Path, default_text, default_to, ensure_object, number, present, text};
 use crate::resources::workload::{self, CONTAINERS, IMAGES, SELECTOR};
-use crate::resources::{BLANK, Generation, Resource, SCALE, pod, rule, scale, selector, status_of};
+use crate::resources::{Generation, Resource, SCALE, pod, rule, scale, selector, status_of};
 use crate::status::FieldError;
 
 /// `deployments.apps`.
 pub(in crate::resources) const ROW: Resource = Resource {
-    group: "apps",
     kind: "Deployment",
     list_kind: "DeploymentList",
     plural: "deployments",
     singular: "deployment",
     short_names: &["deploy"],
-    categories: &["all"],
     subresources: &[SCALE, status_of("apps", "v1", "Deployment")],
     scale: Some(scale::USUAL),
     default,
     validate: |deployment| validate_spec(&deployment["spec"]),
     validate_update,
     validate_status,
-    has_status: true,
     // The controller reads annotations as well (`pkg/registry/apps/deployment/strategy.go`).
     generation: Generation::Of(&["/spec", "/metadata/annotations"]),
     columns: &[
@@ -39,7 +36,7 @@ pub(in crate::resources) const ROW: Resource = Resource {
         SELECTOR,
     ],
     cells,
-    ..BLANK
+    ..BASE
 };
 
 fn cells(deployment: &Value, now: Timestamp) -> Vec<Value> {

@@ -11,8 +11,11 @@ pub(super) mod statefulset;
 use serde_json::Value;
 
 use super::path::Path;
-use super::rule;
+use super::{Resource, rule, workload};
 use crate::status::FieldError;
+
+/// What the workloads of this group have in common.
+const BASE: Resource = Resource { group: "apps", ..workload::BASE };
 
 /// How much may be missing or too much during an update: a number, or a percentage of the replicas.
 fn amount(rolling: &Value, field: &str, path: &Path, errors: &mut Vec<FieldError>) {

@@ -3,33 +3,30 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
+use super::BASE;
 use crate::resources::cell::{self, column};
 use crate::resources::path::{Path, default_to, ensure_object, number, present};
 use crate::resources::workload::{self, CONTAINERS, IMAGES, SELECTOR};
-use crate::resources::{BLANK, Column, Generation, Resource, SCALE, pod, rule, scale, selector, status_of};
+use crate::resources::{Column, Resource, SCALE, pod, rule, scale, selector, status_of};
 use crate::status::FieldError;
 
 /// `replicasets.apps`.
 pub(in crate::resources) const ROW: Resource = Resource {
-    group: "apps",
     kind: "ReplicaSet",
     list_kind: "ReplicaSetList",
     plural: "replicasets",
     singular: "replicaset",
     short_names: &["rs"],
-    categories: &["all"],
     subresources: &[SCALE, status_of("apps", "v1", "ReplicaSet")],
     scale: Some(scale::USUAL),
     default,
     validate: |set| validate_spec(&set["spec"]),
     validate_update,
     validate_status: |new, _| validate_counters(&new["status"]),
-    has_status: true,
-    generation: Generation::SPEC,
     columns: COLUMNS,
     cells: |set, now| cells(set, selector::cell(&set["spec"]["selector"]), now),
     selectable: &[("status.replicas", |set| number(&set["status"], "replicas").to_string())],
-    ..BLANK
+    ..BASE
 };
 
 /// Columns of kinds that keep a number of equal pods.

@@ -3,13 +3,13 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{amount, at_most_all};
+use super::{BASE, amount, at_most_all};
 use crate::resources::cell::{self, column};
 use crate::resources::path::{
     Path, default_text, default_to, ensure_object, items, items_mut, number, object_mut, present, put, text,
 };
 use crate::resources::workload::{self, CONTAINERS, IMAGES};
-use crate::resources::{BLANK, Generation, NameRule, Resource, SCALE, pod, rule, scale, selector, status_of};
+use crate::resources::{NameRule, Resource, SCALE, pod, rule, scale, selector, status_of};
 use crate::status::FieldError;
 
 /// What may change after creation.
@@ -25,13 +25,11 @@ const CHANGEABLE: [&str; 7] = [
 
 /// `statefulsets.apps`.
 pub(in crate::resources) const ROW: Resource = Resource {
-    group: "apps",
     kind: "StatefulSet",
     list_kind: "StatefulSetList",
     plural: "statefulsets",
     singular: "statefulset",
     short_names: &["sts"],
-    categories: &["all"],
     subresources: &[SCALE, status_of("apps", "v1", "StatefulSet")],
     scale: Some(scale::USUAL),
     // The name and a number make the names of its pods.
@@ -40,8 +38,6 @@ pub(in crate::resources) const ROW: Resource = Resource {
     validate: |set| validate_spec(&set["spec"]),
     validate_update,
     validate_status,
-    has_status: true,
-    generation: Generation::SPEC,
     columns: &[
         cell::NAME,
         column("Ready", "string", "", "How many of its pods are ready.", 0),
@@ -50,7 +46,7 @@ pub(in crate::resources) const ROW: Resource = Resource {
         IMAGES,
     ],
     cells,
-    ..BLANK
+    ..BASE
 };
 
 fn cells(set: &Value, now: Timestamp) -> Vec<Value> {

@@ -3,12 +3,12 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::job;
+use super::{BASE, job};
 use crate::cron::Schedule;
 use crate::resources::cell::{self, column};
 use crate::resources::path::{Path, default_text, default_to, ensure_object, items, present, text};
 use crate::resources::workload::{self, CONTAINERS, IMAGES, SELECTOR};
-use crate::resources::{BLANK, Generation, Resource, pod, rule, selector, status_of};
+use crate::resources::{Resource, pod, rule, selector, status_of};
 use crate::status::FieldError;
 
 /// A Job's name is that of the CronJob and eleven characters more.
@@ -16,19 +16,15 @@ const LONGEST_NAME: usize = 52;
 
 /// `cronjobs.batch`.
 pub(in crate::resources) const ROW: Resource = Resource {
-    group: "batch",
     kind: "CronJob",
     list_kind: "CronJobList",
     plural: "cronjobs",
     singular: "cronjob",
     short_names: &["cj"],
-    categories: &["all"],
     subresources: &[status_of("batch", "v1", "CronJob")],
     default,
     validate,
     validate_update: |new, old| validate_spec(&new["spec"], Some(&old["spec"])),
-    has_status: true,
-    generation: Generation::SPEC,
     columns: &[
         cell::NAME,
         column("Schedule", "string", "", "When it runs.", 0),
@@ -42,7 +38,7 @@ pub(in crate::resources) const ROW: Resource = Resource {
         SELECTOR,
     ],
     cells,
-    ..BLANK
+    ..BASE
 };
 
 fn cells(cron: &Value, now: Timestamp) -> Vec<Value> {

@@ -3,14 +3,14 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{job_status, policy};
+use super::{BASE, job_status, policy};
 use crate::names;
 use crate::resources::cell::{self, column};
 use crate::resources::path::{
     Path, default_text, default_to, ensure_object, items, items_mut, number, object_len, object_mut, present, put, text,
 };
 use crate::resources::workload::{self, CONTAINERS, IMAGES, SELECTOR};
-use crate::resources::{BLANK, Dependents, Generation, Resource, pod, rule, selector, status_of};
+use crate::resources::{Dependents, Resource, pod, rule, selector, status_of};
 use crate::status::FieldError;
 
 const UID: &str = "batch.kubernetes.io/controller-uid";
@@ -29,21 +29,17 @@ const ORPHANS: &str = "child pods are preserved by default when jobs are deleted
 
 /// `jobs.batch`.
 pub(in crate::resources) const ROW: Resource = Resource {
-    group: "batch",
     kind: "Job",
     list_kind: "JobList",
     plural: "jobs",
     singular: "job",
-    categories: &["all"],
     subresources: &[status_of("batch", "v1", "Job")],
     default,
     prepare: generate_selector,
     validate,
     validate_update,
     validate_status: job_status::validate,
-    has_status: true,
     dependents: Dependents::Orphaned { warning: ORPHANS },
-    generation: Generation::SPEC,
     columns: &[
         cell::NAME,
         column("Status", "string", "", "How far it is, in one word.", 0),
@@ -56,7 +52,7 @@ pub(in crate::resources) const ROW: Resource = Resource {
     ],
     cells,
     selectable: &[("status.successful", |job| number(&job["status"], "succeeded").to_string())],
-    ..BLANK
+    ..BASE
 };
 
 fn cells(job: &Value, now: Timestamp) -> Vec<Value> {

@@ -7,3 +7,8 @@ mod indexes;
 pub(super) mod job;
 mod job_status;
 mod policy;
+
+use super::{Resource, workload};
+
+/// What the kinds of this group have in common.
+const BASE: Resource = Resource { group: "batch", ..workload::BASE };
