@@ -1,10 +1,8 @@
 //! Paths that describe the server: discovery, OpenAPI, version.
 
 use api::discovery::{self, Aggregated};
-use api::openapi::{self, CustomKind, KindInfo};
-use api::resources::Resource;
 use api::status::ApiError;
-use http::header::{ACCEPT, HeaderValue};
+use http::header::HeaderValue;
 use http::{HeaderMap, Response};
 
 use crate::Body;
@@ -14,9 +12,6 @@ use crate::openid;
 use crate::query::Query;
 use crate::respond;
 use crate::server::ApiServer;
-
-/// The spelling with `@`, which clients send in `Accept`, is no media type and breaks their parser in an answer.
-const OPENAPI_V2: HeaderValue = HeaderValue::from_static("application/com.github.proto-openapi.spec.v2.v1.0+protobuf");
 
 /// Answers a path that names no objects.
 pub(crate) async fn answer(
@@ -51,9 +46,10 @@ pub(crate) async fn answer(
         ["version"] => Some(serde_json::to_value(&server.config.version).map_err(ApiError::internal)?),
         [".well-known", "openid-configuration"] => return Ok(openid::configuration(server)),
         ["openid", "v1", "jwks"] => return Ok(openid::key_set(server)),
-        ["openapi", "v2"] => return openapi_v2(headers, rows),
-        ["openapi", "v3"] => Some(openapi::v3_index(&kinds(rows))?),
-        ["openapi", "v3", rest @ ..] => openapi::v3_document(&rest.join("/"), &kinds(rows)),
+        ["openapi", rest @ ..] => {
+            let document = server.documents.answer(rest, rows, query, headers)?;
+            return Ok(document.unwrap_or_else(respond::no_such_path));
+        }
         _ => None,
     };
     let Some(document) = document else { return Ok(respond::no_such_path()) };
@@ -75,38 +71,6 @@ fn aggregated(headers: &HeaderMap) -> Option<Aggregated> {
         })
     };
     [Aggregated::V2, Aggregated::V2Beta1].into_iter().find(|form| asked(form.version()))
-}
-
-fn openapi_v2(headers: &HeaderMap, rows: &[&Resource]) -> Result<Response<Body>, ApiError> {
-    let types = negotiate::accepted(headers);
-    let takes = |entry: &negotiate::MediaType| {
-        matches!(
-            entry.name.as_str(),
-            "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
-                | "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
-                | "application/*"
-                | "*/*"
-        )
-    };
-    if headers.contains_key(ACCEPT) && !types.iter().any(takes) {
-        return Err(ApiError::not_acceptable(&["application/com.github.proto-openapi.spec.v2@v1.0+protobuf"]));
-    }
-    Ok(respond::large(headers, OPENAPI_V2, openapi::v2_protobuf(&kinds(rows))))
-}
-
-/// The served kinds, as OpenAPI lists them.
-fn kinds(rows: &[&Resource]) -> Vec<KindInfo> {
-    rows.iter()
-        .map(|row| KindInfo {
-            group: row.group.to_owned(),
-            version: row.version.to_owned(),
-            kind: row.kind.to_owned(),
-            plural: row.plural.to_owned(),
-            namespaced: row.namespaced,
-            verbs: row.verbs.iter().map(|verb| verb.word().to_owned()).collect(),
-            custom: CustomKind::of(row),
-        })
-        .collect()
 }
 
 /// Where the client reached us.

@@ -23,6 +23,7 @@ mod managed;
 mod negotiate;
 mod node;
 mod object;
+mod openapi;
 mod openid;
 mod query;
 mod quotas;

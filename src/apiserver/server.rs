@@ -25,6 +25,7 @@ use crate::authz::{self, Access, Decision, relations};
 use crate::call::Call;
 use crate::definitions::Definitions;
 use crate::negotiate;
+use crate::openapi::Documents;
 use crate::query::Query;
 use crate::request::{RequestInfo, ResourceRequest};
 use crate::{Entropy, Network, NodeConnector, VersionInfo, body, discovery, object, respond, storage, verbs};
@@ -76,6 +77,8 @@ pub struct ApiServer {
     /// Held from the count of what is used of a quota to the write of what uses more of it.
     pub(crate) charging: tokio::sync::Mutex<()>,
     policy: PolicyCache,
+    /// OpenAPI documents that somebody has asked for.
+    pub(crate) documents: Documents,
     /// The kinds that came at run time.
     pub(crate) definitions: Definitions,
 }
@@ -90,6 +93,7 @@ impl ApiServer {
             assigning: tokio::sync::Mutex::new(()),
             charging: tokio::sync::Mutex::new(()),
             policy: PolicyCache::default(),
+            documents: Documents::default(),
             definitions: Definitions::default(),
         })
     }

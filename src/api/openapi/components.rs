@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value, json};
 
 use super::KindInfo;
-use crate::schema::{self, Base, Field, ListType, Shape, TypeRef};
+use crate::schema::{self, Base, Described, Descriptions, Field, ListType, Shape, TypeRef};
 
 const PREFIX: &str = "#/components/schemas/";
 const MACHINERY: &str = "io.k8s.apimachinery.pkg";
@@ -21,6 +21,8 @@ pub(super) fn schemas(kinds: &[&KindInfo]) -> Map<String, Value> {
         // What every object has, for kinds that are in no table.
         queue.extend(kind.custom.iter().flat_map(|_| ["ConfigMap", "ConfigMapList"]).flat_map(metadata_of));
     }
+    let descriptions = Descriptions::unpack();
+    let described = descriptions.index();
     let mut seen = BTreeSet::new();
     let mut schemas = specials();
     schemas.extend(kinds.iter().filter_map(|kind| kind.custom.as_ref()?.0.published()).flatten());
@@ -32,7 +34,7 @@ pub(super) fn schemas(kinds: &[&KindInfo]) -> Map<String, Value> {
             Base::Type(inner) => Some(inner),
             _ => None,
         }));
-        schemas.insert(name(ty), object(ty));
+        schemas.insert(name(ty), object(ty, &described));
     }
     for (group, version, kind, ty) in schema::kinds() {
         if let Some(schema) = schemas.get_mut(&name(ty)) {
@@ -109,16 +111,23 @@ fn base(base: Base) -> Value {
     }
 }
 
-fn object(ty: TypeRef) -> Value {
+fn object(ty: TypeRef, described: &Described<'_>) -> Value {
     let mut properties = Map::new();
     let mut required = Vec::new();
     for field in ty.fields() {
-        properties.insert(field.name.to_owned(), property(field));
+        let mut schema = property(field);
+        if let Some(about) = described.of_field(ty, field.name) {
+            schema["description"] = about.into();
+        }
+        properties.insert(field.name.to_owned(), schema);
         if field.required {
             required.push(field.name);
         }
     }
     let mut schema = json!({"type": "object"});
+    if let Some(about) = described.of(ty) {
+        schema["description"] = about.into();
+    }
     if !properties.is_empty() {
         schema["properties"] = Value::Object(properties);
     }

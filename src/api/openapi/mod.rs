@@ -1,7 +1,7 @@
 //! OpenAPI documents as kubectl needs them, derived from the schema table and the served kinds.
 //!
-//! Pure; the API server serves what is returned here and may cache it by the hash in the index. Documents carry
-//! structure (types, references, list types, patch strategies), no descriptions.
+//! Pure; the API server serves what is returned here and keeps it as long as [`fingerprint`] stays the same. Documents carry
+//! structure (types, references, list types, patch strategies) and upstream's descriptions.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -94,6 +94,14 @@ impl KindInfo {
     }
 }
 
+/// A number that changes when what documents are made of changes.
+pub fn fingerprint<'a>(kinds: impl Iterator<Item = &'a KindInfo>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (env!("CARGO_PKG_VERSION"), schema::fingerprint()).hash(&mut hasher);
+    kinds.for_each(|kind| kind.hash(&mut hasher));
+    hasher.finish()
+}
+
 /// `GET /openapi/v3`: the documents there are, with a hash of what they are made of in each address.
 pub fn v3_index(kinds: &[KindInfo]) -> Result<Value, ApiError> {
     let mut paths = Map::new();
@@ -101,10 +109,8 @@ pub fn v3_index(kinds: &[KindInfo]) -> Result<Value, ApiError> {
         if paths.contains_key(&path) {
             continue;
         }
-        let mut hasher = DefaultHasher::new();
-        (env!("CARGO_PKG_VERSION"), schema::fingerprint()).hash(&mut hasher);
-        kinds.iter().filter(|kind| kind.document() == path).for_each(|kind| kind.hash(&mut hasher));
-        let url = format!("/openapi/v3/{path}?hash={:016X}", hasher.finish());
+        let hash = fingerprint(kinds.iter().filter(|kind| kind.document() == path));
+        let url = format!("/openapi/v3/{path}?hash={hash:016X}");
         paths.insert(path, json!({"serverRelativeURL": url}));
     }
     Ok(json!({"paths": paths}))

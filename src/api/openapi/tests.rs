@@ -50,9 +50,12 @@ fn schemas_carry_structure_and_patch_strategy_and_every_reference_resolves() {
     let document = v3_document("api/v1", &kinds()).unwrap();
     let schemas = document["components"]["schemas"].as_object().unwrap();
     let containers = &schemas["io.k8s.api.core.v1.PodSpec"]["properties"]["containers"];
+    let description = "List of containers belonging to the pod. Containers cannot currently be added or removed. There \
+                       must be at least one container in a Pod. Cannot be updated.";
     assert_eq!(
         *containers,
         json!({
+            "description": description,
             "type": "array",
             "items": {"allOf": [{"$ref": "#/components/schemas/io.k8s.api.core.v1.Container"}]},
             "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"],

@@ -6,10 +6,12 @@
 
 mod canonical;
 mod decode;
+mod describe;
 mod table;
 
 pub(crate) use canonical::{micro_time, time};
 pub use decode::{FieldProblem, conform, decode};
+pub(crate) use describe::{Described, Descriptions};
 pub(crate) use table::fingerprint;
 pub use table::{Base, Field, ListType, Shape, TypeRef, kinds, lookup};
 

@@ -10,6 +10,8 @@ pub(super) async fn drive(kubectl: &Kubectl) {
     workloads(kubectl).await;
     services(kubectl).await;
     policies(kubectl).await;
+    storage(kubectl).await;
+    documents(kubectl).await;
     kubectl.has("get all", &["deployment.apps/web", "service/front", "job.batch/work", "cronjob.batch/tick"]).await;
     for kind in ["deployments", "daemonsets", "statefulsets", "jobs", "cronjobs", "services", "hpa", "pdb", "rc"] {
         kubectl.run(&format!("delete {kind} --all --cascade=background")).await;
@@ -95,4 +97,37 @@ async fn policies(kubectl: &Kubectl) {
     kubectl.has(&format!("create priorityclass {class} --value=5"), &["created"]).await;
     kubectl.has("get priorityclasses", &[&class, "system-node-critical", "2000001000"]).await;
     kubectl.has(&format!("delete priorityclass {class}"), &["deleted"]).await;
+}
+
+async fn storage(kubectl: &Kubectl) {
+    let claim = json!({
+        "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": { "name": "data" },
+        "spec": { "accessModes": ["ReadWriteOnce"], "resources": { "requests": { "storage": "1Gi" } } },
+    });
+    let file = kubectl.file("claim.json", &claim);
+    kubectl.has(&format!("apply -f {file}"), &["persistentvolumeclaim/data created"]).await;
+    kubectl.has(&format!("apply -f {file}"), &["unchanged"]).await;
+    kubectl.has("get pvc data", &["Pending", "STORAGECLASS"]).await;
+    kubectl.has("describe pvc data", &["Filesystem", "Pending"]).await;
+    kubectl.has("create ingress front --rule=a.example/*=web:80", &["ingress.networking.k8s.io/front created"]).await;
+    kubectl.has("get ingress front", &["a.example", "80"]).await;
+    kubectl.has("create quota most --hard=count/secrets=1", &["resourcequota/most created"]).await;
+    kubectl.has("create secret generic one --from-literal=a=b", &["secret/one created"]).await;
+    let refused = kubectl.fail("create secret generic two --from-literal=a=b").await;
+    let words = "exceeded quota: most, requested: count/secrets=1, used: count/secrets=1, limited: count/secrets=1";
+    assert!(refused.contains(words), "{refused}");
+    kubectl.has("describe quota most", &["count/secrets", "1"]).await;
+    kubectl.run("delete pvc,ingress,quota,secrets --all").await;
+}
+
+/// What kubectl reads from the OpenAPI documents.
+async fn documents(kubectl: &Kubectl) {
+    kubectl.has("explain pod.spec.restartPolicy", &["restartPolicy", "Restart policy for all containers"]).await;
+    kubectl.has("explain deployment.spec.template.spec.containers.resources", &["limits", "requests"]).await;
+    kubectl.has("explain persistentvolumeclaim.spec", &["storageClassName", "accessModes"]).await;
+    let map = |name: &str| json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": name } });
+    let list = json!({ "apiVersion": "v1", "kind": "List", "items": [map("first"), map("second")] });
+    let file = kubectl.file("list.json", &list);
+    kubectl.has(&format!("apply -f {file}"), &["configmap/first created", "configmap/second created"]).await;
+    kubectl.has(&format!("delete -f {file}"), &["\"first\" deleted", "\"second\" deleted"]).await;
 }

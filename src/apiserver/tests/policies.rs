@@ -251,3 +251,23 @@ async fn an_event_is_the_same_in_both_groups() {
     );
     assert_eq!((&event["message"], &event["regarding"]["name"]), (&Value::Null, &json!("p")));
 }
+
+#[tokio::test(start_paused = true)]
+async fn documents_are_sent_once() {
+    let world = World::new().await;
+    let index = world.ask("GET /openapi/v3", Value::Null).await.expect(200);
+    let path = index["paths"]["api/v1"]["serverRelativeURL"].as_str().unwrap().to_owned();
+    let first = world.ask(&format!("GET {path}"), Value::Null).await;
+    let about = &first.json()["components"]["schemas"]["io.k8s.api.core.v1.PodSpec"];
+    assert_eq!(about["description"], "PodSpec is a description of a pod.");
+    let tag = first.headers["etag"].to_str().unwrap();
+    assert_eq!(first.headers["cache-control"], "public, immutable");
+    for path in [path.as_str(), "/openapi/v2"] {
+        let again = world.send(super::world::admin(), &format!("GET {path}"), &[("if-none-match", tag)], "").await;
+        assert_eq!((again.code, again.text.as_str()), (304, ""), "{path}");
+    }
+    let other = world.send(super::world::admin(), &format!("GET {path}"), &[("if-none-match", "\"0\"")], "").await;
+    assert_eq!(other.code, 200);
+    let nothing = world.ask("GET /openapi/v3/apis/none.example/v1", Value::Null).await;
+    assert_eq!((nothing.code, nothing.headers.get("etag")), (404, None));
+}
