@@ -7,8 +7,8 @@ use api::resources::custom::{self, Custom};
 use api::status::{ApiError, FieldError};
 use api::{json, proto, schema};
 use bytes::Bytes;
-use http::HeaderMap;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::{Value, json};
 
@@ -22,18 +22,26 @@ const LIMIT: usize = 3 * 1024 * 1024;
 const PATIENCE: Duration = Duration::from_secs(60);
 const ACCEPTED: [&str; 3] = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
 
-/// The whole body.
-pub(crate) async fn read<B>(body: B) -> Result<Bytes, ApiError>
+/// The whole body; what is compressed is not unpacked but refused, so that it cannot be larger than it looks.
+pub(crate) async fn read<B>(headers: &HeaderMap, body: B) -> Result<Bytes, ApiError>
 where
     B: http_body::Body<Data = Bytes>,
     B::Error: Into<BoxError>,
 {
+    let is_plain = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"identity");
+    if !headers.get_all(CONTENT_ENCODING).iter().all(is_plain) {
+        let text = "the body of the request was in a content encoding that is not accepted: it must not be compressed";
+        return Err(ApiError::new(415, "UnsupportedMediaType", text));
+    }
+    let too_large = || ApiError::too_large(format!("Request entity too large: limit is {LIMIT}"));
+    if usize::try_from(body.size_hint().lower()).map_or(true, |size| size > LIMIT) {
+        return Err(too_large());
+    }
     let reading = tokio::time::timeout(PATIENCE, Limited::new(body, LIMIT).collect());
-    match reading.await.map_err(|_| ApiError::timeout("the body of the request did not arrive in time", 0))? {
+    let late = |_| ApiError::new(408, "Timeout", "the body of the request did not arrive in time");
+    match reading.await.map_err(late)? {
         Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => {
-            Err(ApiError::too_large(format!("Request entity too large: limit is {LIMIT}")))
-        }
+        Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
         Err(error) => Err(ApiError::bad_request(format!("the body of the request could not be read: {error}"))),
     }
 }
@@ -204,8 +212,33 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_beyond_the_limit_is_refused() {
-        let error = read(http_body_util::Full::new(Bytes::from(vec![b' '; LIMIT + 1]))).await.unwrap_err();
-        assert_eq!((error.code, error.reason.as_str()), (413, "RequestEntityTooLarge"));
+        let body = || http_body_util::Full::new(Bytes::from(vec![b' '; LIMIT + 1]));
+        let without_length = http_body_util::StreamBody::new(futures_util::stream::iter(
+            [Bytes::from(vec![b' '; LIMIT]), Bytes::from_static(b" ")]
+                .map(|part| Ok::<_, BoxError>(http_body::Frame::data(part))),
+        ));
+        for error in [
+            read(&HeaderMap::new(), body()).await.unwrap_err(),
+            read(&HeaderMap::new(), without_length).await.unwrap_err(),
+        ] {
+            assert_eq!((error.code, error.reason.as_str()), (413, "RequestEntityTooLarge"));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_does_not_come_is_given_up() {
+        let never = http_body_util::StreamBody::new(futures_util::stream::pending::<Result<_, BoxError>>());
+        assert_eq!(read(&HeaderMap::new(), never).await.unwrap_err().code, 408);
+    }
+
+    #[tokio::test]
+    async fn a_compressed_body_is_refused_unread() {
+        let check = async |encoding| {
+            let headers = HeaderMap::from_iter([(CONTENT_ENCODING, HeaderValue::from_static(encoding))]);
+            read(&headers, http_body_util::Full::new(Bytes::from_static(b"{}"))).await.map_err(|error| error.code)
+        };
+        assert_eq!(check("identity").await, Ok(Bytes::from_static(b"{}")));
+        assert_eq!((check("gzip").await, check("identity, deflate").await), (Err(415), Err(415)));
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod call;
 mod definitions;
 mod discovery;
 mod entropy;
+mod fairness;
 mod health;
 mod managed;
 mod negotiate;

@@ -1,6 +1,8 @@
 //! Connections: TLS, HTTP/1.1 and HTTP/2 on one port, authentication, shutdown.
 
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,9 +23,11 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::authn;
+use crate::fairness::{Counted, Outside, Tally};
 use crate::pki::Credential;
 use crate::respond;
 use crate::server::{ApiServer, Body, BoxError, Caller};
+use api::status::ApiError;
 use api::user::UserInfo;
 
 /// A client that does not finish the handshake or its headers within this time is dropped.
@@ -32,7 +36,16 @@ const SLOW: Duration = Duration::from_secs(10);
 const DRAIN: Duration = Duration::from_secs(3);
 /// How long to wait when no connection can be accepted, e.g. for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-const HEADER_BYTES: u32 = 64 * 1024;
+const HEADER_BYTES: u16 = 32 * 1024;
+const HEADERS: usize = 100;
+/// Connections that one address may have; an IPv6 address stands for its subnet of 64 bits.
+const CONNECTIONS_OF_ADDRESS: u32 = 256;
+/// Connections from other machines in all; those of this machine do not compete with them.
+const CONNECTIONS_FROM_AFAR: u32 = 1024;
+/// Streams that a client opened and reset before they were accepted (CVE-2023-44487).
+const PENDING_RESETS: usize = 20;
+/// Streams that a client made the server reset (CVE-2025-8671).
+const PROVOKED_RESETS: usize = 256;
 /// Upstream's limit of concurrent streams of one connection is 100 for strangers and 1000 for others.
 const STREAMS: u32 = 250;
 
@@ -81,17 +94,21 @@ impl ApiServer {
     /// Run it as `tasks.spawn` of another group or by itself: a task of `tasks` would be cut off before it drains.
     pub async fn serve(self: Arc<Self>, listener: TcpListener, tls: Arc<ServerConfig>, tasks: Tasks) {
         let (acceptor, graceful) = (TlsAcceptor::from(tls), GracefulShutdown::new());
-        let connections = Tasks::new();
+        let (connections, callers) = (Tasks::new(), Callers::default());
         loop {
             let accepted = tokio::select! {
                 () = tasks.stopping() => break,
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok((stream, _)) => {
-                    let (server, acceptor) = (Arc::clone(&self), acceptor.clone());
-                    let watcher = graceful.watcher();
-                    connections.spawn("api-connection", server.converse(acceptor, stream, watcher));
+                Ok((stream, address)) => {
+                    let address = address.ip().to_canonical();
+                    let Some(counted) = callers.count(address) else { continue };
+                    let (server, acceptor, watcher) = (Arc::clone(&self), acceptor.clone(), graceful.watcher());
+                    connections.spawn("api-connection", async move {
+                        server.converse(acceptor, stream, address, watcher).await;
+                        drop(counted);
+                    });
                 }
                 Err(error) => {
                     tracing::warn!(%error, "no connection could be accepted");
@@ -109,6 +126,7 @@ impl ApiServer {
         self: Arc<Self>,
         acceptor: TlsAcceptor,
         stream: TcpStream,
+        address: IpAddr,
         watcher: hyper_util::server::graceful::Watcher,
     ) {
         // Small answers must not wait for an acknowledgement of earlier ones.
@@ -122,21 +140,23 @@ impl ApiServer {
             Err(_) => return,
         };
         let user = peer(&stream);
-        let server = Arc::clone(&self);
-        let service = service_fn(move |request: Request<Incoming>| {
+        let (server, asked) = (Arc::clone(&self), Arc::new(AtomicBool::new(false)));
+        let has_asked = Arc::clone(&asked);
+        let service = service_fn(move |mut request: Request<Incoming>| {
             let (server, user) = (Arc::clone(&server), user.clone());
+            has_asked.store(true, Ordering::Relaxed);
+            request.extensions_mut().insert(Outside(address));
             async move { Ok::<_, std::convert::Infallible>(server.authenticated(user.as_ref(), request).await) }
         });
-        let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(SLOW).max_headers(100);
-        builder
-            .http2()
-            .timer(TokioTimer::new())
-            .max_header_list_size(HEADER_BYTES)
-            .max_concurrent_streams(STREAMS)
-            .keep_alive_interval(Duration::from_secs(30));
-        let connection = builder.serve_connection(TokioIo::new(stream), service);
-        if let Err(error) = watcher.watch(connection.into_owned()).await {
+        let connection = bounds().serve_connection(TokioIo::new(stream), service).into_owned();
+        let mut connection = Box::pin(watcher.watch(connection));
+        let ended = match tokio::time::timeout(SLOW, &mut connection).await {
+            Ok(ended) => ended,
+            Err(_) if asked.load(Ordering::Relaxed) => connection.await,
+            // Neither the preface of HTTP/2 nor its first request has a time limit of its own.
+            Err(_) => return,
+        };
+        if let Err(error) = ended {
             tracing::debug!(error, "connection failed");
         }
     }
@@ -151,6 +171,9 @@ impl ApiServer {
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
+        if request.headers().len() > HEADERS {
+            return respond::error(&ApiError::new(431, "", "the request has too many header fields"));
+        }
         let user = match self.authenticate(peer, request.headers()).await {
             Ok(user) => user,
             Err(error) => return respond::error(&error),
@@ -160,6 +183,55 @@ impl ApiServer {
             Ok(user) => self.handle(Caller { user }, request).await,
             Err(error) => respond::error(&error),
         }
+    }
+}
+
+/// What one connection may do.
+fn bounds() -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(SLOW)
+        .max_headers(HEADERS)
+        .max_buf_size(HEADER_BYTES.into());
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(HEADER_BYTES.into())
+        .max_concurrent_streams(STREAMS)
+        .max_pending_accept_reset_streams(PENDING_RESETS)
+        .max_local_error_reset_streams(PROVOKED_RESETS)
+        .keep_alive_interval(Duration::from_secs(30));
+    builder
+}
+
+/// Who is connected.
+#[derive(Default)]
+struct Callers {
+    addresses: Arc<Tally<IpAddr>>,
+    from_afar: Arc<Tally<()>>,
+}
+
+impl Callers {
+    /// Counts a connection as long as the answer is held; none if there are too many.
+    fn count(&self, address: IpAddr) -> Option<(Counted<IpAddr>, Option<Counted<()>>)> {
+        let counted = self.addresses.count(subnet(address), CONNECTIONS_OF_ADDRESS)?;
+        let from_afar = match address.is_loopback() {
+            true => None,
+            false => Some(self.from_afar.count((), CONNECTIONS_FROM_AFAR)?),
+        };
+        Some((counted, from_afar))
+    }
+}
+
+/// The address, or the network in which its owner can choose addresses freely.
+fn subnet(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V6(address) if !address.is_loopback() => {
+            IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)))
+        }
+        other => other,
     }
 }
 

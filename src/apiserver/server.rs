@@ -24,6 +24,7 @@ use crate::authz::rbac::cache::PolicyCache;
 use crate::authz::{self, Access, Decision, relations};
 use crate::call::Call;
 use crate::definitions::Definitions;
+use crate::fairness::{Fairness, Outside, Work};
 use crate::negotiate;
 use crate::openapi::Documents;
 use crate::query::Query;
@@ -79,6 +80,7 @@ pub struct ApiServer {
     policy: PolicyCache,
     /// OpenAPI documents that somebody has asked for.
     pub(crate) documents: Documents,
+    fairness: Fairness,
     /// The kinds that came at run time.
     pub(crate) definitions: Definitions,
 }
@@ -94,6 +96,7 @@ impl ApiServer {
             charging: tokio::sync::Mutex::new(()),
             policy: PolicyCache::default(),
             documents: Documents::default(),
+            fairness: Fairness::default(),
             definitions: Definitions::default(),
         })
     }
@@ -130,7 +133,8 @@ impl ApiServer {
         response
     }
 
-    /// The order of checks is upstream's: authorization, route, negotiation, body, verb.
+    /// The order of checks is upstream's: authorization, route, negotiation, body, verb. A seat is taken only once the
+    /// body is there, so that slow ones hold none.
     async fn dispatch<B>(self: &Arc<Self>, user: &UserInfo, parts: Parts, body: B) -> Result<Response<Body>, ApiError>
     where
         B: http_body::Body<Data = Bytes>,
@@ -139,8 +143,10 @@ impl ApiServer {
         let query = Query::parse(parts.uri.query().unwrap_or_default());
         let info = RequestInfo::parse(&parts.method, parts.uri.path(), &query);
         self.authorize(user, &info, &query).await?;
+        let (outside, work) = (parts.extensions.get::<Outside>().copied(), Work::of(&info, &query));
         let request = match info {
             RequestInfo::Path { verb, path } if matches!(verb.as_str(), "get" | "head") => {
+                let _permit = self.fairness.admit(outside, user, work).await?;
                 return discovery::answer(self, &path, &query, &parts.headers).await;
             }
             RequestInfo::Path { .. } => return Ok(respond::no_such_path()),
@@ -164,7 +170,9 @@ impl ApiServer {
         } else {
             negotiate::form(&parts.headers, has_objects)
         }?;
-        let bytes = if verbs::takes_body(&request.verb) { body::read(body).await? } else { Bytes::new() };
+        let bytes =
+            if verbs::takes_body(&request.verb) { body::read(&parts.headers, body).await? } else { Bytes::new() };
+        let permit = self.fairness.admit(outside, user, work).await?;
         let (server, user, headers) = (Arc::clone(self), user.clone(), parts.headers);
         let warnings = Mutex::default();
         let call = Call { server, user, request, query, headers, row: row.clone(), form, warnings };
@@ -172,7 +180,7 @@ impl ApiServer {
         if let Some(warning) = row.custom.as_ref().and_then(|custom| custom.deprecation()) {
             respond::warn(&mut response, &[warning.to_owned()]);
         }
-        Ok(response)
+        Ok(permit.follow(response))
     }
 
     async fn authorize(&self, user: &UserInfo, info: &RequestInfo, query: &Query) -> Result<(), ApiError> {

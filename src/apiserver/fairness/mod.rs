@@ -1,0 +1,165 @@
+//! Who may have how much of the server at once: levels of seats, queues per user, counts of streams and connections.
+//!
+//! A small form of KEP-1040, API Priority and Fairness. Requests from the network sit on seats of their caller's level,
+//! so that a flood on one level takes nothing from another; within a level users take turns. What takes long without
+//! work (a watch, a log) holds no seat but is counted per user. Components of this process call the server without a
+//! network and never wait here; probes of health do not either. It deliberately does not configure itself from
+//! `FlowSchema` objects. Invariants: no lock is held across an await; a request that is dropped gives back what it
+//! holds; nobody waits longer than [`WAIT`].
+
+mod queues;
+mod seats;
+mod tally;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::status::ApiError;
+use api::user::{AUTHENTICATED, MASTERS, NODES, UserInfo};
+use http::Response;
+use http_body_util::BodyExt;
+
+use crate::Body;
+use crate::query::Query;
+use crate::request::{RequestInfo, ResourceRequest};
+use seats::{Level, Seat};
+pub(crate) use tally::{Counted, Tally};
+
+/// How long a request waits for a seat at most; upstream gives a quarter of a request's minute.
+const WAIT: Duration = Duration::from_secs(15);
+/// Upstream's words.
+const REFUSAL: &str = "Too many requests, please try again later.";
+/// Streams that one user may have open; a controller has one for each kind that it follows.
+const STREAMS_OF_USER: u32 = 500;
+/// As many objects of a list weigh as much as one other request; upstream's figure.
+const OBJECTS_PER_SEAT: u32 = 100;
+/// Upstream's limit of what a list weighs.
+const HEAVIEST: u32 = 10;
+/// What a list of unknown length weighs within one namespace.
+const LIST_OF_NAMESPACE: u32 = 2;
+/// What a list of unknown length weighs over all namespaces.
+const LIST_OF_ALL: u32 = 5;
+
+/// Marks a request that came over the network, with the address it came from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Outside(pub(crate) IpAddr);
+
+/// What a request takes of the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Work {
+    /// Seats while it is answered; 0 if it never waits.
+    weight: u32,
+    /// Whether the answer goes on after the request is carried out.
+    streams: bool,
+}
+
+/// What a request holds while it is carried out.
+#[derive(Debug, Default)]
+pub(crate) struct Permit {
+    _seat: Option<Seat>,
+    stream: Option<Counted<String>>,
+}
+
+/// The seats of all levels.
+pub(crate) struct Fairness {
+    administrators: Arc<Level>,
+    system: Arc<Level>,
+    workload_high: Arc<Level>,
+    workload_low: Arc<Level>,
+    catch_all: Arc<Level>,
+    streams: Arc<Tally<String>>,
+}
+
+impl Default for Fairness {
+    fn default() -> Self {
+        Self {
+            administrators: Level::new(100),
+            system: Level::new(60),
+            workload_high: Level::new(60),
+            workload_low: Level::new(60),
+            catch_all: Level::new(10),
+            streams: Arc::default(),
+        }
+    }
+}
+
+impl Fairness {
+    /// Waits for a seat for what came from outside; 429 if there is none in time.
+    pub(crate) async fn admit(
+        &self,
+        outside: Option<Outside>,
+        user: &UserInfo,
+        work: Work,
+    ) -> Result<Permit, ApiError> {
+        let Some(Outside(address)) = outside else { return Ok(Permit::default()) };
+        let refused = || ApiError::too_many_requests(REFUSAL, 1);
+        let flow = if user.is_in(AUTHENTICATED) { user.username.clone() } else { address.to_string() };
+        let stream = match work.streams {
+            true => Some(self.streams.count(flow.clone(), STREAMS_OF_USER).ok_or_else(refused)?),
+            false => None,
+        };
+        let seat = match work.weight {
+            0 => None,
+            weight => Some(self.level(user).enter(flow, weight, WAIT).await.ok_or_else(refused)?),
+        };
+        Ok(Permit { _seat: seat, stream })
+    }
+
+    /// Upstream's suggested flow schemas, with seats of their own for administrators in place of none.
+    fn level(&self, user: &UserInfo) -> &Arc<Level> {
+        match user.username.as_str() {
+            _ if user.is_in(MASTERS) => &self.administrators,
+            _ if user.is_in(NODES) => &self.system,
+            "system:kube-controller-manager" | "system:kube-scheduler" | "system:kube-proxy" => &self.system,
+            name if name.starts_with("system:serviceaccount:kube-system:") => &self.workload_high,
+            _ if user.is_in(AUTHENTICATED) => &self.workload_low,
+            _ => &self.catch_all,
+        }
+    }
+}
+
+impl Permit {
+    /// Gives back the seat; a stream stays counted until its body ends or is dropped.
+    pub(crate) fn follow(self, response: Response<Body>) -> Response<Body> {
+        let Some(stream) = self.stream else { return response };
+        response.map(|body| {
+            body.map_frame(move |frame| {
+                let _held = &stream;
+                frame
+            })
+            .boxed()
+        })
+    }
+}
+
+impl Work {
+    /// What a request takes, as far as its address tells.
+    pub(crate) fn of(info: &RequestInfo, query: &Query) -> Self {
+        match info {
+            RequestInfo::Path { path, .. } => {
+                let first = path.split('/').find(|segment| !segment.is_empty()).unwrap_or_default();
+                let is_probe = matches!(first, "healthz" | "livez" | "readyz");
+                Self { weight: u32::from(!is_probe), streams: false }
+            }
+            RequestInfo::Resource(request) => match request.subresource.as_str() {
+                "log" | "exec" | "attach" | "portforward" | "proxy" => Self { weight: 0, streams: true },
+                _ => Self { weight: weight(request, query), streams: request.verb == "watch" },
+            },
+        }
+    }
+}
+
+fn weight(request: &ResourceRequest, query: &Query) -> u32 {
+    if !matches!(request.verb.as_str(), "list" | "deletecollection") || !request.name.is_empty() {
+        return 1;
+    }
+    match query.get("limit").and_then(|limit| limit.parse::<u32>().ok()).filter(|limit| *limit > 0) {
+        Some(limit) => limit.div_ceil(OBJECTS_PER_SEAT).min(HEAVIEST),
+        None if request.namespace.is_empty() => LIST_OF_ALL,
+        None => LIST_OF_NAMESPACE,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,50 @@
+//! Counting what is held, by who holds it.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// How much of something each holder has.
+#[derive(Debug)]
+pub(crate) struct Tally<K> {
+    held: Mutex<HashMap<K, u32>>,
+}
+
+/// One that is counted until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Counted<K: Hash + Eq + Clone> {
+    tally: Arc<Tally<K>>,
+    holder: K,
+}
+
+impl<K> Default for Tally<K> {
+    fn default() -> Self {
+        Self { held: Mutex::new(HashMap::new()) }
+    }
+}
+
+impl<K: Hash + Eq + Clone> Tally<K> {
+    /// Counts one more of a holder, unless it has its share.
+    pub(crate) fn count(self: &Arc<Self>, holder: K, limit: u32) -> Option<Counted<K>> {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.get(&holder).is_some_and(|count| *count >= limit) {
+            return None;
+        }
+        *held.entry(holder.clone()).or_default() += 1;
+        drop(held);
+        Some(Counted { tally: Arc::clone(self), holder })
+    }
+}
+
+impl<K: Hash + Eq + Clone> Drop for Counted<K> {
+    fn drop(&mut self) {
+        let mut held = self.tally.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Entry::Occupied(mut count) = held.entry(self.holder.clone()) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
+}

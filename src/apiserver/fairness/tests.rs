@@ -1,0 +1,92 @@
+//! Levels, weights and waiting, in simulated time.
+
+use std::net::Ipv4Addr;
+
+use http::Method;
+
+use super::*;
+
+const NETWORK: Option<Outside> = Some(Outside(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7))));
+const ONE: Work = Work { weight: 1, streams: false };
+
+fn user(name: &str) -> UserInfo {
+    UserInfo::authenticated(name, &[])
+}
+
+fn work(method: &Method, address: &str) -> (u32, bool) {
+    let (path, query) = address.split_once('?').unwrap_or((address, ""));
+    let query = Query::parse(query);
+    let Work { weight, streams } = Work::of(&RequestInfo::parse(method, path, &query), &query);
+    (weight, streams)
+}
+
+#[test]
+fn large_lists_weigh_more_and_streams_hold_no_seat() {
+    let get = |address| work(&Method::GET, address);
+    assert_eq!(get("/api/v1/pods"), (LIST_OF_ALL, false));
+    assert_eq!(get("/api/v1/namespaces/a/pods"), (LIST_OF_NAMESPACE, false));
+    assert_eq!(get("/api/v1/namespaces/a/pods?limit=1"), (1, false));
+    assert_eq!(get("/api/v1/pods?limit=500"), (5, false));
+    assert_eq!(get("/api/v1/pods?limit=4000000000"), (HEAVIEST, false));
+    assert_eq!(get("/api/v1/pods?fieldSelector=metadata.name%3Db"), (1, false));
+    assert_eq!(get("/api/v1/pods?watch=1"), (1, true));
+    assert_eq!(get("/api/v1/namespaces/a/pods/b/log?follow=1"), (0, true));
+    assert_eq!(get("/livez/ping"), (0, false));
+    assert_eq!(get("/version"), (1, false));
+    assert_eq!(work(&Method::POST, "/api/v1/namespaces/a/pods"), (1, false));
+    assert_eq!(work(&Method::DELETE, "/api/v1/namespaces/a/pods"), (LIST_OF_NAMESPACE, false));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_level_without_seats_refuses_in_time_and_takes_nothing_from_others() {
+    let fairness = Fairness::default();
+    let all = Work { weight: u32::MAX, streams: false };
+    let hog = fairness.admit(NETWORK, &user("hog"), all).await.unwrap();
+    let begun = tokio::time::Instant::now();
+    let refused = fairness.admit(NETWORK, &user("jane"), ONE).await.unwrap_err();
+    assert_eq!((refused.code, refused.message.as_str(), begun.elapsed()), (429, REFUSAL, WAIT));
+    assert_eq!(refused.details.unwrap().retry_after_seconds, 1);
+    for other in [
+        UserInfo::authenticated("admin", &[MASTERS]),
+        UserInfo::authenticated("system:node:n", &[NODES]),
+        user("system:kube-scheduler"),
+        user("system:serviceaccount:kube-system:dns"),
+        UserInfo::anonymous(),
+    ] {
+        fairness.admit(NETWORK, &other, ONE).await.unwrap();
+    }
+    fairness.admit(None, &user("jane"), ONE).await.unwrap();
+    assert_eq!(begun.elapsed(), WAIT, "nobody else waited");
+    drop(hog);
+    fairness.admit(NETWORK, &user("jane"), ONE).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_dropped_while_it_waits_or_after_leaves_no_seat_taken() {
+    let level = Level::new(1);
+    let held = level.enter("a".to_owned(), 1, WAIT).await.unwrap();
+    let mut dropped = Box::pin(level.enter("b".to_owned(), 1, WAIT));
+    assert!(futures_util::poll!(&mut dropped).is_pending());
+    let mut called = Box::pin(level.enter("c".to_owned(), 1, WAIT));
+    assert!(futures_util::poll!(&mut called).is_pending());
+    drop(dropped);
+    drop(held);
+    // It was called, but goes before it hears of it.
+    drop(called);
+    level.enter("d".to_owned(), 1, Duration::ZERO).await.unwrap();
+}
+
+#[tokio::test]
+async fn streams_are_counted_per_user_until_their_body_is_dropped() {
+    let fairness = Fairness::default();
+    let stream = Work { weight: 0, streams: true };
+    let mut held = Vec::new();
+    for _ in 0..STREAMS_OF_USER {
+        let permit = fairness.admit(NETWORK, &user("jane"), stream).await.unwrap();
+        held.push(permit.follow(crate::respond::full(200, crate::respond::TEXT, "x")));
+    }
+    assert_eq!(fairness.admit(NETWORK, &user("jane"), stream).await.unwrap_err().code, 429);
+    fairness.admit(NETWORK, &user("joe"), stream).await.unwrap();
+    held.pop();
+    fairness.admit(NETWORK, &user("jane"), stream).await.unwrap();
+}
