@@ -143,7 +143,8 @@ impl Layout for BuiltIn {
             Place::List(_) => return Form::AtomicList,
             Place::One(base) => base,
             Place::Field(field) => match (field.shape, field.list_type) {
-                (Shape::One, ListType::Atomic) => return Form::AtomicMap,
+                // Bytes are marked as well, being lists to Go.
+                (Shape::One, ListType::Atomic) if matches!(field.base, Base::Type(_)) => return Form::AtomicMap,
                 (Shape::One, _) => field.base,
                 (Shape::Map | Shape::MapOfLists, ListType::Atomic) => return Form::AtomicMap,
                 (Shape::Map | Shape::MapOfLists, _) => return Form::Map,
