@@ -3,8 +3,9 @@
 //! [`create`] and [`update`] are called after decoding and may change objects; [`check`] is called when their final form has
 //! been validated. Follows the plugins NamespaceLifecycle, LimitRanger, ServiceAccount, Priority,
 //! DefaultTolerationSeconds, RuntimeClass, DefaultStorageClass, DefaultIngressClass, PersistentVolumeClaimResize, NodeRestriction,
-//! PodSecurity and ResourceQuota of upstream.
+//! PodSecurity and ResourceQuota of upstream, and in [`certificates`] those for signing requests.
 
+pub(crate) mod certificates;
 mod limits;
 mod podsecurity;
 
@@ -46,6 +47,7 @@ pub(crate) async fn create(call: &Call, object: &mut Value) -> Result<(), ApiErr
         restrict_create(call, node, object)?;
     }
     escalation::check(call, object, None).await?;
+    certificates::create(call, object)?;
     if is_core(call, "pods") {
         limits::default_pod(call, object).await?;
         if let Some(account) = default_service_account(object) {

@@ -11,6 +11,7 @@ pub mod admission;
 mod apps;
 mod batch;
 mod cell;
+pub mod certificate;
 mod configmap;
 pub mod custom;
 pub mod disruption;
@@ -304,6 +305,7 @@ pub fn all() -> &'static [&'static Resource] {
         &horizontalpodautoscaler::V1,
         &batch::cronjob::ROW,
         &batch::job::ROW,
+        &certificate::ROW,
         &poddisruptionbudget::ROW,
         &custom::definition::ROW,
         &priorityclass::ROW,

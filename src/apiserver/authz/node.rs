@@ -32,6 +32,7 @@ pub(super) fn decide<'a>(node: &'a str, request: &ResourceRequest, query: &Query
         }
         ("coordination.k8s.io", "leases", "", "create") => r.namespace == LEASES,
         ("coordination.k8s.io", "leases", "", "get" | "update" | "patch" | "delete") => own && r.namespace == LEASES,
+        ("certificates.k8s.io", "certificatesigningrequests", "", "create" | "get" | "list" | "watch") => true,
         _ => false,
     };
     if allowed { Decision::Allow } else { Decision::Deny }

@@ -285,6 +285,7 @@ async fn drive(program: &Path, kubeconfig: &str) {
     watches(&kubectl).await;
     super::kubectl_apply::drive(&kubectl).await;
     super::kubectl_accounts::drive(&kubectl).await;
+    super::kubectl_certificates::drive(&kubectl).await;
     super::kubectl_workloads::drive(&kubectl).await;
     super::kubectl_custom::drive(&kubectl).await;
     deletes(&kubectl).await;

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod apply;
+mod certificates;
 mod custom;
 mod delete;
 mod evict;
@@ -9,6 +10,7 @@ mod exchanges;
 mod kubectl;
 mod kubectl_accounts;
 mod kubectl_apply;
+mod kubectl_certificates;
 mod kubectl_custom;
 mod kubectl_workloads;
 mod parts;

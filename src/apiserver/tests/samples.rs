@@ -104,6 +104,12 @@ fn settings(kind: &str, name: &str, object: &mut Value) {
             let parent = json!({ "resource": "services", "namespace": "default", "name": "web" });
             object["spec"] = json!({ "parentRef": parent });
         }
+        "CertificateSigningRequest" => {
+            object["spec"] = json!({
+                "request": super::certificates::request("jane", "dev"), "usages": ["client auth"],
+                "signerName": "kubernetes.io/kube-apiserver-client",
+            });
+        }
         "RuntimeClass" => object["handler"] = json!("native"),
         "MutatingWebhookConfiguration" | "ValidatingWebhookConfiguration" => {
             object["webhooks"] = json!([{

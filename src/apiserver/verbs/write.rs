@@ -73,6 +73,7 @@ pub(super) async fn replace_applied(
     }
     admission::update(call, &mut new, old)?;
     escalation::check(call, &new, Some(old)).await?;
+    admission::certificates::update(call, &mut new, old).await?;
     row.fill_defaults(&mut new);
     let is_status = call.request.subresource == "status";
     let part = row.part(&call.request.subresource);

@@ -182,6 +182,10 @@ const ROLES: &[Role] = &[
 const AGGREGATES: &[(&str, &[&str])] =
     &[("admin", &["admin", "edit", "view"]), ("edit", &["edit", "view"]), ("view", &["view"])];
 
+/// Signers for whose requests there is a role to approve them.
+const SIGNERS: [&str; 4] =
+    ["legacy-unknown", "kubelet-serving", "kube-apiserver-client", "kube-apiserver-client-kubelet"];
+
 /// Role, kind of the subject and its name.
 const BINDINGS: &[(&str, &[(&str, &str)])] = &[
     ("cluster-admin", &[("Group", "system:masters")]),
@@ -204,6 +208,7 @@ pub(crate) fn objects() -> Vec<Value> {
     let bindings = BINDINGS.iter().map(|(role, subjects)| binding(role, subjects));
     roles
         .chain(AGGREGATES.iter().map(|(name, parts)| aggregate(name, parts)))
+        .chain(SIGNERS.map(approver))
         .chain(bindings)
         .chain([reader()])
         .collect()
@@ -257,6 +262,17 @@ fn aggregate(name: &str, parts: &[&str]) -> Value {
     json!({
         "apiVersion": format!("{GROUP}/v1"), "kind": "ClusterRole", "metadata": metadata,
         "aggregationRule": { "clusterRoleSelectors": [selector] }, "rules": rules,
+    })
+}
+
+fn approver(signer: &str) -> Value {
+    json!({
+        "apiVersion": format!("{GROUP}/v1"), "kind": "ClusterRole",
+        "metadata": metadata(&format!("system:certificates.k8s.io:{signer}-approver")),
+        "rules": [{
+            "verbs": ["approve"], "apiGroups": ["certificates.k8s.io"], "resources": ["signers"],
+            "resourceNames": [format!("kubernetes.io/{signer}")],
+        }],
     })
 }
 
