@@ -39,9 +39,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const HEADER_BYTES: u16 = 32 * 1024;
 const HEADERS: usize = 100;
 /// Connections that one address may have; an IPv6 address stands for its subnet of 64 bits.
-const CONNECTIONS_OF_ADDRESS: u32 = 256;
+const CONNECTIONS_OF_ADDRESS: u32 = 2048;
 /// Connections from other machines in all; those of this machine do not compete with them.
-const CONNECTIONS_FROM_AFAR: u32 = 1024;
+const CONNECTIONS_FROM_AFAR: u32 = 8192;
 /// Streams that a client opened and reset before they were accepted (CVE-2023-44487).
 const PENDING_RESETS: usize = 20;
 /// Streams that a client made the server reset (CVE-2025-8671).

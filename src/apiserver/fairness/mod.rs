@@ -31,7 +31,7 @@ const WAIT: Duration = Duration::from_secs(15);
 /// Upstream's words.
 const REFUSAL: &str = "Too many requests, please try again later.";
 /// Streams that one user may have open; a controller has one for each kind that it follows.
-const STREAMS_OF_USER: u32 = 500;
+const STREAMS_OF_USER: u32 = 2048;
 /// As many objects of a list weigh as much as one other request; upstream's figure.
 const OBJECTS_PER_SEAT: u32 = 100;
 /// Upstream's limit of what a list weighs.
