@@ -15,6 +15,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -45,7 +46,7 @@ pub(crate) fn open(path: &Path, now: Timestamp) -> Result<(Database, Contents), 
         tracing::error!(path = %path.display(), "the write-ahead log of the database is damaged");
     }
     let damaged = keep(path, now)?;
-    let kept = collect(&damaged, log_is_whole).map_err(|error| in_file("open", path, error))?;
+    let kept = collect(&damaged, read_reserved(path), log_is_whole).map_err(|error| in_file("open", path, error))?;
     tracing::error!(
         kept = kept.contents.objects.len(),
         damaged_rows = ?kept.lost.iter().take(NAMED).collect::<Vec<_>>(),
@@ -72,15 +73,23 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 /// Copies the files to names of their own, which nothing removes.
 fn keep(path: &Path, now: Timestamp) -> Result<PathBuf, StoreError> {
     let copy = beside(path, &format!(".damaged-{}", now.as_second()));
-    for suffix in ["", "-wal"] {
-        let (from, to) = (beside(path, suffix), beside(&copy, suffix));
-        if from.exists() {
-            // The mode goes along.
-            fs::copy(&from, &to).map_err(|source| in_file("copy", &to, source))?;
-            sync(&to)?;
-        }
+    for file in copy_files(path, &copy).map_err(|source| in_file("copy", &copy, source))? {
+        sync(&file)?;
     }
     Ok(copy)
+}
+
+/// Copies a database and its log, with their modes; the copies.
+fn copy_files(from: &Path, to: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut copies = Vec::new();
+    for suffix in ["", "-wal"] {
+        let (from, to) = (beside(from, suffix), beside(to, suffix));
+        if from.exists() {
+            fs::copy(&from, &to)?;
+            copies.push(to);
+        }
+    }
+    Ok(copies)
 }
 
 /// What could be read of a damaged file.
@@ -92,29 +101,17 @@ struct Kept {
     unread: bool,
 }
 
-/// Reads a copy, which this may change.
-fn collect(damaged: &Path, log_is_whole: bool) -> Result<Kept, ReadError> {
+/// Reads a copy of a copy, which that changes. `reserved` is what stands beside the database.
+fn collect(damaged: &Path, reserved: u64, log_is_whole: bool) -> Result<Kept, ReadError> {
     let work = beside(damaged, ".work");
     let result = (|| {
-        for suffix in ["", "-wal"] {
-            let from = beside(damaged, suffix);
-            if from.exists() {
-                fs::copy(from, beside(&work, suffix))
-                    .map_err(|error| ReadError::Structure { found: error.to_string() })?;
-            }
-        }
-        collect_from(&Database::open_damaged(&work)?, read_reserved(&original_of(damaged)), log_is_whole)
+        copy_files(damaged, &work)?;
+        collect_from(&Database::open_damaged(&work)?, reserved, log_is_whole)
     })();
     for suffix in ["", "-wal", "-shm", "-journal"] {
         let _ = fs::remove_file(beside(&work, suffix));
     }
     result
-}
-
-/// The database that a copy is of.
-fn original_of(damaged: &Path) -> PathBuf {
-    let name = damaged.to_string_lossy();
-    PathBuf::from(name.rsplit_once(".damaged-").map_or(&*name, |(original, _)| original))
 }
 
 fn collect_from(database: &Database, beside: u64, log_is_whole: bool) -> Result<Kept, ReadError> {
@@ -183,7 +180,7 @@ fn finish(path: &Path) -> Result<(), StoreError> {
     Database::read_file(&salvaged)?;
     let log = beside(path, "-wal");
     match fs::remove_file(&log) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(in_file("removal", &log, error)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(in_file("removal", &log, error)),
         _ => {}
     }
     fs::rename(&salvaged, path).map_err(|source| in_file("rename", path, source))?;
