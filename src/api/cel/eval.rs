@@ -2,7 +2,7 @@
 
 use super::functions;
 use super::methods;
-use super::parser::{Constant, Fold, Node};
+use super::parser::{Constant, Fold, Node, RESERVED};
 use super::value::{Val, contains};
 
 /// What evaluation may cost: one for each step, and for each ten bytes that are looked at.
@@ -361,31 +361,8 @@ struct Parts<'n> {
 
 /// The name of a field that is written otherwise, because it is no name in CEL (`k8s.io/apiserver/pkg/cel/escaping.go`).
 pub(super) fn unescaped(name: &str) -> String {
-    const WORDS: [&str; 21] = [
-        "true",
-        "false",
-        "null",
-        "in",
-        "as",
-        "break",
-        "const",
-        "continue",
-        "else",
-        "for",
-        "function",
-        "if",
-        "import",
-        "let",
-        "loop",
-        "package",
-        "namespace",
-        "return",
-        "var",
-        "void",
-        "while",
-    ];
     if let Some(word) = name.strip_prefix("__").and_then(|rest| rest.strip_suffix("__"))
-        && WORDS.contains(&word)
+        && (["true", "false", "null", "in"].contains(&word) || RESERVED.contains(&word))
     {
         return word.to_owned();
     }

@@ -128,7 +128,8 @@ type Rank = &'static [(&'static str, &'static str)];
 const RELATIONS: Rank = &[("==", "_==_"), ("!=", "_!=_"), ("<=", "_<=_"), (">=", "_>=_"), ("<", "_<_"), (">", "_>_")];
 const SUMS: Rank = &[("+", "_+_"), ("-", "_-_")];
 const PRODUCTS: Rank = &[("*", "_*_"), ("/", "_/_"), ("%", "_%_")];
-const RESERVED: [&str; 17] = [
+/// Words that are no names (cel-spec, "Syntax"), beside the operators and constants that are words.
+pub(super) const RESERVED: [&str; 17] = [
     "as",
     "break",
     "const",
