@@ -8,9 +8,10 @@
 //! [`early`]: oci::sys::early
 
 use std::convert::Infallible;
-use std::ffi::{OsStr, OsString};
+use std::ffi::{CStr, OsStr, OsString};
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::process::ExitCode;
@@ -25,20 +26,17 @@ static PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/coracle-oci.gz
 pub(super) const LIBEXEC: &str = "/run/coracle-libexec";
 
 /// The program there.
-const PATH: &str = concat!("/run/coracle-libexec/coracle-oci-", env!("CORACLE_OCI_DIGEST"));
+const PROGRAM_PATH: &CStr = {
+    let text = concat!("/run/coracle-libexec/coracle-oci-", env!("CORACLE_OCI_DIGEST"), "\0");
+    match CStr::from_bytes_with_nul(text.as_bytes()) {
+        Ok(path) => path,
+        Err(_) => panic!("a digest has no null"),
+    }
+};
 
 // Once it is there, nothing here is needed. A program of tests has arguments of its own.
 #[cfg(not(test))]
-oci::become_early!(oci::sys::early::Rule {
-    name: c"coracle-oci",
-    word: c"oci",
-    program: match std::ffi::CStr::from_bytes_with_nul(
-        concat!("/run/coracle-libexec/coracle-oci-", env!("CORACLE_OCI_DIGEST"), "\0").as_bytes()
-    ) {
-        Ok(path) => path,
-        Err(_) => panic!("a digest has no null"),
-    },
-});
+oci::become_early!(oci::sys::early::Rule { name: c"coracle-oci", word: c"oci", program: PROGRAM_PATH });
 
 /// Whether this program was called as an OCI runtime; the arguments of that one then.
 pub(super) fn called(mut arguments: impl Iterator<Item = OsString>) -> Option<Vec<OsString>> {
@@ -52,12 +50,16 @@ pub(super) fn called(mut arguments: impl Iterator<Item = OsString>) -> Option<Ve
 /// Becomes the runtime.
 pub(super) fn main(arguments: Vec<OsString>) -> ExitCode {
     let Err(error) = hand_over(&[OsString::from("coracle-oci")].into_iter().chain(arguments).collect::<Vec<_>>());
-    eprintln!("coracle oci: cannot execute the runtime at {PATH}: {error}");
+    eprintln!("coracle oci: cannot execute the runtime at {}: {error}", program_path().display());
     ExitCode::FAILURE
 }
 
+fn program_path() -> &'static Path {
+    Path::new(OsStr::from_bytes(PROGRAM_PATH.to_bytes()))
+}
+
 fn hand_over(arguments: &[OsString]) -> io::Result<Infallible> {
-    let path = Path::new(PATH);
+    let path = program_path();
     match sealed::execute(path, arguments.iter().cloned()) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         result => return result,
