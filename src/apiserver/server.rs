@@ -229,15 +229,31 @@ impl ApiServer {
     async fn is_named(&self, info: &RequestInfo, node: &str) -> Result<bool, ApiError> {
         let RequestInfo::Resource(request) = info else { return Ok(false) };
         let Some(pods) = resources::find("", "v1", "pods") else { return Ok(false) };
-        let prefix = storage::prefix(pods, &request.namespace);
+        // Pods name claims, and these their volumes.
+        let (resource, namespace, name) = if request.resource == "persistentvolumes" {
+            let Some((namespace, name)) = self.claim_of_volume(&request.name).await? else { return Ok(false) };
+            ("persistentvolumeclaims", namespace, name)
+        } else {
+            (&*request.resource, request.namespace.clone(), request.name.clone())
+        };
+        let prefix = storage::prefix(pods, &namespace);
         let range = store::Range { prefix, after: None, limit: None, at: None };
         let page = self.config.store.list(range).await.map_err(storage::failed)?;
         let needs = |entry: &store::Entry| {
-            object::of_entry(entry).is_ok_and(|pod| {
-                relations::is_bound(&pod, node) && relations::names(&pod, &request.resource, &request.name)
-            })
+            object::of_entry(entry)
+                .is_ok_and(|pod| relations::is_bound(&pod, node) && relations::names(&pod, resource, &name))
         };
         Ok(page.entries.iter().any(needs))
+    }
+
+    /// Namespace and name of the claim that a volume is bound to.
+    async fn claim_of_volume(&self, name: &str) -> Result<Option<(String, String)>, ApiError> {
+        let Some(volumes) = resources::find("", "v1", "persistentvolumes") else { return Ok(None) };
+        match self.read(volumes, "", name).await {
+            Ok((volume, _)) => Ok(relations::claim_of(&volume).map(|(a, b)| (a.to_owned(), b.to_owned()))),
+            Err(error) if error.code == 404 => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 }
 

@@ -17,6 +17,8 @@
 
 mod affinity;
 mod amounts;
+mod bind;
+mod claims;
 mod cluster;
 mod decide;
 mod filter;
@@ -30,6 +32,7 @@ mod taints;
 mod tests;
 
 pub use amounts::Amounts;
+pub use claims::{Bindings, Claims};
 pub use cluster::Cluster;
 pub use decide::{Decision, decide};
 pub use needs::Needs;

@@ -25,7 +25,13 @@ use k8s_openapi::api::storage::v1::StorageClass;
 use serde_json::json;
 use task::{SharedClock, Tasks};
 
-use matching::{BIND_COMPLETED, annotation, claim_ref, volume_name};
+pub(crate) use claim::keep_for;
+pub(crate) use matching::{
+    SELECTED_NODE, annotation, find, is_bound, is_exclusive, requested, said_class, volume_name,
+};
+pub(crate) use protection::claims_of;
+
+use matching::{BIND_COMPLETED, claim_ref};
 use step::Step;
 
 struct Shell {

@@ -78,7 +78,14 @@ fn is_read(request: &ResourceRequest) -> bool {
 fn may_schedule(request: &ResourceRequest) -> bool {
     let r = request;
     match (r.group.as_str(), r.resource.as_str(), r.subresource.as_str()) {
-        ("", "pods" | "nodes" | "namespaces" | "services", "") if is_read(r) => true,
+        ("", "pods" | "nodes" | "namespaces" | "services" | "persistentvolumes" | "persistentvolumeclaims", "")
+            if is_read(r) =>
+        {
+            true
+        }
+        ("storage.k8s.io", "storageclasses", "") if is_read(r) => true,
+        // A volume is kept for the claim of a pod, or one is to be made, before the pod is bound.
+        ("", "persistentvolumes" | "persistentvolumeclaims", "") => matches!(r.verb.as_str(), "patch" | "update"),
         ("", "pods", "binding") | ("", "bindings", "") => r.verb == "create",
         ("", "pods", "status") => matches!(r.verb.as_str(), "patch" | "update"),
         ("", "pods", "") => r.verb == "delete",
@@ -97,6 +104,8 @@ fn may_control(request: &ResourceRequest) -> bool {
         // The namespace controller removes whatever there is in a namespace, of any kind; the garbage collector
         // changes references to owners and finalizers of any kind.
         (_, _, "") if is_read(r) || matches!(r.verb.as_str(), "delete" | "deletecollection" | "patch") => true,
+        // Budgets count by the scales of whatever has one.
+        (_, _, "scale") => r.verb == "get",
         ("", "serviceaccounts" | "configmaps" | "events", "") | ("coordination.k8s.io", "leases", "") => writes,
         ("", "namespaces", "finalize" | "status")
         | ("", "nodes", "" | "status")

@@ -30,6 +30,7 @@ pub(super) fn decide<'a>(node: &'a str, request: &ResourceRequest, query: &Query
         ("", "serviceaccounts", "", "get") | ("", "serviceaccounts", "token", "create") => {
             return Decision::IfNamedByPodOf(node);
         }
+        ("", "persistentvolumeclaims" | "persistentvolumes", "", "get") => return Decision::IfNamedByPodOf(node),
         ("coordination.k8s.io", "leases", "", "create") => r.namespace == LEASES,
         ("coordination.k8s.io", "leases", "", "get" | "update" | "patch" | "delete") => own && r.namespace == LEASES,
         ("certificates.k8s.io", "certificatesigningrequests", "", "create" | "get" | "list" | "watch") => true,

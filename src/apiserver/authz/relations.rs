@@ -1,4 +1,4 @@
-//! Which objects concern a node: the pods bound to it and what these name.
+//! Which objects concern a node: the pods bound to it and what these name, and the volumes of the claims among that.
 
 use serde_json::Value;
 
@@ -7,7 +7,23 @@ pub(crate) fn is_bound(pod: &Value, node: &str) -> bool {
     pod["spec"]["nodeName"].as_str() == Some(node)
 }
 
-/// Whether a pod needs an object of this resource (`secrets`, `configmaps`, `serviceaccounts`) and name, as
+/// The claim that a volume is bound to: its namespace and name.
+pub(crate) fn claim_of(volume: &Value) -> Option<(&str, &str)> {
+    let reference = &volume["spec"]["claimRef"];
+    Some((reference["namespace"].as_str()?, reference["name"].as_str()?))
+}
+
+/// Whether a pod uses a claim, which may have been made for it alone.
+fn uses_claim(pod: &Value, name: &str) -> bool {
+    let own = pod["metadata"]["name"].as_str().unwrap_or_default();
+    pod["spec"]["volumes"].as_array().into_iter().flatten().any(|volume| {
+        let made = || volume["name"].as_str().map(|volume| format!("{own}-{volume}"));
+        volume["persistentVolumeClaim"]["claimName"] == name
+            || volume["ephemeral"].is_object() && made().as_deref() == Some(name)
+    })
+}
+
+/// Whether a pod needs an object of this resource (`secrets`, `configmaps`, `serviceaccounts`, claims) and name, as
 /// `VisitPodSecretNames` and `VisitPodConfigmapNames` of `pkg/api/v1/pod` find them.
 pub(crate) fn names(pod: &Value, resource: &str, name: &str) -> bool {
     let spec = &pod["spec"];
@@ -17,6 +33,7 @@ pub(crate) fn names(pod: &Value, resource: &str, name: &str) -> bool {
         "serviceaccounts" => {
             return is(&spec["serviceAccountName"]);
         }
+        "persistentvolumeclaims" => return uses_claim(pod, name),
         "secrets" => ("secretRef", "secret", "secretName", "secretKeyRef"),
         "configmaps" => ("configMapRef", "configMap", "name", "configMapKeyRef"),
         _ => return false,

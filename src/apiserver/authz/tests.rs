@@ -84,6 +84,9 @@ fn a_node_may_do_what_concerns_it() {
         "PUT /apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/n2",
         "PUT /apis/coordination.k8s.io/v1/namespaces/kube-system/leases/n1",
         "GET /metrics",
+        "GET /api/v1/persistentvolumes",
+        "GET /api/v1/namespaces/x/persistentvolumeclaims",
+        "PATCH /api/v1/namespaces/x/persistentvolumeclaims/c",
     ];
     for request in denied {
         check(&node, request, Decision::Deny);
@@ -96,6 +99,8 @@ fn a_node_may_do_what_concerns_it() {
         "GET /api/v1/namespaces/x/secrets/s",
         "GET /api/v1/namespaces/x/configmaps?watch=1&fieldSelector=metadata.name%3Dc",
         "GET /api/v1/namespaces/x/serviceaccounts/default",
+        "GET /api/v1/namespaces/x/persistentvolumeclaims/c",
+        "GET /api/v1/persistentvolumes/v",
     ];
     for request in named {
         check(&node, request, Decision::IfNamedByPodOf("n1"));
@@ -111,8 +116,14 @@ fn a_node_name_without_the_group_is_nobody() {
 #[test]
 fn components_may_do_what_they_are_for() {
     let scheduler = UserInfo::authenticated(SCHEDULER, &[]);
-    for request in ["GET /api/v1/pods", "POST /api/v1/namespaces/x/pods/p/binding", "POST /api/v1/namespaces/x/events"]
-    {
+    for request in [
+        "GET /api/v1/pods",
+        "POST /api/v1/namespaces/x/pods/p/binding",
+        "POST /api/v1/namespaces/x/events",
+        "PATCH /api/v1/persistentvolumes/v",
+        "PATCH /api/v1/namespaces/x/persistentvolumeclaims/c",
+        "GET /apis/storage.k8s.io/v1/storageclasses",
+    ] {
         check(&scheduler, request, Decision::Allow);
     }
     for request in ["GET /api/v1/secrets", "POST /api/v1/namespaces/x/pods", "PATCH /api/v1/nodes/n"] {
@@ -130,6 +141,7 @@ fn components_may_do_what_they_are_for() {
         "PATCH /apis/example.com/v1/namespaces/x/things/t",
         "PUT /apis/policy/v1/namespaces/x/poddisruptionbudgets/b/status",
         "PUT /apis/rbac.authorization.k8s.io/v1/clusterroles/admin",
+        "GET /apis/apps/v1/namespaces/x/deployments/d/scale",
     ] {
         check(&control, request, Decision::Allow);
     }
@@ -163,7 +175,7 @@ fn refusals_have_the_words_of_upstream() {
 
 #[test]
 fn what_a_pod_names_is_found_wherever_it_can_stand() {
-    let pod = json!({ "spec": {
+    let pod = json!({ "metadata": { "name": "p" }, "spec": {
         "nodeName": "n1",
         "serviceAccountName": "robot",
         "imagePullSecrets": [{ "name": "pull" }],
@@ -172,6 +184,8 @@ fn what_a_pod_names_is_found_wherever_it_can_stand() {
             { "configMap": { "name": "config" } },
             { "projected": { "sources": [{ "secret": { "name": "projected" } }] } },
             { "csi": { "nodePublishSecretRef": { "name": "driver" } } },
+            { "persistentVolumeClaim": { "claimName": "disk" } },
+            { "name": "own", "ephemeral": {} },
         ],
         "containers": [{ "env": [{ "valueFrom": { "secretKeyRef": { "name": "key" } } }] }],
         "initContainers": [{ "envFrom": [{ "configMapRef": { "name": "from" } }] }],
@@ -183,6 +197,11 @@ fn what_a_pod_names_is_found_wherever_it_can_stand() {
     for name in ["config", "from"] {
         assert!(relations::names(&pod, "configmaps", name), "{name}");
     }
+    for (name, is_named) in [("disk", true), ("p-own", true), ("own", false), ("p-", false)] {
+        assert_eq!(relations::names(&pod, "persistentvolumeclaims", name), is_named, "{name}");
+    }
+    let volume = json!({ "spec": { "claimRef": { "namespace": "x", "name": "disk" } } });
+    assert_eq!(relations::claim_of(&volume), Some(("x", "disk")));
     assert!(relations::names(&pod, "serviceaccounts", "robot"));
     assert!(!relations::names(&pod, "serviceaccounts", "default"));
     assert!(relations::is_bound(&pod, "n1") && !relations::is_bound(&pod, "n"));

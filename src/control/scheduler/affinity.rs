@@ -1,6 +1,8 @@
 //! Node selectors and node affinity (`k8s.io/component-helpers/scheduling/corev1/nodeaffinity`).
 
-use k8s_openapi::api::core::v1::{Node, NodeAffinity, NodeSelectorRequirement, NodeSelectorTerm, PodSpec};
+use k8s_openapi::api::core::v1::{
+    Node, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PodSpec,
+};
 
 fn node_affinity(spec: &PodSpec) -> Option<&NodeAffinity> {
     spec.affinity.as_ref()?.node_affinity.as_ref()
@@ -11,7 +13,12 @@ pub(super) fn admits(spec: &PodSpec, node: &Node) -> bool {
     let label = |name: &str| node.metadata.labels.as_ref().and_then(|labels| labels.get(name));
     let selected = spec.node_selector.iter().flatten().all(|(name, value)| label(name) == Some(value));
     let required = node_affinity(spec).and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref());
-    selected && required.is_none_or(|selector| selector.node_selector_terms.iter().any(|term| matches(term, node)))
+    selected && required.is_none_or(|selector| selects(selector, node))
+}
+
+/// Whether one of the terms of a selector matches the node.
+pub(super) fn selects(selector: &NodeSelector, node: &Node) -> bool {
+    selector.node_selector_terms.iter().any(|term| matches(term, node))
 }
 
 /// The sum of the weights of the preferences that the node meets.

@@ -7,6 +7,7 @@ use client::Key;
 use k8s_openapi::api::core::v1::Node;
 
 use super::amounts::Amounts;
+use super::claims::Claims;
 use super::needs::Needs;
 
 /// One node with what is taken of it.
@@ -27,6 +28,8 @@ pub struct NodeRoom {
 /// Nodes and the pods on them. Changes with each observation instead of being built for each decision.
 #[derive(Debug, Clone, Default)]
 pub struct Cluster {
+    /// What pods use beside nodes.
+    pub claims: Claims,
     nodes: BTreeMap<String, NodeRoom>,
     places: HashMap<Key, Place>,
 }
@@ -60,6 +63,12 @@ impl Cluster {
                 self.nodes.remove(name);
             }
         }
+    }
+
+    /// Whether a pod on any node uses one of the claims.
+    pub fn uses_any(&self, claims: &[Key]) -> bool {
+        let mut pods = self.nodes.values().flat_map(|room| room.pods.values());
+        !claims.is_empty() && pods.any(|pod| pod.claims.iter().any(|claim| claims.contains(claim)))
     }
 
     /// The node as last taken in.

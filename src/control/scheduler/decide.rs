@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{Affinity, Node, Pod, PodSpec};
 
+use super::claims::Bindings;
 use super::cluster::{Cluster, NodeRoom};
 use super::filter::{Refusal, filter};
 use super::needs::Needs;
@@ -13,7 +14,12 @@ use super::score::score;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
     /// It runs there.
-    Bind(String),
+    Bind {
+        /// The name of the node.
+        node: String,
+        /// What becomes of its claims before.
+        bindings: Bindings,
+    },
     /// It runs nowhere at present.
     Unschedulable {
         /// For people, in upstream's words.
@@ -35,25 +41,43 @@ pub fn decide(pod: &Pod, needs: &Needs, cluster: &Cluster) -> Decision {
         let message = unfit_message(nodes.len(), &objection, nodes.len(), 0, 0);
         return Decision::Unschedulable { message, refusals: BTreeSet::new() };
     }
+    let used = match cluster.claims.of(pod) {
+        Ok(used) => used,
+        Err(objection) => {
+            let message = unfit_message(nodes.len(), &objection, nodes.len(), 0, 0);
+            return Decision::Unschedulable { message, refusals: BTreeSet::new() };
+        }
+    };
+    let in_use = cluster.uses_any(&used.exclusive);
     let mut fitting = Vec::new();
     let mut refused = Vec::new();
     for (node, room) in nodes {
-        let refusals = filter(&spec, needs, node, room);
+        let mut refusals = filter(&spec, needs, node, room);
+        if refusals.is_empty() && in_use {
+            refusals.push(Refusal::ClaimInUse);
+        }
+        if refusals.is_empty() {
+            refusals.extend(cluster.claims.on(&used, node).err().unwrap_or_default());
+        }
         if refusals.is_empty() {
             fitting.push((node, room));
         } else {
             refused.push((room, refusals));
         }
     }
-    if fitting.is_empty() { unschedulable(needs, &refused) } else { Decision::Bind(best(&spec, needs, &fitting)) }
+    let Some(best) = best(&spec, needs, &fitting) else { return unschedulable(needs, &refused) };
+    Decision::Bind {
+        node: best.metadata.name.clone().unwrap_or_default(),
+        bindings: cluster.claims.on(&used, best).unwrap_or_default(),
+    }
 }
 
 /// The highest score; among equals the node with the fewest pods, then the first by name.
-fn best(spec: &PodSpec, needs: &Needs, fitting: &[(&Node, &NodeRoom)]) -> String {
+fn best<'a>(spec: &PodSpec, needs: &Needs, fitting: &[(&'a Node, &NodeRoom)]) -> Option<&'a Node> {
     let scores = score(spec, needs, fitting);
     let candidates = fitting.iter().zip(scores).rev();
     let best = candidates.max_by_key(|((_, room), score)| (*score, std::cmp::Reverse(room.pods.len())));
-    best.and_then(|((node, _), _)| node.metadata.name.clone()).unwrap_or_default()
+    best.map(|((node, _), _)| *node)
 }
 
 fn unschedulable(needs: &Needs, refused: &[(&NodeRoom, Vec<Refusal>)]) -> Decision {
@@ -97,10 +121,6 @@ fn unfit_message(nodes: usize, reasons: &str, hopeless: usize, without_victims: 
 
 /// What the pod asks for that no node of ours can give.
 fn objection(spec: &PodSpec) -> Option<String> {
-    let claims = spec.volumes.iter().flatten().find_map(|volume| volume.persistent_volume_claim.as_ref());
-    if let Some(claim) = claims {
-        return Some(format!("persistentvolumeclaim {:?} not found", claim.claim_name));
-    }
     if spec.resource_claims.as_ref().is_some_and(|claims| !claims.is_empty()) {
         return Some("spec.resourceClaims is not supported by this scheduler".to_owned());
     }

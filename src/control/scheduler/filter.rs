@@ -20,6 +20,14 @@ pub enum Refusal {
     Taint,
     /// It is not what the pod selects.
     Affinity,
+    /// Another pod has a claim that only one may use.
+    ClaimInUse,
+    /// A volume of the pod cannot be used there.
+    VolumeAffinity,
+    /// A volume of the pod does not exist.
+    VolumeGone,
+    /// A claim of the pod finds no volume there.
+    NoVolume,
     /// Another pod has the port.
     Ports,
     /// It has as many pods as it may have.
@@ -33,7 +41,7 @@ pub enum Refusal {
 impl Refusal {
     /// Whether the pods on the node are the reason.
     pub fn is_due_to_pods(&self) -> bool {
-        matches!(self, Self::Ports | Self::TooManyPods | Self::Insufficient(_))
+        matches!(self, Self::Ports | Self::TooManyPods | Self::Insufficient(_) | Self::ClaimInUse)
     }
 }
 
@@ -43,6 +51,14 @@ impl fmt::Display for Refusal {
             Self::Unschedulable => f.write_str("node(s) were unschedulable"),
             Self::Taint => f.write_str("node(s) had untolerated taint(s)"),
             Self::Affinity => f.write_str("node(s) didn't match Pod's node affinity/selector"),
+            Self::VolumeAffinity => f.write_str("node(s) didn't match PersistentVolume's node affinity"),
+            Self::VolumeGone => {
+                f.write_str("node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)")
+            }
+            Self::NoVolume => f.write_str("node(s) didn't find available persistent volumes to bind"),
+            Self::ClaimInUse => f.write_str(
+                "node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode",
+            ),
             Self::Ports => f.write_str("node(s) didn't have free ports for the requested pod ports"),
             Self::TooManyPods => f.write_str("Too many pods"),
             Self::Insufficient(resource) | Self::TooSmall(resource) => write!(f, "Insufficient {resource}"),

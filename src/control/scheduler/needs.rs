@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use client::Key;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
@@ -41,6 +42,8 @@ pub struct Needs {
     pub usual: Amounts,
     /// Ports of the node.
     pub ports: Vec<HostPort>,
+    /// Claims that it uses.
+    pub claims: Vec<Key>,
     /// Which pods it may displace.
     pub priority: i32,
 }
@@ -53,9 +56,15 @@ impl Needs {
             requests: requests(spec, container_requests),
             usual: requests(spec, usual_requests),
             ports: spec.containers.iter().chain(sidecars(spec)).flat_map(ports).collect(),
+            claims: claims(pod),
             priority: spec.priority.unwrap_or(0),
         }
     }
+}
+
+fn claims(pod: &Pod) -> Vec<Key> {
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    crate::volumes::claims_of(pod).iter().map(|(name, _)| Key::namespaced(namespace, name)).collect()
 }
 
 fn is_sidecar(container: &Container) -> bool {

@@ -54,6 +54,8 @@ struct Order {
 pub enum Change {
     /// A node came or became different.
     Node,
+    /// A claim or volume came or became different.
+    Volume,
     /// A pod has freed its room.
     Room,
 }
@@ -143,7 +145,7 @@ impl Pending {
         for waiting in self.pods.values_mut() {
             if let State::Parked { rested, refusals, .. } = &waiting.state {
                 let helps = match change {
-                    Change::Node => true,
+                    Change::Node | Change::Volume => true,
                     Change::Room => refusals.iter().any(Refusal::is_due_to_pods),
                 };
                 if helps {

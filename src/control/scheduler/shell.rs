@@ -8,15 +8,18 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use client::events::{EventType, Recorder, Source, reference};
-use client::{Client, ClientError, Dirty, Informer, Key, Patch};
+use client::{Client, ClientError, Dirty, Informer, Key, ListOptions, Patch, Scope};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use k8s_openapi::api::core::v1::{Node, Pod, PodCondition};
+use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod, PodCondition};
+use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::json;
 use task::{SharedClock, Tasks};
 use tokio::time::Instant;
 
+use super::bind::{self, BindError, Binding};
+use super::claims::Bindings;
 use super::cluster::Cluster;
 use super::decide::{Decision, decide};
 use super::needs::Needs;
@@ -39,9 +42,13 @@ pub fn spawn(client: &Client, clock: &SharedClock, tasks: &Tasks, pods: Informer
         recorder,
         pods,
         nodes,
+        claims: Informer::spawn(client, tasks, Scope::Cluster, ListOptions::default()),
+        volumes: Informer::spawn(client, tasks, Scope::Cluster, ListOptions::default()),
+        classes: Informer::spawn(client, tasks, Scope::Cluster, ListOptions::default()),
         cluster: Cluster::default(),
         pending: Pending::default(),
         requests: FuturesUnordered::new(),
+        waiting: FuturesUnordered::new(),
     };
     tasks.spawn("scheduler", scheduler.run());
 }
@@ -52,14 +59,19 @@ struct Scheduler {
     recorder: Recorder,
     pods: Informer<Pod>,
     nodes: Informer<Node>,
+    claims: Informer<PersistentVolumeClaim>,
+    volumes: Informer<PersistentVolume>,
+    classes: Informer<StorageClass>,
     cluster: Cluster,
     pending: Pending,
     requests: FuturesUnordered<Pin<Box<dyn Future<Output = Done> + Send>>>,
+    /// Bindings that wait for volumes, at most one a pod: slow ones must not keep other pods from being decided on.
+    waiting: FuturesUnordered<Pin<Box<dyn Future<Output = Done> + Send>>>,
 }
 
 /// A request that has come to its end.
 enum Done {
-    Bind { key: Key, pod: Arc<Pod>, node: String, result: Result<(), ClientError> },
+    Bind { key: Key, pod: Arc<Pod>, node: String, bindings: Bindings, result: Result<(), BindError> },
     Condition { key: Key, result: Result<(), ClientError> },
 }
 
@@ -67,6 +79,9 @@ enum Done {
 enum Event {
     Pods(Vec<Key>),
     Nodes(Vec<Key>),
+    Claims(Vec<Key>),
+    Volumes(Vec<Key>),
+    Classes(Vec<Key>),
     Done(Done),
     Time,
 }
@@ -107,18 +122,30 @@ impl Scheduler {
     async fn run(mut self) {
         self.nodes.synced().await;
         self.pods.synced().await;
+        self.claims.synced().await;
+        self.volumes.synced().await;
+        self.classes.synced().await;
         let mut nodes = self.nodes.subscribe();
         let mut pods = self.pods.subscribe();
+        let (mut claims, mut volumes) = (self.claims.subscribe(), self.volumes.subscribe());
+        let mut classes = self.classes.subscribe();
         loop {
             // What is known by now is taken in before anything is decided; nodes first.
             drain(&mut nodes).iter().for_each(|key| self.observe_node(key));
+            drain(&mut classes).iter().for_each(|key| self.observe_class(key));
+            drain(&mut volumes).iter().for_each(|key| self.observe_volume(key));
+            drain(&mut claims).iter().for_each(|key| self.observe_claim(key));
             drain(&mut pods).iter().for_each(|key| self.observe_pod(key));
             self.decide_all();
             let wake_at = self.pending.wake_at();
             let event = tokio::select! {
                 keys = pods.batch() => Event::Pods(keys),
                 keys = nodes.batch() => Event::Nodes(keys),
+                keys = claims.batch() => Event::Claims(keys),
+                keys = volumes.batch() => Event::Volumes(keys),
+                keys = classes.batch() => Event::Classes(keys),
                 Some(done) = self.requests.next() => Event::Done(done),
+                Some(done) = self.waiting.next() => Event::Done(done),
                 () = tokio::time::sleep_until(wake_at.unwrap_or_else(Instant::now)), if wake_at.is_some() => Event::Time,
             };
             self.handle(event);
@@ -129,6 +156,9 @@ impl Scheduler {
         match event {
             Event::Pods(keys) => keys.iter().for_each(|key| self.observe_pod(key)),
             Event::Nodes(keys) => keys.iter().for_each(|key| self.observe_node(key)),
+            Event::Claims(keys) => keys.iter().for_each(|key| self.observe_claim(key)),
+            Event::Classes(keys) => keys.iter().for_each(|key| self.observe_class(key)),
+            Event::Volumes(keys) => keys.iter().for_each(|key| self.observe_volume(key)),
             Event::Done(done) => self.finish(done),
             Event::Time => {}
         }
@@ -141,6 +171,21 @@ impl Scheduler {
         if is_news {
             self.pending.wake(Change::Node);
         }
+    }
+
+    fn observe_claim(&mut self, key: &Key) {
+        self.cluster.claims.set_claim(key, self.claims.get(key));
+        self.pending.wake(Change::Volume);
+    }
+
+    fn observe_volume(&mut self, key: &Key) {
+        self.cluster.claims.set_volume(&key.name, self.volumes.get(key));
+        self.pending.wake(Change::Volume);
+    }
+
+    fn observe_class(&mut self, key: &Key) {
+        self.cluster.claims.set_class(&key.name, self.classes.get(key));
+        self.pending.wake(Change::Volume);
     }
 
     fn observe_pod(&mut self, key: &Key) {
@@ -189,7 +234,7 @@ impl Scheduler {
             && let Some((key, waiting)) = self.pending.take()
         {
             match decide(&waiting.pod, &waiting.needs, &self.cluster) {
-                Decision::Bind(node) => self.bind(key, &waiting, node),
+                Decision::Bind { node, bindings } => self.bind(key, &waiting, node, bindings),
                 Decision::Unschedulable { message, refusals } => {
                     self.pending.park(&key, refusals, Instant::now());
                     self.report(&key, &waiting.pod, &message);
@@ -198,32 +243,43 @@ impl Scheduler {
         }
     }
 
-    fn bind(&mut self, key: Key, waiting: &Waiting, node: String) {
+    fn bind(&mut self, key: Key, waiting: &Waiting, node: String, bindings: Bindings) {
         let pod = Arc::clone(&waiting.pod);
         let uid = pod.metadata.uid.clone().unwrap_or_default();
         self.cluster.assume(&key, &uid, &node, &waiting.needs);
-        let client = self.client.clone();
-        self.requests.push(Box::pin(async move {
-            let result = client.bind(&key, &uid, &node).await;
-            Done::Bind { key, pod, node, result }
+        self.cluster.claims.promise(&bindings, &node);
+        let binding = Binding {
+            client: self.client.clone(),
+            claims: self.claims.clone(),
+            pod: key.clone(),
+            uid,
+            node: node.clone(),
+            steps: bind::steps(&bindings, &self.cluster.claims, &node),
+        };
+        let queue = if bindings.is_empty() { &self.requests } else { &self.waiting };
+        queue.push(Box::pin(async move {
+            let result = binding.carry_out(&bindings).await;
+            Done::Bind { key, pod, node, bindings, result }
         }));
     }
 
     fn finish(&mut self, done: Done) {
         match done {
-            Done::Bind { key, pod, node, result: Ok(()) } => {
+            Done::Bind { key, pod, node, bindings, result: Ok(()) } => {
+                self.cluster.claims.release(&bindings);
                 tracing::debug!(pod = %key, node, "pod bound");
                 let message = format!("Successfully assigned {key} to {node}");
                 self.recorder.event(&reference(&*pod), EventType::Normal, "Scheduled", &message);
             }
-            Done::Bind { key, pod, result: Err(error), .. } => {
+            Done::Bind { key, pod, bindings, result: Err(error), .. } => {
+                self.cluster.claims.release(&bindings);
                 let uid = pod.metadata.uid.as_deref().unwrap_or_default();
                 if self.cluster.is_assumed(&key, uid) {
                     self.free(&key);
                 }
                 self.pending.rest(&key, Instant::now());
-                if !error.is_not_found() {
-                    self.report(&key, &pod, &format!("binding rejected: {error}"));
+                if !matches!(&error, BindError::Rejected(error) if error.is_not_found()) {
+                    self.report(&key, &pod, &error.to_string());
                 }
             }
             Done::Condition { key, result: Err(error) } if !error.is_not_found() => {

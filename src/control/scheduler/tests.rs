@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use client::Key;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 
 use super::*;
@@ -15,6 +17,12 @@ struct Case {
     nodes: Vec<Node>,
     #[serde(default)]
     pods: Vec<Pod>,
+    #[serde(default)]
+    claims: Vec<PersistentVolumeClaim>,
+    #[serde(default)]
+    volumes: Vec<PersistentVolume>,
+    #[serde(default)]
+    classes: Vec<StorageClass>,
     pod: Pod,
 }
 
@@ -31,8 +39,22 @@ fn outcome(case: &Case) -> String {
         let node = pod.spec.as_ref().unwrap().node_name.as_deref().unwrap();
         cluster.place(&Key::of(&pod.metadata), "uid", node, &Arc::new(Needs::of(pod)));
     }
+    let name = |metadata: &ObjectMeta| metadata.name.clone().unwrap();
+    for claim in &case.claims {
+        cluster.claims.set_claim(&Key::of(&claim.metadata), Some(Arc::new(claim.clone())));
+    }
+    for volume in &case.volumes {
+        cluster.claims.set_volume(&name(&volume.metadata), Some(Arc::new(volume.clone())));
+    }
+    for class in &case.classes {
+        cluster.claims.set_class(&name(&class.metadata), Some(Arc::new(class.clone())));
+    }
     match decide(&case.pod, &Needs::of(&case.pod), &cluster) {
-        Decision::Bind(node) => format!("bind: {node}\n"),
+        Decision::Bind { node, bindings } => {
+            let volumes = bindings.volumes.iter().map(|(claim, volume)| format!("claim: {claim} gets {volume}\n"));
+            let made = bindings.provision.iter().map(|claim| format!("claim: {claim} gets one made for {node}\n"));
+            format!("bind: {node}\n") + &volumes.chain(made).collect::<String>()
+        }
         Decision::Unschedulable { message, .. } => format!("{message}\n"),
     }
 }

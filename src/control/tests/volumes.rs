@@ -5,7 +5,8 @@
 mod support;
 
 use client::{Client, DeleteOptions, Key, ListOptions, Scope};
-use k8s_openapi::api::core::v1::{Event, PersistentVolume, PersistentVolumeClaim, Pod, ServiceAccount};
+use k8s_openapi::api::core::v1::{Event, Node, PersistentVolume, PersistentVolumeClaim, Pod, ServiceAccount};
+use k8s_openapi::api::storage::v1::StorageClass;
 use serde_json::json;
 use support::{Cluster, cluster, read, until};
 
@@ -152,5 +153,119 @@ async fn what_is_in_use_stays_until_it_is_not() {
         .unwrap();
     until::<PersistentVolumeClaim>(&cluster, claim, |claim| claim.is_none()).await;
     until::<PersistentVolume>(&cluster, volume, |volume| volume.is_none()).await;
+    cluster.tasks.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_pod_runs_where_its_volume_is_once_its_claim_is_bound() {
+    let cluster = cluster().await;
+    let client = &cluster.client;
+    until::<ServiceAccount>(&cluster, Key::namespaced("default", "default"), |account| account.is_some()).await;
+    add_nodes(client).await;
+    add_user(client, "web", "web").await;
+    add_claim(client, "web", "manual").await;
+    let key = Key::namespaced("default", "web");
+    let says = |text: &'static str| {
+        move |pod: Option<&Pod>| {
+            let status = pod.and_then(|pod| pod.status.as_ref());
+            let conditions = status.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+            conditions.iter().any(|one| one.message.as_deref().is_some_and(|message| message.contains(text)))
+        }
+    };
+    until(&cluster, key.clone(), says("pod has unbound immediate PersistentVolumeClaims")).await;
+    let volume: PersistentVolume = read(json!({"metadata": {"name": "disk"}, "spec": {
+        "capacity": {"storage": "5Gi"}, "accessModes": ["ReadWriteOnce"], "storageClassName": "manual",
+        "local": {"path": "/disks/a"}, "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [
+            {"key": "disk", "operator": "In", "values": ["edge-2"]}]}]}}}}));
+    client.create(&volume).await.unwrap();
+    until::<Pod>(&cluster, key, |pod| pod.and_then(|pod| pod.spec.as_ref()?.node_name.as_deref()) == Some("edge-2"))
+        .await;
+    cluster.tasks.shutdown().await;
+}
+
+async fn add_nodes(client: &Client) {
+    for name in ["edge-1", "edge-2"] {
+        let node: Node = read(json!({"metadata": {"name": name, "labels": {"disk": name}}, "status": {
+            "allocatable": {"cpu": "2", "memory": "1Gi", "pods": "10"},
+            "conditions": [{"type": "Ready", "status": "True"}]}}));
+        client.create(&node).await.unwrap();
+        client.replace_status(&node).await.unwrap();
+    }
+}
+
+async fn add_class(client: &Client, provisioner: &str) {
+    let class: StorageClass = read(json!({"metadata": {"name": "late"}, "provisioner": provisioner,
+        "volumeBindingMode": "WaitForFirstConsumer"}));
+    client.create(&class).await.unwrap();
+}
+
+async fn add_user(client: &Client, name: &str, claim: &str) {
+    let pod: Pod = read(json!({"metadata": {"name": name, "namespace": "default"}, "spec": {
+        "containers": [{"name": "c", "image": "web"}],
+        "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": claim}}]}}));
+    client.create(&pod).await.unwrap();
+}
+
+async fn node_of(cluster: &Cluster, name: &str) -> String {
+    let node = |pod: &Pod| pod.spec.as_ref()?.node_name.clone();
+    let pod = until(cluster, Key::namespaced("default", name), |pod| pod.and_then(node).is_some()).await;
+    node(&pod.unwrap()).unwrap()
+}
+
+fn local(name: &str, node: &str) -> PersistentVolume {
+    read(json!({"metadata": {"name": name}, "spec": {
+        "capacity": {"storage": "5Gi"}, "accessModes": ["ReadWriteOnce"], "storageClassName": "late",
+        "local": {"path": "/disks/a"}, "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [
+            {"key": "disk", "operator": "In", "values": [node]}]}]}}}}))
+}
+
+#[tokio::test]
+async fn a_claim_that_waits_for_its_first_consumer_is_bound_where_that_runs() {
+    let cluster = cluster().await;
+    let client = &cluster.client;
+    until::<ServiceAccount>(&cluster, Key::namespaced("default", "default"), |account| account.is_some()).await;
+    add_nodes(client).await;
+    add_class(client, "kubernetes.io/no-provisioner").await;
+    for (name, node) in [("disk-1", "edge-1"), ("disk-2", "edge-2")] {
+        client.create(&local(name, node)).await.unwrap();
+        volume_in_phase(&cluster, name, "Available").await;
+    }
+    add_claim(client, "web", "late").await;
+    add_claim(client, "second", "late").await;
+    said(&cluster, "WaitForFirstConsumer").await;
+    add_user(client, "web", "web").await;
+    add_user(client, "second", "second").await;
+    let mut used = std::collections::BTreeSet::new();
+    for name in ["web", "second"] {
+        let node = node_of(&cluster, name).await;
+        let claim = claim_in_phase(&cluster, name, "Bound").await;
+        let volume = claim.spec.unwrap().volume_name.unwrap();
+        assert_eq!(volume.replace("disk", "edge"), node, "the pod runs where its volume is");
+        used.insert(volume);
+    }
+    assert_eq!(used.len(), 2);
+    cluster.tasks.shutdown().await;
+}
+
+#[tokio::test]
+async fn whoever_makes_volumes_is_told_the_node_and_the_pod_follows() {
+    let cluster = cluster().await;
+    let client = &cluster.client;
+    until::<ServiceAccount>(&cluster, Key::namespaced("default", "default"), |account| account.is_some()).await;
+    add_nodes(client).await;
+    add_class(client, "disks.example").await;
+    add_claim(client, "web", "late").await;
+    add_user(client, "web", "web").await;
+    let selected = |claim: &PersistentVolumeClaim| {
+        claim.metadata.annotations.as_ref()?.get("volume.kubernetes.io/selected-node").cloned()
+    };
+    let key = Key::namespaced("default", "web");
+    let claim = until(&cluster, key.clone(), |claim| claim.and_then(selected).is_some()).await.unwrap();
+    let node = selected(&claim).unwrap();
+    assert!(client.get::<Pod>(&key).await.unwrap().spec.unwrap().node_name.is_none(), "not before it has its volume");
+    let mut volume = local("made", &node);
+    volume.spec.as_mut().unwrap().claim_ref = Some(client::events::reference(&*claim));
+    client.create(&volume).await.unwrap();
+    assert_eq!(node_of(&cluster, "web").await, node);
     cluster.tasks.shutdown().await;
 }

@@ -58,7 +58,7 @@ fn unbound(claim: &PersistentVolumeClaim, world: World<'_>) -> Vec<Step> {
     let class_name = said_class(claim);
     let class = world.classes.iter().find(|class| Some(name_of(&class.metadata)) == class_name);
     let waits = class.is_some_and(|class| class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer"));
-    if let Some(volume) = find(claim, world.volumes, waits) {
+    if let Some(volume) = find(claim, world.volumes.iter().map(|volume| &**volume), waits) {
         return bind(volume, claim, world.now);
     }
     match class_name {
@@ -179,17 +179,22 @@ fn with_pending(claim: &PersistentVolumeClaim, mut steps: Vec<Step>) -> Vec<Step
     steps
 }
 
+/// The change by which a volume refers to its claim, unless it does so already.
+pub(crate) fn keep_for(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> Option<Value> {
+    let is_whole = claim_ref(volume).is_some_and(|reference| reference.uid == claim.metadata.uid);
+    if is_whole && is_meant_for(volume, claim) {
+        return None;
+    }
+    let mut change = json!({"spec": {"claimRef": reference(claim)}});
+    if !is_meant_for(volume, claim) {
+        change["metadata"]["annotations"][BOUND_BY_CONTROLLER] = json!("yes");
+    }
+    Some(change)
+}
+
 /// Binds both to each other, the volume first: who wins it has it. What is so already is left out.
 fn bind(volume: &PersistentVolume, claim: &PersistentVolumeClaim, now: Timestamp) -> Vec<Step> {
-    let mut steps = Vec::new();
-    let is_whole = claim_ref(volume).is_some_and(|reference| reference.uid == claim.metadata.uid);
-    if !(is_whole && is_meant_for(volume, claim)) {
-        let mut change = json!({"spec": {"claimRef": reference(claim)}});
-        if !is_meant_for(volume, claim) {
-            change["metadata"]["annotations"][BOUND_BY_CONTROLLER] = json!("yes");
-        }
-        steps.push(Step::volume(volume, change));
-    }
+    let mut steps: Vec<Step> = keep_for(volume, claim).map(|change| Step::volume(volume, change)).into_iter().collect();
     if phase(volume) != "Bound" {
         steps.push(phase_step(volume, "Bound", "", now));
     }

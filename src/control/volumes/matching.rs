@@ -5,7 +5,6 @@
 //! those that are free, while upstream first looks among volumes with fewer access modes.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use api::quantity::Quantity;
 use api::selector::LabelSelector;
@@ -18,12 +17,12 @@ pub(super) const BOUND_BY_CONTROLLER: &str = "pv.kubernetes.io/bound-by-controll
 /// On a claim whose binding was complete once.
 pub(super) const BIND_COMPLETED: &str = "pv.kubernetes.io/bind-completed";
 /// On a claim: where the scheduler wants its volume.
-pub(super) const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
+pub(crate) const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
 /// Where older clients say the class.
 const OLD_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
 
 /// The value of an annotation.
-pub(super) fn annotation<'a>(metadata: &'a ObjectMeta, name: &str) -> Option<&'a str> {
+pub(crate) fn annotation<'a>(metadata: &'a ObjectMeta, name: &str) -> Option<&'a str> {
     metadata.annotations.as_ref()?.get(name).map(String::as_str)
 }
 
@@ -33,7 +32,7 @@ pub(super) fn name_of(metadata: &ObjectMeta) -> &str {
 }
 
 /// The class that a claim says, if it says any; an empty one is none.
-pub(super) fn said_class(claim: &PersistentVolumeClaim) -> Option<&str> {
+pub(crate) fn said_class(claim: &PersistentVolumeClaim) -> Option<&str> {
     let spec = || claim.spec.as_ref()?.storage_class_name.as_deref();
     annotation(&claim.metadata, OLD_CLASS).or_else(spec)
 }
@@ -45,8 +44,25 @@ pub(super) fn class_of_volume(volume: &PersistentVolume) -> &str {
 }
 
 /// The volume that a claim names; empty for none.
-pub(super) fn volume_name(claim: &PersistentVolumeClaim) -> &str {
+pub(crate) fn volume_name(claim: &PersistentVolumeClaim) -> &str {
     claim.spec.as_ref().and_then(|spec| spec.volume_name.as_deref()).unwrap_or_default()
+}
+
+/// Whether a claim has its volume, and both say so.
+pub(crate) fn is_bound(claim: &PersistentVolumeClaim) -> bool {
+    !volume_name(claim).is_empty() && annotation(&claim.metadata, BIND_COMPLETED).is_some()
+}
+
+/// Whether only one pod may use a claim at a time (KEP-2485).
+pub(crate) fn is_exclusive(claim: &PersistentVolumeClaim) -> bool {
+    let modes = claim.spec.as_ref().and_then(|spec| spec.access_modes.as_deref()).unwrap_or_default();
+    modes.iter().any(|mode| mode == "ReadWriteOncePod")
+}
+
+/// How much a claim asks for.
+pub(crate) fn requested(claim: &PersistentVolumeClaim) -> Quantity {
+    let resources = claim.spec.as_ref().and_then(|spec| spec.resources.as_ref());
+    storage(resources.and_then(|resources| resources.requests.as_ref()))
 }
 
 /// The claim that a volume names.
@@ -94,7 +110,6 @@ const FILESYSTEM: &str = "Filesystem";
 impl<'a> Wish<'a> {
     fn of(claim: &'a PersistentVolumeClaim) -> Self {
         let spec = claim.spec.as_ref();
-        let resources = spec.and_then(|spec| spec.resources.as_ref());
         // The API server admits no selector that cannot be read; such a one would select nothing.
         let selector = match spec.and_then(|spec| spec.selector.as_ref()) {
             None => LabelSelector::everything(),
@@ -105,7 +120,7 @@ impl<'a> Wish<'a> {
         };
         Self {
             claim,
-            size: storage(resources.and_then(|resources| resources.requests.as_ref())),
+            size: requested(claim),
             class: said_class(claim).unwrap_or_default(),
             attributes: spec.and_then(|spec| spec.volume_attributes_class_name.as_deref()).unwrap_or_default(),
             mode: spec.and_then(|spec| spec.volume_mode.as_deref()).unwrap_or(FILESYSTEM),
@@ -149,19 +164,18 @@ fn modes(volume: &PersistentVolume) -> &[String] {
 
 /// The volume that a claim gets: one that is kept for it, else that with the fewest access modes, of those the smallest,
 /// of those the first by name. `kept_only` leaves out those that anybody may have.
-pub(super) fn find<'a>(
+pub(crate) fn find<'a>(
     claim: &PersistentVolumeClaim,
-    volumes: &'a [Arc<PersistentVolume>],
+    volumes: impl Iterator<Item = &'a PersistentVolume> + Clone,
     kept_only: bool,
 ) -> Option<&'a PersistentVolume> {
     let wish = Wish::of(claim);
-    let kept = volumes.iter().find(|volume| is_meant_for(volume, wish.claim) && wish.may_have(volume));
+    let kept = volumes.clone().find(|volume| is_meant_for(volume, wish.claim) && wish.may_have(volume));
     if kept.is_some() || kept_only {
-        return kept.map(|volume| &**volume);
+        return kept;
     }
-    let fitting = volumes.iter().filter(|volume| wish.takes(volume));
-    let rank = |volume: &&Arc<PersistentVolume>| (modes(volume).len(), capacity(volume), volume.metadata.name.clone());
-    fitting.min_by_key(rank).map(|volume| &**volume)
+    let fitting = volumes.filter(|volume| wish.takes(volume));
+    fitting.min_by_key(|volume| (modes(volume).len(), capacity(volume), volume.metadata.name.clone()))
 }
 
 /// Why a claim cannot have the volume that it names (`checkVolumeSatisfyClaim`).

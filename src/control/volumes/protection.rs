@@ -41,16 +41,16 @@ pub(super) fn holds(pod: &Pod, claim: &PersistentVolumeClaim) -> bool {
 /// Whether a pod uses a claim.
 pub(super) fn uses(pod: &Pod, claim: &PersistentVolumeClaim) -> bool {
     pod.metadata.namespace == claim.metadata.namespace
-        && claim_names(pod).iter().any(|name| Some(name) == claim.metadata.name.as_ref())
+        && claims_of(pod).iter().any(|(name, _)| Some(name) == claim.metadata.name.as_ref())
 }
 
-/// The claims that a pod uses, also those that are made for it alone.
-pub(super) fn claim_names(pod: &Pod) -> Vec<String> {
+/// The claims that a pod uses, and of each whether it is made for that pod alone.
+pub(crate) fn claims_of(pod: &Pod) -> Vec<(String, bool)> {
     let own = pod.metadata.name.as_deref().unwrap_or_default();
     let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
     let name = |volume: &k8s_openapi::api::core::v1::Volume| match &volume.persistent_volume_claim {
-        Some(source) => Some(source.claim_name.clone()),
-        None => volume.ephemeral.as_ref().map(|_| format!("{own}-{}", volume.name)),
+        Some(source) => Some((source.claim_name.clone(), false)),
+        None => volume.ephemeral.as_ref().map(|_| (format!("{own}-{}", volume.name), true)),
     };
     volumes.filter_map(name).collect()
 }

@@ -82,7 +82,7 @@ fn steps_of(claim: &PersistentVolumeClaim, world: &World) -> Vec<String> {
 }
 
 fn found(claim: &PersistentVolumeClaim, volumes: Vec<Arc<PersistentVolume>>) -> Option<String> {
-    matching::find(claim, &volumes, false).and_then(|volume| volume.metadata.name.clone())
+    matching::find(claim, volumes.iter().map(|volume| &**volume), false).and_then(|volume| volume.metadata.name.clone())
 }
 
 #[test]
@@ -296,5 +296,5 @@ fn finalizers_come_at_once_and_go_with_the_last_user() {
     assert!(protection::holds(&pod(json!("edge-1"), named.clone()), &gone));
     assert!(!protection::holds(&pod(Value::Null, named), &gone));
     let ephemeral = pod(json!("edge-1"), json!({"name": "v", "ephemeral": {}}));
-    assert_eq!(protection::claim_names(&ephemeral), ["p-v"]);
+    assert_eq!(protection::claims_of(&ephemeral), [("p-v".to_owned(), true)]);
 }

@@ -23,12 +23,12 @@ use task::{SharedClock, SystemClock, Tasks};
 pub(crate) const MASTERS: &str = "system:masters";
 
 /// Requests go straight to the server.
-struct InProcess(Arc<ApiServer>);
+struct InProcess(Arc<ApiServer>, api::user::UserInfo);
 
 #[async_trait]
 impl Transport for InProcess {
     async fn send(&self, request: Request<Bytes>) -> Result<Response<Body>, TransportError> {
-        let user = api::user::UserInfo::authenticated("test", &[MASTERS]);
+        let user = self.1.clone();
         Ok(self.0.handle(Caller { user }, request.map(Full::new)).await)
     }
 }
@@ -72,8 +72,14 @@ pub(crate) async fn cluster_with(clock: SharedClock, seed: u64) -> Cluster {
     });
     let tasks = Tasks::new();
     server.start(&tasks).await.unwrap();
-    let client = Client::new(Arc::new(InProcess(Arc::clone(&server))), "test");
-    let clients = Clients { scheduler: client.clone(), controllers: client.clone() };
+    let of = |name: &str, groups: &[&str]| {
+        let user = api::user::UserInfo::authenticated(name, groups);
+        Client::new(Arc::new(InProcess(Arc::clone(&server), user)), name)
+    };
+    let client = of("test", &[MASTERS]);
+    // Who schedules and controls has the rights that they have in a cluster, and no more.
+    let clients =
+        Clients { scheduler: of("system:kube-scheduler", &[]), controllers: of("system:kube-controller-manager", &[]) };
     Controllers::spawn(&clients, &clock, &tasks, ControllersConfig { root_ca: "the CA".to_owned() });
     Cluster { client, tasks, server, clock }
 }
