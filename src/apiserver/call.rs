@@ -16,7 +16,6 @@ use crate::render::{Renderer, include_object};
 use crate::request::ResourceRequest;
 use crate::respond;
 use crate::server::ApiServer;
-use crate::verbs;
 
 /// A request that is authorized, routed to a row and negotiated.
 pub(crate) struct Call {
@@ -85,7 +84,9 @@ impl Call {
         let is_other = kind == "Status" || kind == self.row.list_kind;
         let mut warnings = outcome.warnings;
         warnings.append(&mut self.warnings.lock().unwrap_or_else(PoisonError::into_inner));
-        if !is_other && self.request.subresource.is_empty() && verbs::takes_body(&self.request.verb) {
+        let subresource = self.request.subresource.as_str();
+        let is_write = ["create", "update", "patch"].contains(&self.request.verb.as_str());
+        if !is_other && is_write && (subresource.is_empty() || self.row.part(subresource).is_some()) {
             warnings.extend((self.row.warn)(&outcome.object));
         }
         let document = if is_other { outcome.object } else { self.renderer()?.object(outcome.object) };

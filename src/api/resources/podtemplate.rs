@@ -26,6 +26,7 @@ pub(super) const ROW: Resource = Resource {
         column("Pod Labels", "string", "", "Labels of its pods.", 0),
     ],
     cells,
+    warn: |template| pod::warn_of_idle_fields(&template["template"]["spec"], "template.spec"),
     ..BLANK
 };
 

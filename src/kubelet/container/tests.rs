@@ -196,7 +196,7 @@ fn fields_without_effect_are_named() {
         json!({"lifecycle": {"preStop": {"exec": {"command": ["x"]}}}, "ports": [{"containerPort": 80, "hostPort": 80}]}),
     );
     let fields = unsupported_fields(&pod);
-    assert_eq!(fields, ["spec.containers{web}.lifecycle.preStop", "spec.containers{web}.ports.hostPort"]);
+    assert_eq!(fields, ["spec.containers[0].lifecycle.preStop", "spec.containers[0].ports[0].hostPort"]);
 }
 
 #[test]

@@ -66,6 +66,8 @@ pub(super) struct Worker {
     pub(super) prober: Prober,
     jobs: JoinSet<Outcome>,
     busy: HashMap<Id, Subject>,
+    /// The pod whose fields were last looked at.
+    checked: Option<Arc<Pod>>,
     warned: Vec<String>,
     retry_status_at: Option<Timestamp>,
     /// The checkpoint as this worker wrote it last.
@@ -95,6 +97,7 @@ impl Worker {
             prober,
             jobs: JoinSet::new(),
             busy: HashMap::new(),
+            checked: None,
             warned: Vec::new(),
             retry_status_at: None,
             kept: None,
@@ -170,7 +173,11 @@ impl Worker {
         }
     }
 
-    fn warn_of_unsupported_fields(&mut self, pod: &Pod) {
+    fn warn_of_unsupported_fields(&mut self, pod: &Arc<Pod>) {
+        if self.checked.as_ref().is_some_and(|known| Arc::ptr_eq(known, pod)) {
+            return;
+        }
+        self.checked = Some(Arc::clone(pod));
         let fields = unsupported_fields(pod);
         if !fields.is_empty() && fields != self.warned {
             report::unsupported(&self.shared, pod, &fields);

@@ -41,6 +41,7 @@ pub(in crate::resources) const ROW: Resource = Resource {
         SELECTOR,
     ],
     cells,
+    warn: |object| workload::warn("DaemonSets", &object["spec"]["template"]["spec"], "spec.template.spec"),
     ..BASE
 };
 

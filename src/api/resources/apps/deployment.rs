@@ -36,6 +36,7 @@ pub(in crate::resources) const ROW: Resource = Resource {
         SELECTOR,
     ],
     cells,
+    warn: |object| workload::warn("Deployments", &object["spec"]["template"]["spec"], "spec.template.spec"),
     ..BASE
 };
 

@@ -46,6 +46,7 @@ pub(in crate::resources) const ROW: Resource = Resource {
         IMAGES,
     ],
     cells,
+    warn: |object| workload::warn("StatefulSets", &object["spec"]["template"]["spec"], "spec.template.spec"),
     ..BASE
 };
 

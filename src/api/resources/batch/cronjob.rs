@@ -38,6 +38,13 @@ pub(in crate::resources) const ROW: Resource = Resource {
         SELECTOR,
     ],
     cells,
+    warn: |object| {
+        workload::warn(
+            "CronJobs",
+            &object["spec"]["jobTemplate"]["spec"]["template"]["spec"],
+            "spec.jobTemplate.spec.template.spec",
+        )
+    },
     ..BASE
 };
 

@@ -52,6 +52,7 @@ pub(in crate::resources) const ROW: Resource = Resource {
     ],
     cells,
     selectable: &[("status.successful", |job| number(&job["status"], "succeeded").to_string())],
+    warn: |object| workload::warn("Jobs", &object["spec"]["template"]["spec"], "spec.template.spec"),
     ..BASE
 };
 

@@ -32,6 +32,7 @@ pub(super) const V2: Resource = Resource {
     has_status: true,
     columns: COLUMNS,
     cells: cells::cells,
+    warn: |_| vec!["no controller here acts on HorizontalPodAutoscalers yet: this one scales nothing".to_owned()],
     ..BLANK
 };
 

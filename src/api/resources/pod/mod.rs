@@ -5,6 +5,7 @@ mod cells;
 mod container;
 mod default;
 mod env;
+mod idle;
 mod part;
 mod probe;
 pub mod requests;
@@ -15,6 +16,8 @@ mod template;
 mod update;
 pub(super) mod volume;
 
+pub use idle::idle_fields;
+pub(super) use idle::warn as warn_of_idle_fields;
 pub(super) use template::{default_template, validate_template};
 
 use serde_json::Value;
@@ -46,6 +49,7 @@ pub(super) const ROW: Resource = Resource {
     validate: spec::validate,
     validate_update: update::validate,
     validate_status: update::validate_status,
+    warn: |pod| idle::warn(&pod["spec"], "spec"),
     has_status: true,
     generation: Generation::SPEC,
     graceful_deletion: true,

@@ -45,6 +45,9 @@ pub(super) const ROW: Resource = Resource {
         ("spec.clusterIP", |service| text(&service["spec"], "clusterIP").to_owned()),
         ("spec.type", |service| text(&service["spec"], "type").to_owned()),
     ],
+    warn: |_| {
+        vec!["no node here forwards to Services yet: this one has its addresses, and nothing answers there".to_owned()]
+    },
     ..BLANK
 };
 

@@ -1,0 +1,225 @@
+//! Fields of a pod that nothing here acts on: whoever sets one is told so, by a warning of the API and an event of the pod.
+//!
+//! One table for both, so that a field leaves it when something begins to act on it. What is checked and refused is not
+//! here, nor what a node without the means (SELinux, say) says itself. `testdata/fields.txt` holds the table against the
+//! schema: every field of a pod stands there as implemented, refused or warned about.
+
+use serde_json::Value;
+
+use crate::resources::path::{Path, text};
+
+/// Whether a value at the path, which is not null, asks for something; the first is the spec.
+type Asks = fn(&Value, &Value) -> bool;
+
+/// Sources of volumes that no node here mounts.
+const SOURCES: [&str; 24] = [
+    "awsElasticBlockStore",
+    "azureDisk",
+    "azureFile",
+    "cephfs",
+    "cinder",
+    "csi",
+    "ephemeral",
+    "fc",
+    "flexVolume",
+    "flocker",
+    "gcePersistentDisk",
+    "gitRepo",
+    "glusterfs",
+    "image",
+    "iscsi",
+    "nfs",
+    "persistentVolumeClaim",
+    "photonPersistentDisk",
+    "portworxVolume",
+    "quobyte",
+    "rbd",
+    "scaleIO",
+    "storageos",
+    "vsphereVolume",
+];
+
+/// Paths below the spec. `name[]` stands for every item of a list, `{prefix}` for every key of a map that begins so.
+const POD: &[(&str, Asks)] = &[
+    ("affinity.podAffinity", any),
+    ("affinity.podAntiAffinity", any),
+    ("ephemeralContainers", any),
+    ("hostnameOverride", any),
+    ("os.name", |_, name| *name == "windows"),
+    ("preemptionPolicy", preempts),
+    ("resources", any),
+    ("runtimeClassName", any),
+    ("schedulingGroup", any),
+    ("securityContext.appArmorProfile", any),
+    ("securityContext.fsGroup", any),
+    ("securityContext.fsGroupChangePolicy", any),
+    ("securityContext.seLinuxChangePolicy", any),
+    ("securityContext.seLinuxOptions", any),
+    ("securityContext.supplementalGroupsPolicy", |_, policy| *policy == "Strict"),
+    ("securityContext.windowsOptions", any),
+    ("setHostnameAsFQDN", any),
+    ("tolerations[]", is_timed),
+    ("topologySpreadConstraints", any),
+    ("volumes[].emptyDir.sizeLimit", any),
+    ("volumes[].projected.sources[].clusterTrustBundle", any),
+    ("volumes[].projected.sources[].podCertificate", any),
+];
+
+/// Paths below each container, of whichever sort.
+const CONTAINER: &[(&str, Asks)] = &[
+    ("lifecycle.postStart", any),
+    ("lifecycle.preStop", any),
+    ("livenessProbe.grpc", any),
+    ("livenessProbe.httpGet.scheme", is_secure),
+    ("ports[].hostIP", off_the_host),
+    ("ports[].hostPort", off_the_host),
+    ("readinessProbe.grpc", any),
+    ("readinessProbe.httpGet.scheme", is_secure),
+    ("resizePolicy[].restartPolicy", |_, policy| *policy == "RestartContainer"),
+    ("resources.limits.{ephemeral-storage}", any),
+    ("resources.limits.{hugepages-}", any),
+    ("restartPolicyRules", any),
+    ("securityContext.appArmorProfile", any),
+    ("securityContext.procMount", |_, kind| *kind != "Default"),
+    ("securityContext.seLinuxOptions", any),
+    ("securityContext.windowsOptions", any),
+    ("startupProbe.grpc", any),
+    ("startupProbe.httpGet.scheme", is_secure),
+    ("stdinOnce", any),
+    ("volumeDevices", any),
+];
+
+/// Paths, from `at` on, of what a spec asks for and does not get.
+pub fn idle_fields(spec: &Value, at: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let root = Path::new(at);
+    for (path, asks) in POD {
+        visit(spec, &root, path, &mut |path, value| {
+            if asks(spec, value) {
+                found.push(path.to_string());
+            }
+        });
+    }
+    for source in SOURCES {
+        visit(spec, &root, &format!("volumes[].{source}"), &mut |path, _| found.push(path.to_string()));
+    }
+    for list in ["initContainers[]", "containers[]", "ephemeralContainers[]"] {
+        for (path, asks) in CONTAINER {
+            visit(spec, &root, &format!("{list}.{path}"), &mut |path, value| {
+                if asks(spec, value) {
+                    found.push(path.to_string());
+                }
+            });
+        }
+    }
+    found
+}
+
+/// What the writer of a pod is told.
+pub(in crate::resources) fn warn(spec: &Value, at: &str) -> Vec<String> {
+    let tell = |path| format!("{path}: no node or scheduler here acts on this field");
+    idle_fields(spec, at).into_iter().map(tell).collect()
+}
+
+fn visit(value: &Value, path: &Path, rest: &str, found: &mut dyn FnMut(&Path, &Value)) {
+    let (step, rest) = rest.split_once('.').unwrap_or((rest, ""));
+    let mut go = |path: Path, value: &Value| match rest {
+        _ if value.is_null() => (),
+        "" => found(&path, value),
+        rest => visit(value, &path, rest, found),
+    };
+    if let Some(list) = step.strip_suffix("[]") {
+        for (index, item) in value[list].as_array().into_iter().flatten().enumerate() {
+            go(path.child(list).index(index), item);
+        }
+    } else if let Some(prefix) = step.strip_prefix('{').and_then(|step| step.strip_suffix('}')) {
+        for (key, item) in value.as_object().into_iter().flatten().filter(|(key, _)| key.starts_with(prefix)) {
+            go(path.key(key), item);
+        }
+    } else {
+        go(path.child(step), &value[step]);
+    }
+}
+
+/// Go's zero values say nothing.
+fn any(_: &Value, value: &Value) -> bool {
+    match value {
+        Value::Null => false,
+        Value::Bool(is) => *is,
+        Value::String(text) => !text.is_empty(),
+        Value::Array(list) => !list.is_empty(),
+        Value::Number(_) | Value::Object(_) => true,
+    }
+}
+
+fn is_secure(_: &Value, scheme: &Value) -> bool {
+    *scheme == "HTTPS"
+}
+
+/// A pod in the host's network has its ports there anyway.
+fn off_the_host(spec: &Value, value: &Value) -> bool {
+    spec["hostNetwork"] != true && *value != 0 && *value != ""
+}
+
+/// Every pod may preempt unless it says otherwise, but only pods of some priority could expect to.
+fn preempts(spec: &Value, policy: &Value) -> bool {
+    *policy != "Never" && spec["priority"].as_i64().unwrap_or(0) > 0
+}
+
+/// Nothing evicts by taints, so no toleration ends. That of those which every pod is given is not told.
+fn is_timed(_: &Value, toleration: &Value) -> bool {
+    let usual = ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"].contains(&text(toleration, "key"));
+    toleration["tolerationSeconds"].as_i64().is_some_and(|seconds| !usual || seconds != 300)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_is_asked_for_in_vain_is_named_by_its_path() {
+        let spec = json!({
+            "containers": [{
+                "name": "c", "lifecycle": {"preStop": {"sleep": {"seconds": 1}}, "stopSignal": "SIGINT"},
+                "ports": [{"containerPort": 80}, {"containerPort": 81, "hostPort": 81}],
+                "resources": {"limits": {"cpu": "1", "hugepages-2Mi": "2Mi"}},
+                "readinessProbe": {"httpGet": {"port": 80, "scheme": "HTTPS"}}, "stdinOnce": false,
+            }],
+            "tolerations": [
+                {"key": "node.kubernetes.io/not-ready", "effect": "NoExecute", "tolerationSeconds": 300},
+                {"key": "node.kubernetes.io/unreachable", "effect": "NoExecute", "tolerationSeconds": 5},
+            ],
+            "volumes": [{"name": "v", "emptyDir": {}}, {"name": "w", "nfs": {"server": "s", "path": "/"}}],
+        });
+        let expected = [
+            "spec.tolerations[1]",
+            "spec.volumes[1].nfs",
+            "spec.containers[0].lifecycle.preStop",
+            "spec.containers[0].ports[1].hostPort",
+            "spec.containers[0].readinessProbe.httpGet.scheme",
+            "spec.containers[0].resources.limits[hugepages-2Mi]",
+        ];
+        assert_eq!(idle_fields(&spec, "spec"), expected);
+    }
+
+    #[test]
+    fn ports_of_the_host_are_had_in_its_network() {
+        let port = json!({"containerPort": 80, "hostPort": 80, "hostIP": "192.0.2.1"});
+        let mut spec = json!({"hostNetwork": true, "containers": [{"name": "c", "ports": [port]}]});
+        assert_eq!(idle_fields(&spec, "spec"), [""; 0]);
+        spec["hostNetwork"] = json!(false);
+        assert_eq!(idle_fields(&spec, "spec").len(), 2);
+    }
+
+    #[test]
+    fn only_pods_of_some_priority_expect_to_preempt() {
+        let mut spec = json!({"preemptionPolicy": "PreemptLowerPriority", "priority": 0});
+        assert_eq!(idle_fields(&spec, "spec"), [""; 0]);
+        spec["priority"] = json!(5);
+        assert_eq!(idle_fields(&spec, "spec"), ["spec.preemptionPolicy"]);
+        spec["preemptionPolicy"] = json!("Never");
+        assert_eq!(idle_fields(&spec, "spec"), [""; 0]);
+    }
+}
