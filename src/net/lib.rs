@@ -14,10 +14,12 @@ pub use native::{Forward, NativeNetwork, NativeNetworkConfig};
 pub use range::{Range, RangeError};
 pub use simulated::SimulatedNetwork;
 
-use std::net::IpAddr;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
 
 use async_trait::async_trait;
 use oci::sys::NetNs;
+use serde::{Deserialize, Serialize};
 
 /// A sandbox to be connected.
 #[derive(Debug, Clone)]
@@ -26,6 +28,61 @@ pub struct Attach {
     pub sandbox: String,
     /// Its network namespace.
     pub namespace: NetNs,
+    /// Ports of the host that lead to it.
+    pub ports: Vec<PortMapping>,
+}
+
+/// A protocol that has ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Protocol {
+    /// RFC 9293.
+    Tcp,
+    /// RFC 768.
+    Udp,
+    /// RFC 9260.
+    Sctp,
+}
+
+impl Protocol {
+    /// Its number in the IP header.
+    pub(crate) fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+            Self::Sctp => 132,
+        }
+    }
+}
+
+/// A port of the host that leads to one of a sandbox, for everybody who reaches the host: from outside, from other
+/// sandboxes, from the sandbox itself, and from the host, also by 127.0.0.1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PortMapping {
+    /// Whose ports these are.
+    pub protocol: Protocol,
+    /// The address of the host; none for all.
+    pub host_ip: Option<Ipv4Addr>,
+    /// The port of the host.
+    pub host_port: u16,
+    /// The port of the sandbox.
+    pub container_port: u16,
+}
+
+impl fmt::Display for PortMapping {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let address = self.host_ip.unwrap_or(Ipv4Addr::UNSPECIFIED);
+        write!(f, "{}/{address}:{}", self.protocol, self.host_port)
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+            Self::Sctp => "SCTP",
+        })
+    }
 }
 
 /// A connected sandbox.
@@ -41,6 +98,9 @@ pub enum NetworkError {
     /// All addresses of the pod range are in use or resting.
     #[error("no free address in {range}")]
     Exhausted { range: String },
+    /// A port of the host is another sandbox's.
+    #[error("host port {port} is taken by sandbox {by}")]
+    PortTaken { port: PortMapping, by: String },
     /// The kernel refused a step.
     #[error("{step} failed")]
     Kernel {
@@ -60,10 +120,11 @@ pub enum NetworkError {
 /// Connects sandboxes.
 #[async_trait]
 pub trait Network: Send + Sync + 'static {
-    /// Connects a sandbox: loopback up, an address, a default route, reachable from the node and other pods.
+    /// Connects a sandbox: loopback up, an address, a default route, reachable from the node and other pods and by its
+    /// ports of the host.
     async fn attach(&self, request: Attach) -> Result<Attachment, NetworkError>;
 
-    /// Gives a sandbox's addresses back; its namespace may be gone already. Unknown sandboxes are fine.
+    /// Gives a sandbox's addresses and ports of the host back; its namespace may be gone already. Unknown sandboxes are fine.
     async fn detach(&self, sandbox: &str) -> Result<(), NetworkError>;
 
     /// Tells which sandboxes still exist after a restart of the agent; everything else is given back.

@@ -9,6 +9,7 @@ use std::net::Ipv4Addr;
 use serde::{Deserialize, Serialize};
 
 use crate::range::Range;
+use crate::{NetworkError, PortMapping};
 
 /// The record, as kept on disk.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +20,9 @@ pub(crate) struct Pool {
     connected: BTreeSet<String>,
     /// Address → name of the link that may still exist.
     resting: BTreeMap<Ipv4Addr, String>,
+    /// Ports of the host that lead to sandboxes.
+    #[serde(default)]
+    ports: BTreeMap<String, Vec<PortMapping>>,
     /// The last address that was handed out.
     last: Option<Ipv4Addr>,
 }
@@ -37,6 +41,30 @@ impl Pool {
     /// Notes that a sandbox is connected, unless its address was taken back meanwhile; false if that was known.
     pub(crate) fn connect(&mut self, sandbox: &str) -> bool {
         self.used.contains_key(sandbox) && self.connected.insert(sandbox.to_owned())
+    }
+
+    /// Gives ports of the host to a sandbox that has an address.
+    pub(crate) fn take_ports(&mut self, sandbox: &str, ports: &[PortMapping]) -> Result<(), NetworkError> {
+        let key = |port: &PortMapping| (port.protocol, port.host_ip, port.host_port);
+        for (other, taken) in self.ports.iter().filter(|(other, _)| *other != sandbox) {
+            if let Some(port) = ports.iter().find(|port| taken.iter().any(|taken| key(taken) == key(port))) {
+                return Err(NetworkError::PortTaken { port: *port, by: other.clone() });
+            }
+        }
+        if !ports.is_empty() {
+            self.ports.insert(sandbox.to_owned(), ports.to_vec());
+        }
+        Ok(())
+    }
+
+    /// The address of a sandbox and its ports of the host, if it has any.
+    pub(crate) fn published(&self, sandbox: &str) -> Option<(Ipv4Addr, &[PortMapping])> {
+        Some((self.get(sandbox)?, self.ports.get(sandbox)?))
+    }
+
+    /// All sandboxes that are connected and have ports of the host.
+    pub(crate) fn all_published(&self) -> impl Iterator<Item = (Ipv4Addr, &[PortMapping])> {
+        self.connected.iter().filter_map(|sandbox| self.published(sandbox))
     }
 
     /// Gives a sandbox an address: the one it has, or the next free one, or none when there is none. `is_gone` tells
@@ -71,6 +99,7 @@ impl Pool {
     pub(crate) fn give_back(&mut self, sandbox: &str, link: String) -> bool {
         let Some(address) = self.used.remove(sandbox) else { return false };
         self.connected.remove(sandbox);
+        self.ports.remove(sandbox);
         self.resting.insert(address, link);
         true
     }

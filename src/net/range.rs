@@ -56,6 +56,11 @@ impl Range {
         Ipv4Addr::from(u32::from(self.network) + 1)
     }
 
+    /// Addresses by which a host speaks to itself.
+    pub(crate) fn loopback() -> Self {
+        Self { network: Ipv4Addr::new(127, 0, 0, 0), prefix: 8 }
+    }
+
     /// Addresses for sandboxes: all but network, gateway and broadcast.
     pub(crate) fn first(&self) -> u32 {
         u32::from(self.network) + 2

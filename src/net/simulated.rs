@@ -1,4 +1,4 @@
-//! A network without a kernel: it hands out addresses and remembers who has them.
+//! A network without a kernel: it hands out addresses and ports of the host, and remembers who has them.
 
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -7,7 +7,7 @@ use async_trait::async_trait;
 
 use crate::pool::Pool;
 use crate::range::Range;
-use crate::{Attach, Attachment, Network, NetworkError};
+use crate::{Attach, Attachment, Network, NetworkError, PortMapping};
 
 /// Addresses only.
 #[derive(Debug)]
@@ -27,6 +27,11 @@ impl SimulatedNetwork {
         self.pool().sandboxes().cloned().collect()
     }
 
+    /// Ports of the host that lead to a sandbox.
+    pub fn ports(&self, sandbox: &str) -> Vec<PortMapping> {
+        self.pool().published(sandbox).map(|(_, ports)| ports.to_vec()).unwrap_or_default()
+    }
+
     fn pool(&self) -> MutexGuard<'_, Pool> {
         self.pool.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -35,8 +40,13 @@ impl SimulatedNetwork {
 #[async_trait]
 impl Network for SimulatedNetwork {
     async fn attach(&self, request: Attach) -> Result<Attachment, NetworkError> {
-        let address = self.pool().take(&request.sandbox, &self.range, |_| true);
+        let mut pool = self.pool();
+        let address = pool.take(&request.sandbox, &self.range, |_| true);
         let address = address.ok_or_else(|| NetworkError::Exhausted { range: self.range.to_string() })?;
+        if let Err(error) = pool.take_ports(&request.sandbox, &request.ports) {
+            pool.give_back(&request.sandbox, String::new());
+            return Err(error);
+        }
         Ok(Attachment { addresses: vec![IpAddr::V4(address)] })
     }
 

@@ -193,10 +193,32 @@ fn the_hosts_file_names_the_pod_and_its_aliases() {
 #[test]
 fn fields_without_effect_are_named() {
     let pod = pod(
-        json!({"lifecycle": {"preStop": {"exec": {"command": ["x"]}}}, "ports": [{"containerPort": 80, "hostPort": 80}]}),
+        json!({"lifecycle": {"preStop": {"exec": {"command": ["x"]}}}, "ports": [{"containerPort": 80, "hostPort": 80, "hostIP": "2001:db8::1"}]}),
     );
     let fields = unsupported_fields(&pod);
-    assert_eq!(fields, ["spec.containers[0].lifecycle.preStop", "spec.containers[0].ports[0].hostPort"]);
+    assert_eq!(fields, ["spec.containers[0].lifecycle.preStop", "spec.containers[0].ports[0].hostIP"]);
+}
+
+#[test]
+fn ports_of_the_host_are_those_of_all_containers_that_run_together() {
+    let mut pod = pod(json!({"ports": [
+        {"containerPort": 80, "hostPort": 8080},
+        {"containerPort": 81, "hostPort": 8080, "hostIP": "192.0.2.1", "protocol": "SCTP"},
+        {"containerPort": 82},
+        {"containerPort": 83, "hostPort": 8080, "hostIP": "0.0.0.0"},
+        {"containerPort": 84, "hostPort": 8084, "hostIP": "2001:db8::1"},
+    ]}));
+    let init = json!([
+        {"name": "side", "restartPolicy": "Always", "ports": [{"containerPort": 53, "hostPort": 53, "protocol": "UDP"}]},
+        {"name": "once", "ports": [{"containerPort": 1, "hostPort": 1}]},
+    ]);
+    pod.spec.as_mut().expect("a spec").init_containers = serde_json::from_value(init).expect("containers");
+    let seen = |pod: &Pod| -> Vec<String> {
+        host_ports(pod).iter().map(|port| format!("{port} {}", port.container_port)).collect()
+    };
+    assert_eq!(seen(&pod), ["UDP/0.0.0.0:53 53", "TCP/0.0.0.0:8080 80", "SCTP/192.0.2.1:8080 81"]);
+    pod.spec.as_mut().expect("a spec").host_network = Some(true);
+    assert!(seen(&pod).is_empty());
 }
 
 #[test]

@@ -392,6 +392,24 @@ async fn an_unsupported_volume_keeps_the_pod_waiting_and_says_why() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_host_port_is_its_pods_until_the_pod_has_gone() {
+    let world = started().await;
+    let mut spec = one_container();
+    spec["containers"][0]["ports"] = json!([{"containerPort": 8080, "hostPort": 80}]);
+    world.create("web", spec.clone());
+    world.until_pod("web", "it is ready", is_ready).await;
+    let uid = world.pod("web").expect("the pod")["metadata"]["uid"].as_str().expect("a uid").to_owned();
+    let ports = |world: &World| world.network.ports(&SandboxId::new(&uid, 0).0);
+    assert_eq!(
+        ports(&world).iter().map(|port| (port.host_port, port.container_port)).collect::<Vec<_>>(),
+        [(80, 8080)]
+    );
+    world.delete("web", 30);
+    world.until_gone("web").await;
+    assert!(ports(&world).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_active_deadline_ends_the_pod() {
     let world = started().await;
     let mut spec = one_container();

@@ -119,6 +119,12 @@ impl Pair {
     }
 }
 
+/// Lets what comes by a link be for 127.0.0.1, as the answers to host ports of that address are once they have been
+/// translated back; see `route_localnet` in the kernel's ip-sysctl.rst. The calling thread is in the link's namespace.
+pub(super) fn answer_loopback(name: &str) -> io::Result<()> {
+    std::fs::write(format!("/proc/sys/net/ipv4/conf/{name}/route_localnet"), "1")
+}
+
 /// Whether a link exists in the namespace of the socket.
 pub(super) fn exists(socket: &mut Socket, name: &str) -> io::Result<bool> {
     match index_of(socket, name) {

@@ -4,8 +4,10 @@
 //! step replaces what is there, and [`Network::retain`] gives back what no sandbox owns any more. Changes of host
 //! settings are recorded with their former value before they are made, and [`reset`] restores them.
 
+mod conntrack;
 mod link;
 mod netlink;
+mod nfnetlink;
 mod nftables;
 #[cfg(test)]
 mod tests;
@@ -21,14 +23,18 @@ use oci::sys::NetNs;
 use rustix::thread::LinkNameSpaceType;
 use task::blocking;
 
+use self::conntrack::Which;
 use self::link::Pair;
 use self::netlink::Socket;
+use self::nftables::Published;
 use crate::pool::Pool;
 use crate::range::Range;
-use crate::{Attach, Attachment, Network, NetworkError};
+use crate::{Attach, Attachment, Network, NetworkError, Protocol};
 
 /// The kernel's switch for routing between links.
 const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
+/// What the names of all links of sandboxes begin with.
+const LINK_PREFIX: &str = "cor";
 /// Largest name of a link: `IFNAMSIZ` − 1.
 const LINK_NAME: usize = 15;
 
@@ -64,7 +70,7 @@ impl NativeNetworkConfig {
 
     /// Name of the host's link of a sandbox: derived from instance and sandbox, so unique on the host.
     fn link_name(&self, sandbox: &str) -> String {
-        let mut name = format!("cor{:016x}", fnv1a(&[self.instance.as_bytes(), &[0], sandbox.as_bytes()]));
+        let mut name = format!("{LINK_PREFIX}{:016x}", fnv1a(&[self.instance.as_bytes(), &[0], sandbox.as_bytes()]));
         name.truncate(LINK_NAME);
         name
     }
@@ -104,12 +110,12 @@ impl NativeNetwork {
     pub async fn start(config: NativeNetworkConfig) -> Result<Self, NetworkError> {
         blocking(move || {
             fs::create_dir_all(&config.state).map_err(|source| record(&config.state, source))?;
-            prepare_host(&config)?;
-            let pool = match fs::read(config.record()) {
+            let pool: Pool = match fs::read(config.record()) {
                 Ok(bytes) => serde_json::from_slice(&bytes).map_err(|e| record(&config.record(), e.into()))?,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Pool::default(),
                 Err(error) => return Err(record(&config.record(), error)),
             };
+            prepare_host(&config, &pool)?;
             Ok(Self { inner: Arc::new(Inner { config, pool: Mutex::new(pool) }) })
         })
         .await
@@ -156,21 +162,52 @@ impl Inner {
             let Some(address) = taken else {
                 return Err(NetworkError::Exhausted { range: self.config.range.to_string() });
             };
+            pool.take_ports(&request.sandbox, &request.ports)?;
             self.save(&pool)?;
             address
         };
         let pair = Pair { name: self.config.link_name(&request.sandbox), address, mtu: self.config.mtu };
         pair.connect(&mut host, &request.namespace)?;
+        if !request.ports.is_empty() {
+            link::answer_loopback(&pair.name).map_err(kernel("loopback by the host's link"))?;
+        }
         inside(request.namespace.clone(), move |socket| pair.configure_inside(socket))?;
         let mut pool = self.pool();
+        if let Some((address, ports)) = pool.published(&request.sandbox) {
+            self.publish(&Published { address, ports })?;
+        }
         if pool.connect(&request.sandbox) {
             self.save(&pool)?;
         }
         Ok(Attachment { addresses: vec![IpAddr::V4(address)] })
     }
 
+    fn publish(&self, published: &Published<'_>) -> Result<(), NetworkError> {
+        nftables::publish(&self.config.table(), published, true).map_err(kernel("host ports of the sandbox"))?;
+        for port in published.ports.iter().filter(|port| port.protocol == Protocol::Udp) {
+            let (protocol, address, port) = (port.protocol.number(), port.host_ip, port.host_port);
+            forget(Which::To { protocol, address, port });
+        }
+        Ok(())
+    }
+
+    fn unpublish(&self, published: &Published<'_>) -> Result<(), NetworkError> {
+        match nftables::publish(&self.config.table(), published, false) {
+            // Somebody has removed the table, or emptied it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => other.map_err(kernel("removal of host ports"))?,
+        }
+        forget(Which::AnsweredBy(published.address));
+        Ok(())
+    }
+
     fn give_back(&self, sandboxes: &[String]) -> Result<(), NetworkError> {
         let mut pool = self.pool();
+        for sandbox in sandboxes.iter().filter(|sandbox| pool.get_connected(sandbox).is_some()) {
+            if let Some((address, ports)) = pool.published(sandbox) {
+                self.unpublish(&Published { address, ports })?;
+            }
+        }
         let given = sandboxes.iter().filter(|name| pool.give_back(name, self.config.link_name(name))).count();
         if given == 0 { Ok(()) } else { self.save(&pool) }
     }
@@ -181,6 +218,13 @@ impl Inner {
         let bytes = serde_json::to_vec(pool).map_err(|error| record(&path, error.into()))?;
         let fresh = path.with_extension("new");
         fs::write(&fresh, bytes).and_then(|()| fs::rename(&fresh, &path)).map_err(|source| record(&path, source))
+    }
+}
+
+/// That old connections go on is worth a warning only.
+fn forget(which: Which) {
+    if let Err(error) = conntrack::forget(which) {
+        tracing::warn!(?which, %error, "connections that the kernel remembers go on");
     }
 }
 
@@ -205,7 +249,7 @@ fn inside(
     })
 }
 
-fn prepare_host(config: &NativeNetworkConfig) -> Result<(), NetworkError> {
+fn prepare_host(config: &NativeNetworkConfig, pool: &Pool) -> Result<(), NetworkError> {
     let former = fs::read_to_string(FORWARD).map_err(kernel("reading of ip_forward"))?;
     if former.trim() != "1" {
         let path = config.former_forward();
@@ -215,7 +259,8 @@ fn prepare_host(config: &NativeNetworkConfig) -> Result<(), NetworkError> {
     let mut host = Socket::route().map_err(kernel("netlink socket"))?;
     link::bring_up(&mut host, 1).map_err(kernel("loopback"))?;
     link::set_gateway(&mut host, config.range.gateway(), true).map_err(kernel("address of the node"))?;
-    nftables::replace(&config.table(), &config.range, config.api.as_ref()).map_err(kernel("nftables table"))
+    let published: Vec<_> = pool.all_published().map(|(address, ports)| Published { address, ports }).collect();
+    nftables::replace(&config.table(), &config.range, config.api.as_ref(), &published).map_err(kernel("nftables table"))
 }
 
 /// Makes the host as it was before [`NativeNetwork::start`]; goes on after failures and returns them all. Pods must be

@@ -12,6 +12,8 @@ use rustix::net::{AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, So
 
 /// `NLMSG_ERROR` of linux/netlink.h: an error, or with code 0 an acknowledgement.
 const ERROR: u16 = 2;
+/// `NLMSG_DONE` of linux/netlink.h: the last part of an answer of many.
+const DONE: u16 = 3;
 /// Length of `struct nlmsghdr`.
 const HEADER: usize = 16;
 
@@ -99,6 +101,29 @@ impl Socket {
         let (length, _) = recv(&self.descriptor, buffer.as_mut_slice(), RecvFlags::empty())?;
         buffer.truncate(length);
         Ok(buffer)
+    }
+
+    /// Sends an encoded question that has many answers, and returns them without their headers.
+    pub(super) fn dump(&mut self, question: &[u8]) -> io::Result<Vec<Vec<u8>>> {
+        self.send_raw(question)?;
+        let mut answers = Vec::new();
+        loop {
+            let buffer = self.receive()?;
+            let mut rest = buffer.as_slice();
+            while let Some(header) = rest.first_chunk::<HEADER>() {
+                let length = usize::try_from(word(header, 0)).unwrap_or(HEADER).max(HEADER);
+                let body = rest.get(HEADER..length).unwrap_or_default();
+                match u16::from_ne_bytes([header[4], header[5]]) {
+                    DONE => return Ok(answers),
+                    ERROR => {
+                        let code = body.first_chunk().map_or(0, |code| i32::from_ne_bytes(*code));
+                        return Err(io::Error::from_raw_os_error(-code));
+                    }
+                    _ => answers.push(body.to_vec()),
+                }
+                rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+            }
+        }
     }
 
     /// Waits for the acknowledgement of the message with this number; an error of an earlier one ends the wait too.

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use super::*;
 
+mod host_ports;
+
 /// Runs a test on a thread in a network namespace of its own, where also all threads of its runtime start.
 fn on_pretend_host<F: Future<Output = ()>>(test: impl FnOnce(PathBuf) -> F + Send) {
     if !rustix::process::geteuid().is_root() {
@@ -73,7 +75,7 @@ fn say_hello(to: SocketAddr) {
 }
 
 async fn attach(network: &NativeNetwork, sandbox: &str, namespace: &NetNs) -> Ipv4Addr {
-    let request = Attach { sandbox: sandbox.to_owned(), namespace: namespace.clone() };
+    let request = Attach { sandbox: sandbox.to_owned(), namespace: namespace.clone(), ports: Vec::new() };
     match network.attach(request).await.unwrap().addresses.as_slice() {
         [IpAddr::V4(address)] => *address,
         other => panic!("{other:?}"),
@@ -121,7 +123,7 @@ fn a_sandbox_that_could_not_be_connected_is_not_attached() {
     on_pretend_host(async |state| {
         let network = NativeNetwork::start(config(state.clone())).await.unwrap();
         let no_network = NetNs::new(fs::File::open("/proc/self/ns/uts").unwrap().into());
-        let request = Attach { sandbox: "a-0".to_owned(), namespace: no_network };
+        let request = Attach { sandbox: "a-0".to_owned(), namespace: no_network, ports: Vec::new() };
         assert!(network.attach(request).await.is_err());
         assert_eq!(network.attachment("a-0"), None);
         drop(network);
@@ -140,7 +142,7 @@ fn an_address_rests_until_the_kernel_has_removed_its_link() {
         let a = namespace();
         attach(&network, "a-0", &a).await;
         network.detach("a-0").await.unwrap();
-        let again = Attach { sandbox: "b-0".to_owned(), namespace: namespace() };
+        let again = Attach { sandbox: "b-0".to_owned(), namespace: namespace(), ports: Vec::new() };
         assert!(matches!(network.attach(again.clone()).await, Err(NetworkError::Exhausted { .. })));
         drop(a);
         let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
@@ -166,18 +168,23 @@ fn reset_makes_the_host_as_it_was() {
     });
 }
 
+/// The world outside, at 10.91.8.2; the node has 10.91.8.1 there.
+fn outside() -> NetNs {
+    let outside = namespace();
+    let range: Range = "10.91.8.0/30".parse().unwrap();
+    let pair = Pair { name: "uplink".to_owned(), address: Ipv4Addr::new(10, 91, 8, 2), mtu: 1500 };
+    let mut host = Socket::route().unwrap();
+    link::set_gateway(&mut host, range.gateway(), true).unwrap();
+    pair.connect(&mut host, &outside).unwrap();
+    inside(outside.clone(), move |socket| pair.configure_inside(socket)).unwrap();
+    outside
+}
+
 #[test]
 fn what_leaves_the_pod_range_carries_the_address_of_the_node() {
     on_pretend_host(async |state| {
-        let network = NativeNetwork::start(config(state.clone())).await.unwrap();
-        // Another node's range stands for the world outside; the node has 10.91.8.1 there.
-        let outside = namespace();
-        let world = NativeNetworkConfig { range: "10.91.8.0/30".parse().unwrap(), ..config(state) };
-        let pair = Pair { name: "uplink".to_owned(), address: Ipv4Addr::new(10, 91, 8, 2), mtu: 1500 };
-        let mut host = Socket::route().unwrap();
-        link::set_gateway(&mut host, world.range.gateway(), true).unwrap();
-        pair.connect(&mut host, &outside).unwrap();
-        inside(outside.clone(), move |socket| pair.configure_inside(socket)).unwrap();
+        let network = NativeNetwork::start(config(state)).await.unwrap();
+        let outside = outside();
 
         let a = namespace();
         let address = attach(&network, "a-0", &a).await;

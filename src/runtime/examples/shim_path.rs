@@ -197,7 +197,7 @@ impl Bench {
 
     async fn connect(&self, sandbox: &SandboxId) {
         let namespace = self.runtime.network_namespace(sandbox).await.unwrap();
-        self.network.attach(Attach { sandbox: sandbox.0.clone(), namespace }).await.unwrap();
+        self.network.attach(Attach { sandbox: sandbox.0.clone(), namespace, ports: Vec::new() }).await.unwrap();
     }
 
     /// A pod as the kubelet makes it.

@@ -4,6 +4,8 @@
 //! here, nor what a node without the means (SELinux, say) says itself. `testdata/fields.txt` holds the table against the
 //! schema: every field of a pod stands there as implemented, refused or warned about.
 
+use std::net::Ipv6Addr;
+
 use serde_json::Value;
 
 use crate::resources::path::{Path, text};
@@ -71,8 +73,7 @@ const CONTAINER: &[(&str, Asks)] = &[
     ("lifecycle.preStop", any),
     ("livenessProbe.grpc", any),
     ("livenessProbe.httpGet.scheme", is_secure),
-    ("ports[].hostIP", off_the_host),
-    ("ports[].hostPort", off_the_host),
+    ("ports[].hostIP", is_out_of_reach),
     ("readinessProbe.grpc", any),
     ("readinessProbe.httpGet.scheme", is_secure),
     ("resizePolicy[].restartPolicy", |_, policy| *policy == "RestartContainer"),
@@ -156,9 +157,10 @@ fn is_secure(_: &Value, scheme: &Value) -> bool {
     *scheme == "HTTPS"
 }
 
-/// A pod in the host's network has its ports there anyway.
-fn off_the_host(spec: &Value, value: &Value) -> bool {
-    spec["hostNetwork"] != true && *value != 0 && *value != ""
+/// Pods have addresses of IPv4 only, so nothing comes to them by one of IPv6. In the host's network they listen themselves.
+fn is_out_of_reach(spec: &Value, address: &Value) -> bool {
+    let address = address.as_str().and_then(|text| text.parse::<Ipv6Addr>().ok());
+    spec["hostNetwork"] != true && address.is_some_and(|address| !address.is_unspecified())
 }
 
 /// Every pod may preempt unless it says otherwise, but only pods of some priority could expect to.
@@ -183,7 +185,7 @@ mod tests {
         let spec = json!({
             "containers": [{
                 "name": "c", "lifecycle": {"preStop": {"sleep": {"seconds": 1}}, "stopSignal": "SIGINT"},
-                "ports": [{"containerPort": 80}, {"containerPort": 81, "hostPort": 81}],
+                "ports": [{"containerPort": 80}, {"containerPort": 81, "hostPort": 81, "hostIP": "2001:db8::1"}],
                 "resources": {"limits": {"cpu": "1", "hugepages-2Mi": "2Mi"}},
                 "readinessProbe": {"httpGet": {"port": 80, "scheme": "HTTPS"}}, "stdinOnce": false,
             }],
@@ -197,7 +199,7 @@ mod tests {
             "spec.tolerations[1]",
             "spec.volumes[1].nfs",
             "spec.containers[0].lifecycle.preStop",
-            "spec.containers[0].ports[1].hostPort",
+            "spec.containers[0].ports[1].hostIP",
             "spec.containers[0].readinessProbe.httpGet.scheme",
             "spec.containers[0].resources.limits[hugepages-2Mi]",
         ];
@@ -205,12 +207,12 @@ mod tests {
     }
 
     #[test]
-    fn ports_of_the_host_are_had_in_its_network() {
-        let port = json!({"containerPort": 80, "hostPort": 80, "hostIP": "192.0.2.1"});
+    fn ports_of_the_host_are_had_in_its_network_by_any_address() {
+        let port = json!({"containerPort": 80, "hostPort": 80, "hostIP": "2001:db8::1"});
         let mut spec = json!({"hostNetwork": true, "containers": [{"name": "c", "ports": [port]}]});
         assert_eq!(idle_fields(&spec, "spec"), [""; 0]);
         spec["hostNetwork"] = json!(false);
-        assert_eq!(idle_fields(&spec, "spec").len(), 2);
+        assert_eq!(idle_fields(&spec, "spec"), ["spec.containers[0].ports[0].hostIP"]);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use runtime::{RuntimeError, SandboxId};
 use super::super::files::PodDirs;
 use super::super::{report, users};
 use super::{Job, Outcome, retry};
-use crate::container::sandbox_spec;
+use crate::container::{host_ports, sandbox_spec};
 use crate::shared::chain;
 
 /// Why a sandbox is not connected.
@@ -53,7 +53,8 @@ pub(super) async fn attach(job: &Job, sandbox: SandboxId) -> Outcome {
 
 async fn connect(job: &Job, sandbox: SandboxId) -> Result<(), ConnectError> {
     let namespace = job.shared.seams.runtime.network_namespace(&sandbox).await?;
-    job.shared.seams.network.attach(Attach { sandbox: sandbox.0, namespace }).await?;
+    let ports = host_ports(&job.pod);
+    job.shared.seams.network.attach(Attach { sandbox: sandbox.0, namespace, ports }).await?;
     Ok(())
 }
 

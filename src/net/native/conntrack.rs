@@ -1,0 +1,143 @@
+//! Connections that the kernel remembers and that must not go on as they are, over ctnetlink
+//! (linux/netfilter/nfnetlink_conntrack.h).
+//!
+//! An address is translated by the first packet of a connection only. So a sender of UDP that never pauses would not reach
+//! a host port that has come, nor notice one that has gone; upstream's portmap plugin removes such connections as well.
+//! What the kernel was asked to filter is compared here again, for kernels before 5.8 do not filter.
+
+use std::io;
+use std::net::Ipv4Addr;
+
+use super::netlink::Socket;
+use super::nfnetlink::{IPV4, Messages};
+
+/// `NFNL_SUBSYS_CTNETLINK` with `IPCTNL_MSG_CT_GET` and `IPCTNL_MSG_CT_DELETE`.
+const GET: u16 = 1 << 8 | 1;
+const DELETE: u16 = 1 << 8 | 2;
+
+/// `CTA_TUPLE_ORIG`, `CTA_TUPLE_REPLY`, `CTA_ID`, `CTA_FILTER`.
+const ORIGINAL: u16 = 1;
+const REPLY: u16 = 2;
+const ID: u16 = 12;
+const FILTER: u16 = 25;
+/// `CTA_TUPLE_IP` with `CTA_IP_V4_SRC` and `CTA_IP_V4_DST`.
+const ADDRESSES: u16 = 1;
+const SOURCE: u16 = 1;
+const DESTINATION: u16 = 2;
+/// `CTA_TUPLE_PROTO` with `CTA_PROTO_NUM` and `CTA_PROTO_DST_PORT`.
+const TRANSPORT: u16 = 2;
+const PROTOCOL: u16 = 1;
+const PORT: u16 = 3;
+/// `CTA_FILTER_FLAG_*` of net/netfilter/nf_conntrack_netlink.c.
+const BY_SOURCE: u32 = 1;
+const BY_DESTINATION: u32 = 1 << 1;
+const BY_PROTOCOL: u32 = 1 << 3;
+const BY_PORT: u32 = 1 << 5;
+/// `NLA_TYPE_MASK`.
+const KIND: u16 = 0x3fff;
+/// Length of `struct nfgenmsg`.
+const HEADER: usize = 4;
+
+/// Which connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Which {
+    /// Those that an address answers.
+    AnsweredBy(Ipv4Addr),
+    /// Those that were begun with a port, of one address or any.
+    To { protocol: u8, address: Option<Ipv4Addr>, port: u16 },
+}
+
+/// Forgets connections; the next packet of each begins a new one. Returns how many there were.
+pub(super) fn forget(which: Which) -> io::Result<usize> {
+    let mut socket = Socket::netfilter()?;
+    let question = Messages::question(GET, IPV4, |b| which.ask(b));
+    let mut forgotten = 0;
+    for message in socket.dump(&question)? {
+        let Some(body) = message.get(HEADER..) else { continue };
+        let Some(original) = attribute(body, ORIGINAL).filter(|_| which.is(body)) else { continue };
+        let id = attribute(body, ID);
+        let change = Messages::change(DELETE, IPV4, |b| {
+            b.nested(ORIGINAL, |b| b.raw(original));
+            if let Some(id) = id {
+                b.bytes(ID, id);
+            }
+        });
+        socket.send_raw(&change)?;
+        match socket.acknowledged(1) {
+            // It has ended meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => other.map(|()| forgotten += 1)?,
+        }
+    }
+    Ok(forgotten)
+}
+
+impl Which {
+    fn ask(self, b: &mut Messages) {
+        let flags = match self {
+            Self::AnsweredBy(address) => {
+                b.nested(REPLY, |b| b.nested(ADDRESSES, |b| b.bytes(SOURCE, &address.octets())));
+                [0, BY_SOURCE]
+            }
+            Self::To { protocol, address, port } => {
+                b.nested(ORIGINAL, |b| {
+                    b.nested(ADDRESSES, |b| {
+                        b.bytes(DESTINATION, &address.unwrap_or(Ipv4Addr::UNSPECIFIED).octets());
+                    });
+                    b.nested(TRANSPORT, |b| {
+                        b.bytes(PROTOCOL, &[protocol]);
+                        b.bytes(PORT, &port.to_be_bytes());
+                    });
+                });
+                let address = if address.is_some() { BY_DESTINATION } else { 0 };
+                [BY_PROTOCOL | BY_PORT | address, 0]
+            }
+        };
+        b.nested(FILTER, |b| {
+            for (kind, flags) in [(ORIGINAL, flags[0]), (REPLY, flags[1])] {
+                b.bytes(kind, &flags.to_ne_bytes());
+            }
+        });
+    }
+
+    fn is(self, body: &[u8]) -> bool {
+        let part = |path: [u16; 3]| path.iter().try_fold(body, |inside, kind| attribute(inside, *kind));
+        match self {
+            Self::AnsweredBy(address) => part([REPLY, ADDRESSES, SOURCE]) == Some(&address.octets()),
+            Self::To { protocol, address, port } => {
+                part([ORIGINAL, TRANSPORT, PROTOCOL]) == Some(&[protocol])
+                    && part([ORIGINAL, TRANSPORT, PORT]) == Some(&port.to_be_bytes())
+                    && address.is_none_or(|own| part([ORIGINAL, ADDRESSES, DESTINATION]) == Some(&own.octets()))
+            }
+        }
+    }
+}
+
+/// The content of the first attribute of a kind.
+fn attribute(mut attributes: &[u8], kind: u16) -> Option<&[u8]> {
+    while let Some([a, b, c, d]) = attributes.first_chunk::<4>() {
+        let length = usize::from(u16::from_ne_bytes([*a, *b]));
+        if u16::from_ne_bytes([*c, *d]) & KIND == kind {
+            return attributes.get(4..length);
+        }
+        attributes = attributes.get(length.max(4).next_multiple_of(4)..).unwrap_or_default();
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attributes_are_found_in_whatever_order_and_broken_ones_are_nothing() {
+        let mut body = vec![5, 0, 7, 0, 1, 0, 0, 0];
+        body.extend([8, 0, 1, 0x80, 9, 9, 9, 9]);
+        assert_eq!(attribute(&body, 1), Some(&[9, 9, 9, 9][..]));
+        assert_eq!(attribute(&body, 7), Some(&[1][..]));
+        assert_eq!(attribute(&body, 2), None);
+        for broken in [&[0, 0, 1, 0][..], &[200, 0, 1, 0, 1], &[3, 0, 1]] {
+            assert_eq!(attribute(broken, 1), None);
+        }
+    }
+}

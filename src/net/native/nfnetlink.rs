@@ -1,0 +1,118 @@
+//! The wire format of nfnetlink: messages and their attributes, see linux/netfilter/nfnetlink.h. Attributes are
+//! big-endian unless the part of the kernel that reads them says otherwise.
+
+use std::io;
+
+use super::netlink::Socket;
+
+/// `NFPROTO_INET`: tables for IPv4 and IPv6.
+pub(super) const INET: u8 = 1;
+/// `NFPROTO_IPV4`, the same as `AF_INET`.
+pub(super) const IPV4: u8 = 2;
+/// `NFPROTO_UNSPEC`, of batch delimiters.
+const UNSPECIFIED: u8 = 0;
+
+/// `NFNL_SUBSYS_NFTABLES`.
+pub(super) const NFTABLES: u16 = 10;
+const BATCH_BEGIN: u16 = 0x10;
+const BATCH_END: u16 = 0x11;
+
+const REQUEST: u16 = 1;
+const ACKNOWLEDGE: u16 = 4;
+/// `NLM_F_DUMP`.
+const DUMP: u16 = 0x300;
+/// `NLA_F_NESTED`.
+const NESTED: u16 = 0x8000;
+
+/// Messages in the making.
+pub(super) struct Messages {
+    buffer: Vec<u8>,
+    sequence: u32,
+}
+
+impl Messages {
+    /// Messages to nf_tables that take effect together or not at all.
+    pub(super) fn batch() -> Self {
+        let mut batch = Self { buffer: Vec::new(), sequence: 0 };
+        batch.begin(BATCH_BEGIN, REQUEST, (UNSPECIFIED, NFTABLES), |_| {});
+        batch
+    }
+
+    /// One question that has any number of answers.
+    pub(super) fn question(kind: u16, family: u8, body: impl FnOnce(&mut Self)) -> Vec<u8> {
+        let mut question = Self { buffer: Vec::new(), sequence: 0 };
+        question.begin(kind, REQUEST | DUMP, (family, 0), body);
+        question.buffer
+    }
+
+    /// One change.
+    pub(super) fn change(kind: u16, family: u8, body: impl FnOnce(&mut Self)) -> Vec<u8> {
+        let mut change = Self { buffer: Vec::new(), sequence: 0 };
+        change.message(kind, 0, family, body);
+        change.buffer
+    }
+
+    /// Adds a message that is acknowledged.
+    pub(super) fn message(&mut self, kind: u16, flags: u16, family: u8, body: impl FnOnce(&mut Self)) {
+        self.begin(kind, REQUEST | ACKNOWLEDGE | flags, (family, 0), body);
+    }
+
+    fn begin(&mut self, kind: u16, flags: u16, (family, resource): (u8, u16), body: impl FnOnce(&mut Self)) {
+        self.sequence += 1;
+        let start = self.buffer.len();
+        self.buffer.extend_from_slice(&[0; 4]);
+        self.buffer.extend_from_slice(&kind.to_ne_bytes());
+        self.buffer.extend_from_slice(&flags.to_ne_bytes());
+        self.buffer.extend_from_slice(&self.sequence.to_ne_bytes());
+        self.buffer.extend_from_slice(&0_u32.to_ne_bytes());
+        // struct nfgenmsg; the resource id of a batch delimiter names the subsystem.
+        self.buffer.extend_from_slice(&[family, 0]);
+        self.buffer.extend_from_slice(&resource.to_be_bytes());
+        body(self);
+        let length = u32::try_from(self.buffer.len() - start).expect("a message is a few kilobytes long");
+        self.buffer[start..start + 4].copy_from_slice(&length.to_ne_bytes());
+    }
+
+    pub(super) fn attribute(&mut self, kind: u16, body: impl FnOnce(&mut Self)) {
+        let start = self.buffer.len();
+        self.buffer.extend_from_slice(&[0; 2]);
+        self.buffer.extend_from_slice(&kind.to_ne_bytes());
+        body(self);
+        let length = u16::try_from(self.buffer.len() - start).expect("an attribute is a few hundred bytes long");
+        self.buffer[start..start + 2].copy_from_slice(&length.to_ne_bytes());
+        self.buffer.resize(self.buffer.len().next_multiple_of(4), 0);
+    }
+
+    pub(super) fn nested(&mut self, kind: u16, body: impl FnOnce(&mut Self)) {
+        self.attribute(kind | NESTED, body);
+    }
+
+    pub(super) fn bytes(&mut self, kind: u16, bytes: &[u8]) {
+        self.attribute(kind, |b| b.buffer.extend_from_slice(bytes));
+    }
+
+    /// Attributes as they came from the kernel.
+    pub(super) fn raw(&mut self, attributes: &[u8]) {
+        self.buffer.extend_from_slice(attributes);
+    }
+
+    pub(super) fn text(&mut self, kind: u16, text: &str) {
+        self.attribute(kind, |b| {
+            b.buffer.extend_from_slice(text.as_bytes());
+            b.buffer.push(0);
+        });
+    }
+
+    pub(super) fn number(&mut self, kind: u16, number: u32) {
+        self.bytes(kind, &number.to_be_bytes());
+    }
+
+    /// Sends a batch and waits until it has taken effect.
+    pub(super) fn commit(mut self) -> io::Result<()> {
+        let last = self.sequence;
+        self.begin(BATCH_END, REQUEST, (UNSPECIFIED, NFTABLES), |_| {});
+        let socket = Socket::netfilter()?;
+        socket.send_raw(&self.buffer)?;
+        socket.acknowledged(last)
+    }
+}

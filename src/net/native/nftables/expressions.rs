@@ -1,0 +1,321 @@
+//! The objects and expressions of nf_tables that our table is made of: linux/netfilter/nf_tables.h.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use super::super::nfnetlink::{INET, IPV4, Messages, NFTABLES};
+use crate::range::Range;
+
+const NEW_TABLE: u16 = NFTABLES << 8;
+const DELETE_TABLE: u16 = NFTABLES << 8 | 2;
+const NEW_CHAIN: u16 = NFTABLES << 8 | 3;
+const NEW_RULE: u16 = NFTABLES << 8 | 6;
+const NEW_SET: u16 = NFTABLES << 8 | 9;
+const NEW_ELEMENTS: u16 = NFTABLES << 8 | 12;
+const DELETE_ELEMENTS: u16 = NFTABLES << 8 | 14;
+
+/// `NLM_F_CREATE`, `NLM_F_APPEND`.
+const CREATE: u16 = 0x400;
+const APPEND: u16 = 0x800;
+
+/// `NFT_REG_1`, which is also the first of the registers of four bytes.
+const REGISTER: u32 = 1;
+/// `NFT_REG_2`.
+const SECOND_REGISTER: u32 = 2;
+/// `NFT_REG32_01` and `NFT_REG32_02`, which follow the first.
+const SECOND_WORD: u32 = 9;
+const THIRD_WORD: u32 = 10;
+/// `NFT_REG_VERDICT`.
+const VERDICT: u32 = 0;
+/// `NF_DROP`.
+const DROP: u32 = 0;
+/// `NFT_META_IIFNAME`, `NFT_META_NFPROTO`, `NFT_META_L4PROTO`.
+const META_IN_NAME: u32 = 6;
+const META_NFPROTO: u32 = 15;
+const META_PROTOCOL: u32 = 16;
+/// `NFT_PAYLOAD_NETWORK_HEADER`, and places in the IPv4 header (RFC 791).
+const NETWORK_HEADER: u32 = 1;
+pub(super) const SOURCE: u32 = 12;
+pub(super) const DESTINATION: u32 = 16;
+/// `NFT_PAYLOAD_TRANSPORT_HEADER`, and the place of the destination port there, for TCP, UDP and SCTP alike.
+const TRANSPORT_HEADER: u32 = 2;
+const PORT: u32 = 2;
+/// `IPPROTO_TCP`.
+const TCP: u8 = 6;
+/// `NFT_NAT_DNAT`.
+const DNAT: u32 = 1;
+/// `NFT_FIB_RESULT_ADDRTYPE`, `NFTA_FIB_F_DADDR`, and `RTN_LOCAL` of linux/rtnetlink.h.
+const ADDRESS_TYPE: u32 = 3;
+const OF_DESTINATION: u32 = 2;
+const LOCAL: u32 = 2;
+/// `NFT_SET_MAP`.
+const IS_MAP: u32 = 8;
+
+/// How a register is compared: `NFT_CMP_EQ`, `NFT_CMP_NEQ`.
+#[derive(Clone, Copy)]
+pub(super) enum Compare {
+    Equal = 0,
+    NotEqual = 1,
+}
+
+/// Where a chain is hooked in.
+#[derive(Clone, Copy)]
+pub(super) struct Hook {
+    /// `filter` or `nat`.
+    kind: &'static str,
+    /// `NF_INET_*`.
+    number: u32,
+    /// `NF_IP_PRI_*`.
+    priority: i32,
+}
+
+impl Hook {
+    /// Before connections are looked at.
+    pub(super) const RAW: Self = Self { kind: "filter", number: 0, priority: -300 };
+    /// New connections that arrive.
+    pub(super) const ARRIVING: Self = Self { kind: "nat", number: 0, priority: -100 };
+    /// New connections of the host itself.
+    pub(super) const LEAVING: Self = Self { kind: "nat", number: 3, priority: -100 };
+    /// New connections on their way out.
+    pub(super) const PASSED: Self = Self { kind: "nat", number: 4, priority: 100 };
+}
+
+/// What a set or map holds: numbers of nft(8) for the types of keys and values, by which it shows them, and their sizes.
+#[derive(Clone, Copy)]
+pub(super) struct SetForm {
+    pub(super) id: u32,
+    key: (u32, u32),
+    value: Option<(u32, u32)>,
+}
+
+const TYPE_ADDRESS: u32 = 7;
+const TYPE_PROTOCOL: u32 = 12;
+const TYPE_SERVICE: u32 = 13;
+
+impl SetForm {
+    /// `ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service`
+    pub(super) const ADDRESS_PORTS: Self = Self {
+        id: 1,
+        key: ((TYPE_ADDRESS << 6 | TYPE_PROTOCOL) << 6 | TYPE_SERVICE, 12),
+        value: Some((TYPE_ADDRESS << 6 | TYPE_SERVICE, 8)),
+    };
+    /// `inet_proto . inet_service : ipv4_addr . inet_service`
+    pub(super) const PORTS: Self =
+        Self { id: 2, key: (TYPE_PROTOCOL << 6 | TYPE_SERVICE, 8), value: Some((TYPE_ADDRESS << 6 | TYPE_SERVICE, 8)) };
+    /// `ipv4_addr . ipv4_addr`
+    pub(super) const PAIRS: Self = Self { id: 3, key: (TYPE_ADDRESS << 6 | TYPE_ADDRESS, 8), value: None };
+}
+
+impl Messages {
+    pub(super) fn add_table(&mut self, table: &str) {
+        self.message(NEW_TABLE, CREATE, INET, |b| b.text(1, table));
+    }
+
+    pub(super) fn delete_table(&mut self, table: &str) {
+        self.message(DELETE_TABLE, 0, INET, |b| b.text(1, table));
+    }
+
+    pub(super) fn add_chain(&mut self, table: &str, chain: &str, hook: Hook) {
+        self.message(NEW_CHAIN, CREATE, INET, |b| {
+            b.text(1, table);
+            b.text(3, chain);
+            b.nested(4, |b| {
+                b.number(1, hook.number);
+                b.bytes(2, &hook.priority.to_be_bytes());
+            });
+            b.text(7, hook.kind);
+        });
+    }
+
+    /// A rule about IPv4 packets.
+    pub(super) fn add_rule(&mut self, table: &str, chain: &str, expressions: impl FnOnce(&mut Self)) {
+        self.message(NEW_RULE, CREATE | APPEND, INET, |b| {
+            b.text(1, table);
+            b.text(2, chain);
+            b.nested(4, |b| {
+                b.is_ipv4();
+                expressions(b);
+            });
+        });
+    }
+
+    pub(super) fn add_set(&mut self, table: &str, set: &str, form: SetForm) {
+        self.message(NEW_SET, CREATE, INET, |b| {
+            b.text(1, table);
+            b.text(2, set);
+            b.number(3, if form.value.is_some() { IS_MAP } else { 0 });
+            b.number(4, form.key.0);
+            b.number(5, form.key.1);
+            if let Some((kind, length)) = form.value {
+                b.number(6, kind);
+                b.number(7, length);
+            }
+            b.number(10, form.id);
+        });
+    }
+
+    /// Adds an element, or removes it by its key.
+    pub(super) fn element(&mut self, table: &str, set: &str, key: &[u8], value: Option<&[u8]>, present: bool) {
+        let (kind, flags) = if present { (NEW_ELEMENTS, CREATE) } else { (DELETE_ELEMENTS, 0) };
+        self.message(kind, flags, INET, |b| {
+            b.text(1, table);
+            b.text(2, set);
+            b.nested(3, |b| {
+                b.nested(1, |b| {
+                    b.data(1, key);
+                    if let Some(value) = value.filter(|_| present) {
+                        b.data(2, value);
+                    }
+                });
+            });
+        });
+    }
+
+    /// `NFTA_DATA_VALUE` inside an attribute.
+    fn data(&mut self, kind: u16, bytes: &[u8]) {
+        self.nested(kind, |b| b.bytes(1, bytes));
+    }
+
+    /// `NFTA_LIST_ELEM` with name and data of an expression.
+    fn expression(&mut self, name: &str, data: impl FnOnce(&mut Self)) {
+        self.nested(1, |b| {
+            b.text(1, name);
+            b.nested(2, data);
+        });
+    }
+
+    pub(super) fn masquerade(&mut self) {
+        self.expression("masq", |_| {});
+    }
+
+    pub(super) fn drop_packet(&mut self) {
+        self.expression("immediate", |b| {
+            b.number(1, VERDICT);
+            b.nested(2, |b| b.nested(2, |b| b.number(1, DROP)));
+        });
+    }
+
+    fn is_ipv4(&mut self) {
+        self.meta(META_NFPROTO, REGISTER);
+        self.compare(Compare::Equal, &[IPV4]);
+    }
+
+    /// Whether a packet comes in by a link with such a name.
+    pub(super) fn comes_by(&mut self, prefix: &str) {
+        self.meta(META_IN_NAME, REGISTER);
+        self.compare(Compare::Equal, prefix.as_bytes());
+    }
+
+    /// Whether the address at `offset` of the IPv4 header is in a range.
+    pub(super) fn address_in(&mut self, offset: u32, range: &Range, how: Compare) {
+        self.load(NETWORK_HEADER, offset, 4, REGISTER);
+        self.expression("bitwise", |b| {
+            b.number(1, REGISTER);
+            b.number(2, REGISTER);
+            b.number(3, 4);
+            b.data(4, &range.mask().octets());
+            b.data(5, &Ipv4Addr::UNSPECIFIED.octets());
+        });
+        self.compare(how, &range.network().octets());
+    }
+
+    /// Whether source and destination are one of a set of pairs.
+    pub(super) fn addresses_in(&mut self, set: &str, form: SetForm) {
+        self.load(NETWORK_HEADER, SOURCE, 4, REGISTER);
+        self.load(NETWORK_HEADER, DESTINATION, 4, SECOND_WORD);
+        self.look_up(set, form);
+    }
+
+    /// Whether a packet is for the host itself.
+    pub(super) fn is_for_host(&mut self) {
+        self.expression("fib", |b| {
+            b.number(1, REGISTER);
+            b.number(2, ADDRESS_TYPE);
+            b.number(3, OF_DESTINATION);
+        });
+        self.compare(Compare::Equal, &LOCAL.to_ne_bytes());
+    }
+
+    /// Whether a packet is for a TCP port of an address.
+    pub(super) fn is_for(&mut self, target: SocketAddrV4) {
+        self.load(NETWORK_HEADER, DESTINATION, 4, REGISTER);
+        self.compare(Compare::Equal, &target.ip().octets());
+        self.meta(META_PROTOCOL, REGISTER);
+        self.compare(Compare::Equal, &[TCP]);
+        self.load(TRANSPORT_HEADER, PORT, 2, REGISTER);
+        self.compare(Compare::Equal, &target.port().to_be_bytes());
+    }
+
+    /// Sends a connection somewhere else.
+    pub(super) fn change_destination(&mut self, to: SocketAddrV4) {
+        for (register, bytes) in [(REGISTER, to.ip().octets().as_slice()), (SECOND_REGISTER, &to.port().to_be_bytes())]
+        {
+            self.expression("immediate", |b| {
+                b.number(1, register);
+                b.data(2, bytes);
+            });
+        }
+        self.destination_from(SECOND_REGISTER);
+    }
+
+    /// Sends a connection where a map of [`SetForm::ADDRESS_PORTS`] says, if it says anything.
+    pub(super) fn change_destination_by_address(&mut self, map: &str) {
+        self.load(NETWORK_HEADER, DESTINATION, 4, REGISTER);
+        self.meta(META_PROTOCOL, SECOND_WORD);
+        self.load(TRANSPORT_HEADER, PORT, 2, THIRD_WORD);
+        self.look_up(map, SetForm::ADDRESS_PORTS);
+        self.destination_from(SECOND_WORD);
+    }
+
+    /// Sends a connection where a map of [`SetForm::PORTS`] says, if it says anything.
+    pub(super) fn change_destination_by_port(&mut self, map: &str) {
+        self.meta(META_PROTOCOL, REGISTER);
+        self.load(TRANSPORT_HEADER, PORT, 2, SECOND_WORD);
+        self.look_up(map, SetForm::PORTS);
+        self.destination_from(SECOND_WORD);
+    }
+
+    fn destination_from(&mut self, port: u32) {
+        self.expression("nat", |b| {
+            b.number(1, DNAT);
+            b.number(2, u32::from(IPV4));
+            b.number(3, REGISTER);
+            b.number(5, port);
+        });
+    }
+
+    fn look_up(&mut self, set: &str, form: SetForm) {
+        self.expression("lookup", |b| {
+            b.text(1, set);
+            b.number(2, REGISTER);
+            if form.value.is_some() {
+                b.number(3, REGISTER);
+            }
+            b.number(4, form.id);
+        });
+    }
+
+    fn meta(&mut self, key: u32, register: u32) {
+        self.expression("meta", |b| {
+            b.number(1, register);
+            b.number(2, key);
+        });
+    }
+
+    /// Loads a part of a header.
+    fn load(&mut self, header: u32, offset: u32, length: u32, register: u32) {
+        self.expression("payload", |b| {
+            b.number(1, register);
+            b.number(2, header);
+            b.number(3, offset);
+            b.number(4, length);
+        });
+    }
+
+    fn compare(&mut self, how: Compare, with: &[u8]) {
+        self.expression("cmp", |b| {
+            b.number(1, REGISTER);
+            b.number(2, how as u32);
+            b.data(3, with);
+        });
+    }
+}
