@@ -7,6 +7,7 @@ mod custom;
 mod delete;
 mod evict;
 mod exchanges;
+mod fields;
 mod kubectl;
 mod kubectl_accounts;
 mod kubectl_apply;
