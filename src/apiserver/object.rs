@@ -5,6 +5,7 @@
 
 use api::status::ApiError;
 use bytes::Bytes;
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 use store::{Entry, Revision};
 
@@ -75,6 +76,26 @@ pub(crate) fn splice(value: &[u8], revision: Revision, out: &mut Vec<u8>) {
     out.extend_from_slice(tail);
 }
 
+/// Appends the `PartialObjectMetadata` of a stored value.
+pub(crate) fn splice_partial(value: &[u8], revision: Revision, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"meta.k8s.io/v1\",");
+    splice(head(value), revision, out);
+    out.push(b'}');
+}
+
+/// What a stored value has of metadata, with the field's name.
+fn head(value: &[u8]) -> &[u8] {
+    let place = value.windows(METADATA.len()).position(|window| window == METADATA);
+    let tail = place.map_or(&b"\"metadata\":{}"[..], |start| &value[start..]);
+    let name = METADATA.len() - 1;
+    // Reads one value and nothing of what follows it.
+    let mut values = serde_json::Deserializer::from_slice(&tail[name..]).into_iter::<IgnoredAny>();
+    match values.next() {
+        Some(Ok(_)) => &tail[..name + values.byte_offset()],
+        _ => b"\"metadata\":{}",
+    }
+}
+
 /// `metadata`, made if it is absent.
 pub(crate) fn metadata_mut(object: &mut Value) -> &mut Map<String, Value> {
     if !object.is_object() {
@@ -123,6 +144,18 @@ mod tests {
             let served: Value = serde_json::from_slice(&spliced).unwrap();
             assert_eq!(served, decode(&stored, Revision(12)).unwrap());
             assert_eq!(meta(&served, "resourceVersion"), "12");
+        }
+    }
+
+    #[test]
+    fn the_partial_of_a_stored_value_is_that_of_the_object() {
+        let labels = json!({ "name": "c", "labels": { "a": "}\"{" }, "managedFields": [{ "manager": "m" }] });
+        for metadata in [labels, json!({}), Value::Null] {
+            let stored = encode(&json!({ "apiVersion": "v1", "kind": "X", "metadata": metadata, "spec": {} })).unwrap();
+            let mut spliced = Vec::new();
+            splice_partial(&stored, Revision(12), &mut spliced);
+            let served: Value = serde_json::from_slice(&spliced).unwrap();
+            assert_eq!(served, api::table::partial(&decode(&stored, Revision(12)).unwrap()));
         }
     }
 

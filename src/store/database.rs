@@ -132,7 +132,7 @@ impl Database {
     fn prepare(&self) -> Result<(), ReadError> {
         self.connection.execute_batch(
             "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
-             PRAGMA cache_size = -512; PRAGMA temp_store = MEMORY; PRAGMA journal_size_limit = 8388608;",
+             PRAGMA cache_size = -2048; PRAGMA wal_autocheckpoint = 2000; PRAGMA temp_store = MEMORY; PRAGMA journal_size_limit = 8388608;",
         )?;
         let layout = self.layout()?;
         if layout > LAYOUT {

@@ -202,8 +202,11 @@ fn metadata(found: &Found, filter: &Filter) -> Result<Value, ApiError> {
 }
 
 fn respond_with(call: &Call, found: &Found, metadata: &Value) -> Result<Response<Body>, ApiError> {
-    let text = if call.form == Form::Plain && call.row.is_served_as_stored() {
-        splice(call, found, metadata)
+    let text = if call.row.is_served_as_stored() && call.form == Form::Plain {
+        let (kind, version) = (call.row.list_kind, call.row.api_version());
+        splice(found, kind, &version, metadata, object::splice)
+    } else if call.row.is_served_as_stored() && call.form == Form::Metadata {
+        splice(found, "PartialObjectMetadataList", "meta.k8s.io/v1", metadata, object::splice_partial)
     } else {
         let objects =
             found.entries.iter().map(|entry| storage::load(&call.row, entry)).collect::<Result<Vec<_>, _>>()?;
@@ -213,17 +216,22 @@ fn respond_with(call: &Call, found: &Found, metadata: &Value) -> Result<Response
 }
 
 /// The list as it is stored, without parsing its items.
-fn splice(call: &Call, found: &Found, metadata: &Value) -> Vec<u8> {
+fn splice(
+    found: &Found,
+    kind: &str,
+    version: &str,
+    metadata: &Value,
+    put: fn(&[u8], Revision, &mut Vec<u8>),
+) -> Vec<u8> {
     let size: usize = found.entries.iter().map(|entry| entry.value.len() + 32).sum();
     let mut text = Vec::with_capacity(size + 256);
-    let (kind, version) = (call.row.list_kind, call.row.api_version());
     let head = format!("{{\"kind\":{kind:?},\"apiVersion\":{version:?},\"metadata\":{metadata},\"items\":[");
     text.extend_from_slice(head.as_bytes());
     for (index, entry) in found.entries.iter().enumerate() {
         if index > 0 {
             text.push(b',');
         }
-        object::splice(&entry.value, entry.revision, &mut text);
+        put(&entry.value, entry.revision, &mut text);
     }
     text.extend_from_slice(b"]}");
     text

@@ -162,16 +162,15 @@ impl Events {
     fn change(&mut self, change: &Change) -> Result<(), ApiError> {
         let revision = change.revision;
         let row = &self.renderer.row;
-        if self.filter.is_everything() && self.renderer.form == Form::Plain && row.is_served_as_stored() {
+        if self.filter.is_everything() && row.is_served_as_stored() && self.renderer.form != Form::Table {
             let (kind, value) = match (&change.before, &change.after) {
                 (None, Some(after)) => ("ADDED", after),
                 (Some(_), Some(after)) => ("MODIFIED", after),
                 (Some(before), None) => ("DELETED", before),
                 (None, None) => return Ok(()),
             };
-            let mut text = Vec::with_capacity(value.len() + 64);
-            object::splice(value, revision, &mut text);
-            self.ready.push_back(frame(kind, &text));
+            let put = if self.renderer.form == Form::Plain { object::splice } else { object::splice_partial };
+            self.ready.push_back(frame_with(kind, value.len(), |text| put(value, revision, text)));
             return Ok(());
         }
         let decode = |value: &Bytes| object::decode(value, revision).map(|object| row.of_stored(object));
@@ -199,11 +198,16 @@ impl Events {
 
 /// One event, with the newline that upstream's encoder puts behind each.
 fn frame(kind: &str, object: &[u8]) -> Bytes {
-    let mut text = Vec::with_capacity(object.len() + 40);
+    frame_with(kind, object.len(), |text| text.extend_from_slice(object))
+}
+
+/// As [`frame`]; `put` appends the object, of about `size` bytes.
+fn frame_with(kind: &str, size: usize, put: impl FnOnce(&mut Vec<u8>)) -> Bytes {
+    let mut text = Vec::with_capacity(size + 96);
     text.extend_from_slice(b"{\"type\":\"");
     text.extend_from_slice(kind.as_bytes());
     text.extend_from_slice(b"\",\"object\":");
-    text.extend_from_slice(object);
+    put(&mut text);
     text.extend_from_slice(b"}\n");
     text.into()
 }
