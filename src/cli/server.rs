@@ -104,7 +104,7 @@ impl Server {
 
         let store = Arc::new(snapshot::open_store(&self.instance, self.clock.clone())?);
         let entropy = Entropy::system();
-        let pki = Pki::open(&self.instance.root.join("pki"), self.clock.now(), &entropy)?;
+        let pki = Arc::new(Pki::open(&self.instance.root.join("pki"), self.clock.now(), &entropy)?);
         let to_kubelet = Arc::new(ToKubelet::default());
         let server = ApiServer::new(Config {
             store: store.clone(),
@@ -216,12 +216,16 @@ impl Server {
         Ok(())
     }
 
-    fn start_controllers(&self, server: &Arc<ApiServer>, pki: &Pki) {
+    fn start_controllers(&self, server: &Arc<ApiServer>, pki: &Arc<Pki>) {
         let client = |component: &str| {
             let user = UserInfo::authenticated(&format!("system:{component}"), &[]);
             Client::new(ToApiServer::connect(server, user), component)
         };
-        let config = ControllersConfig { root_ca: pki.certificate().to_owned() };
+        let (authority, clock) = (Arc::clone(pki), Arc::clone(&self.clock));
+        let config = ControllersConfig {
+            root_ca: pki.certificate().to_owned(),
+            sign: Arc::new(move |order| Ok(authority.issue(order, clock.now())?)),
+        };
         let clients = Clients { scheduler: client("kube-scheduler"), controllers: client("kube-controller-manager") };
         Controllers::spawn(&clients, &self.clock, &self.tasks, config);
     }

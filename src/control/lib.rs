@@ -5,6 +5,7 @@
 //! decides. Invariant: none keeps state that it could not rebuild from the API after a crash.
 
 pub mod aggregation;
+pub mod certificates;
 pub mod disruption;
 pub mod expiry;
 pub mod garbage;
@@ -16,15 +17,25 @@ pub mod scheduler;
 pub mod serviceaccount;
 pub mod volumes;
 
+use std::fmt;
+
 use client::{Client, Informer, ListOptions, Scope};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use task::{SharedClock, Tasks};
 
 /// What the controllers need to know.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ControllersConfig {
     /// Certificate of the cluster's authority, PEM; published in every namespace as `kube-root-ca.crt`.
     pub root_ca: String,
+    /// Signs what signing requests ask for, with the authority's key.
+    pub sign: certificates::Sign,
+}
+
+impl fmt::Debug for ControllersConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ControllersConfig").field("root_ca", &self.root_ca).finish_non_exhaustive()
+    }
 }
 
 /// The identities under which they act.
@@ -52,6 +63,7 @@ impl Controllers {
         node::spawn(client, clock, tasks, &nodes);
         podgc::spawn(client, clock, tasks, &nodes, &pods);
         aggregation::spawn(client, tasks);
+        certificates::spawn(client, clock, tasks, config.sign);
         disruption::spawn(client, clock, tasks, &pods);
         expiry::spawn(client, clock, tasks);
         garbage::spawn(client, clock, tasks);

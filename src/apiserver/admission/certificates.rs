@@ -1,7 +1,7 @@
 //! Who may ask for certificates, decide about requests, and issue.
 //!
 //! The plugins CertificateSubjectRestriction, CertificateApproval and CertificateSigning of upstream
-//! (`plugin/pkg/admission/certificates`): whoever may write to the subresources must also have the verb `approve` or
+//! (`plugin/pkg/admission/certificates`), and that part of NodeRestriction: whoever may write to the subresources must also have the verb `approve` or
 //! `sign` for the signer, so that the right to approve some certificates is not that to approve all.
 
 use api::resources::certificate::{GROUP, PLURAL, asked, stamp_conditions, stamp_requestor};
@@ -16,6 +16,8 @@ use crate::request::{RequestInfo, ResourceRequest};
 
 /// The signer of users' certificates.
 const CLIENTS: &str = "kubernetes.io/kube-apiserver-client";
+/// The signers of nodes' certificates.
+const OF_NODES: [&str; 2] = ["kubernetes.io/kube-apiserver-client-kubelet", "kubernetes.io/kubelet-serving"];
 
 fn concerns(call: &Call) -> bool {
     call.row.group == GROUP && call.row.plural == PLURAL
@@ -35,12 +37,27 @@ pub(crate) fn create(call: &Call, object: &mut Value) -> Result<(), ApiError> {
         return Ok(());
     }
     stamp_requestor(object, &call.user);
+    if let Some(node) = call.user.node_name() {
+        own_name_only(object, node)?;
+    }
     if signer_of(object) != CLIENTS {
         return Ok(());
     }
     let request = asked(object).map_err(|error| refused(object, &format!("failed to parse CSR: {error}")))?;
     if request.organizations.iter().any(|group| group == MASTERS) {
         return Err(refused(object, &format!("use of {CLIENTS} signer with {MASTERS} group is not allowed")));
+    }
+    Ok(())
+}
+
+/// A node asks for no certificate that makes it another (`admitCSR` of `plugin/pkg/admission/noderestriction`).
+fn own_name_only(object: &Value, node: &str) -> Result<(), ApiError> {
+    if !OF_NODES.contains(&signer_of(object)) {
+        return Ok(());
+    }
+    let request = asked(object).map_err(|error| refused(object, &format!("unable to parse csr: {error}")))?;
+    if request.common_name.strip_prefix("system:node:") != Some(node) {
+        return Err(refused(object, &format!("can only create a node CSR with CN=system:node:{node}")));
     }
     Ok(())
 }

@@ -114,6 +114,14 @@ fn may_control(request: &ResourceRequest) -> bool {
         | ("", "persistentvolumes" | "persistentvolumeclaims", "" | "status") => {
             matches!(r.verb.as_str(), "update" | "patch")
         }
+        ("certificates.k8s.io", "certificatesigningrequests", "approval" | "status") => r.verb == "update",
+        // Nodes' own certificates are approved, if others confirm that; the built-in signers sign.
+        ("certificates.k8s.io", "signers", "") => match r.name.strip_prefix("kubernetes.io/") {
+            Some("kube-apiserver-client-kubelet") => matches!(r.verb.as_str(), "approve" | "sign"),
+            Some("kube-apiserver-client" | "kubelet-serving") => r.verb == "sign",
+            _ => false,
+        },
+        ("authorization.k8s.io", "subjectaccessreviews", "") => r.verb == "create",
         // Roles that are made of others have what these have, which nobody else could give them.
         (api::resources::rbac::GROUP, "clusterroles", "") => matches!(r.verb.as_str(), "update" | "escalate"),
         _ => false,

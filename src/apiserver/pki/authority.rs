@@ -6,17 +6,17 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use api::resources::certificate::order::{Order, Usage};
+use api::resources::certificate::request::Request;
 use jiff::Timestamp;
-use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    PublicKeyData, SanType, SerialNumber,
-};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, KeyUsagePurpose, PublicKeyData, SerialNumber};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::files;
+use super::leaf::{LeafError, Particulars, Signer};
 use crate::entropy::Entropy;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -26,6 +26,10 @@ const LEAF_DAYS: u32 = 365;
 const RENEWAL_DAYS: u32 = 90;
 /// How far clocks of peers may be behind ours.
 const SKEW: Duration = Duration::from_secs(60 * 60);
+/// The same for what others ask for, as `pkg/controller/certificates/signer` has it …
+const BACKDATE: Duration = Duration::from_secs(5 * 60);
+/// … which is taken from the end of a certificate unless that is shorter than this.
+const SHORT: Duration = Duration::from_secs(8 * 60 * 60);
 
 /// Why a key or certificate could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -44,19 +48,19 @@ pub enum PkiError {
     /// The authority has run out, or will before the certificate that is asked for could be useful.
     #[error("the certificate authority in {} ends at {end}; remove it to mint another and renew all credentials", path.display())]
     AuthorityExpired { path: PathBuf, end: Timestamp },
-    /// A name or an address that no certificate can carry.
-    #[error("{name:?} cannot be named in a certificate")]
-    Name {
-        name: String,
-        #[source]
-        source: rcgen::Error,
-    },
-    /// Key generation or signing failed.
+    /// Key generation or the signature of an authority failed.
     #[error("cannot mint the certificate of {subject:?}")]
     Mint {
         subject: String,
         #[source]
         source: rcgen::Error,
+    },
+    /// A certificate could not be signed.
+    #[error("cannot sign the certificate of {subject:?}")]
+    Sign {
+        subject: String,
+        #[source]
+        source: LeafError,
     },
     /// TLS does not take the certificate or the key.
     #[error("the credentials are not usable for TLS")]
@@ -133,13 +137,23 @@ impl Subject {
             Self::Server { common_name, .. } => common_name,
         }
     }
+
+    /// What is to be signed for it.
+    fn order(&self, public_key: Vec<u8>) -> Order {
+        let request = Request { common_name: self.name().to_owned(), public_key, ..Request::default() };
+        let (request, usage) = match self.clone() {
+            Self::Client { groups, .. } => (Request { organizations: groups, ..request }, Usage::ClientAuth),
+            Self::Server { names, addresses, .. } => (Request { names, addresses, ..request }, Usage::ServerAuth),
+        };
+        Order { request, usages: vec![Usage::DigitalSignature, usage], lifetime: DAY * LEAF_DAYS }
+    }
 }
 
 /// The authority of a cluster, with its directory of credentials.
 pub struct Pki {
     directory: PathBuf,
     certificate: String,
-    issuer: Issuer<'static, KeyPair>,
+    signer: Signer,
     end: Timestamp,
     entropy: Entropy,
 }
@@ -180,9 +194,10 @@ impl Pki {
         if facts.end <= now {
             return Err(PkiError::AuthorityExpired { path, end: facts.end });
         }
-        let issuer = Issuer::from_ca_cert_pem(&pair.certificate, key).map_err(|_| unusable())?;
+        let (_, certificate) = X509Certificate::from_der(&der).map_err(|_| unusable())?;
+        let signer = Signer::new(&certificate, key);
         let directory = directory.to_owned();
-        Ok(Self { directory, certificate: pair.certificate, issuer, end: facts.end, entropy: entropy.clone() })
+        Ok(Self { directory, certificate: pair.certificate, signer, end: facts.end, entropy: entropy.clone() })
     }
 
     /// The authority's certificate, PEM.
@@ -216,14 +231,29 @@ impl Pki {
     /// If the subject cannot be named in a certificate or signing fails.
     pub fn mint(&self, subject: &Subject, now: Timestamp) -> Result<Credential, PkiError> {
         let failed = |source| PkiError::Mint { subject: subject.name().to_owned(), source };
-        let mut params = leaf_params(subject)?;
-        let end = std::cmp::min(now + DAY * LEAF_DAYS, self.end);
-        let epoch = rcgen::date_time_ymd(1970, 1, 1);
-        (params.not_before, params.not_after) = (epoch + since_epoch(now - SKEW), epoch + since_epoch(end));
-        params.serial_number = Some(serial(&self.entropy));
         let key = KeyPair::generate().map_err(failed)?;
-        let certificate = params.signed_by(&key, &self.issuer).map_err(failed)?;
-        Ok(Credential { certificate: certificate.pem(), key: key.serialize_pem() })
+        let end = std::cmp::min(now + DAY * LEAF_DAYS, self.end);
+        let certificate = self.sign(&subject.order(key.subject_public_key_info()), now - SKEW, end)?;
+        Ok(Credential { certificate, key: key.serialize_pem() })
+    }
+
+    /// Signs what somebody else asked for with a key of their own; the certificate, PEM. It ends with the authority if
+    /// that is sooner.
+    ///
+    /// # Errors
+    /// If the authority has run out, something cannot be named in a certificate, or signing fails.
+    pub fn issue(&self, order: &Order, now: Timestamp) -> Result<String, PkiError> {
+        if now >= self.end {
+            return Err(PkiError::AuthorityExpired { path: self.directory.join("ca.pem"), end: self.end });
+        }
+        let lifetime = if order.lifetime < SHORT { order.lifetime } else { order.lifetime - BACKDATE };
+        self.sign(order, now - BACKDATE, std::cmp::min(now + lifetime, self.end))
+    }
+
+    fn sign(&self, order: &Order, begin: Timestamp, end: Timestamp) -> Result<String, PkiError> {
+        let particulars = Particulars { serial: serial(&self.entropy), begin, end };
+        let subject = || order.request.common_name.clone();
+        self.signer.sign(order, &particulars).map_err(|source| PkiError::Sign { subject: subject(), source })
     }
 
     fn is_usable(&self, kept: &Credential, subject: &Subject, now: Timestamp) -> bool {
@@ -250,36 +280,10 @@ fn mint_authority(now: Timestamp, entropy: &Entropy) -> Result<Credential, PkiEr
     let epoch = rcgen::date_time_ymd(1970, 1, 1);
     (params.not_before, params.not_after) =
         (epoch + since_epoch(now - SKEW), epoch + since_epoch(now + DAY * AUTHORITY_DAYS));
-    params.serial_number = Some(serial(entropy));
+    params.serial_number = Some(SerialNumber::from_slice(&serial(entropy)));
     let key = KeyPair::generate().map_err(failed)?;
     let certificate = params.self_signed(&key).map_err(failed)?;
     Ok(Credential { certificate: certificate.pem(), key: key.serialize_pem() })
-}
-
-fn leaf_params(subject: &Subject) -> Result<CertificateParams, PkiError> {
-    let mut params = CertificateParams::default();
-    params.distinguished_name.remove(DnType::CommonName);
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.use_authority_key_identifier_extension = true;
-    match subject {
-        Subject::Client { user, groups } => {
-            for group in groups {
-                params.distinguished_name.push(DnType::OrganizationName, group.as_str());
-            }
-            params.distinguished_name.push(DnType::CommonName, user.as_str());
-            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        }
-        Subject::Server { common_name, names, addresses } => {
-            params.distinguished_name.push(DnType::CommonName, common_name.as_str());
-            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-            for name in names {
-                let dns = name.as_str().try_into().map_err(|source| PkiError::Name { name: name.clone(), source })?;
-                params.subject_alt_names.push(SanType::DnsName(dns));
-            }
-            params.subject_alt_names.extend(addresses.iter().map(|&address| SanType::IpAddress(address)));
-        }
-    }
-    Ok(params)
 }
 
 /// What a certificate says, as far as reuse depends on it.
@@ -334,7 +338,8 @@ impl Facts {
 /// Common name and organizations of a certificate's subject: the user and its groups.
 pub(crate) fn subject_names(certificate: &X509Certificate<'_>) -> (Option<String>, Vec<String>) {
     let subject = certificate.subject();
-    let user = subject.iter_common_name().next().and_then(|name| name.as_str().ok()).map(str::to_owned);
+    // The last of several, as Go and whoever reads requests here have it.
+    let user = subject.iter_common_name().last().and_then(|name| name.as_str().ok()).map(str::to_owned);
     let groups = subject.iter_organization().filter_map(|name| name.as_str().ok()).map(str::to_owned).collect();
     (user, groups)
 }
@@ -346,13 +351,13 @@ fn address(octets: &[u8]) -> Option<IpAddr> {
     <[u8; 16]>::try_from(octets).ok().map(IpAddr::from)
 }
 
-fn serial(entropy: &Entropy) -> SerialNumber {
+fn serial(entropy: &Entropy) -> [u8; 16] {
     let mut bytes = [0; 16];
     entropy.fill(&mut bytes);
     // RFC 5280 asks for a positive number.
     bytes[0] &= 0x7f;
     bytes[0] |= 0x01;
-    SerialNumber::from_slice(&bytes)
+    bytes
 }
 
 /// Time since 1970, which is where dates of certificates are counted from here.

@@ -4,9 +4,16 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
+use api::resources::certificate::order::{Order, Usage};
+use api::resources::certificate::request::{Attribute, Request};
 use jiff::Timestamp;
+use rcgen::{KeyPair, PublicKeyData};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::Entropy;
+use crate::authn::certificate_user;
 use crate::pki::{Kubeconfig, Pki, PkiError, Subject, write_private};
 
 const DAY: Duration = Duration::from_secs(86400);
@@ -112,4 +119,88 @@ fn a_kubeconfig_embeds_all_and_debug_output_shows_no_key() {
     assert_eq!(document["current-context"], "coracle");
     assert!(document["users"][0]["user"]["client-key-data"].is_string());
     assert!(!format!("{credential:?} {config:?}").contains("PRIVATE KEY"));
+}
+
+/// An order of everything that can be said.
+fn order() -> Order {
+    let request = Request {
+        common_name: "Jäne".to_owned(),
+        organizations: vec!["dev".to_owned(), "ops".to_owned(), "dev:a_b".to_owned()],
+        attributes: vec![(Attribute::OrganizationalUnit, "unit".to_owned()), (Attribute::Country, "NL".to_owned())],
+        names: vec!["n1.example.org".to_owned()],
+        addresses: vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()],
+        emails: vec!["jane@example.org".to_owned()],
+        uris: vec!["spiffe://example.org/jane".to_owned()],
+        public_key: KeyPair::generate().unwrap().subject_public_key_info(),
+    };
+    Order { request, usages: vec![Usage::ClientAuth, Usage::DigitalSignature], lifetime: DAY }
+}
+
+fn der(text: &str) -> CertificateDer<'static> {
+    CertificateDer::from_pem_slice(text.as_bytes()).unwrap()
+}
+
+#[test]
+fn an_issued_certificate_says_what_was_ordered_and_signs_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let pki = open(directory.path(), now());
+    let order = order();
+    let (issued, authority) = (der(&pki.issue(&order, now()).unwrap()), der(pki.certificate()));
+    let user = certificate_user(&issued).unwrap();
+    assert_eq!(
+        (user.username.as_str(), &user.groups[..3]),
+        ("Jäne", &["dev", "ops", "dev:a_b"].map(str::to_owned)[..])
+    );
+    let (rest, read) = X509Certificate::from_der(&issued).unwrap();
+    let (_, authority) = X509Certificate::from_der(&authority).unwrap();
+    assert!(rest.is_empty() && read.verify_signature(Some(authority.public_key())).is_ok());
+    assert_eq!(read.issuer().as_raw(), authority.subject().as_raw());
+    assert_eq!(read.subject().to_string(), "C=NL, O=dev, O=ops, O=dev:a_b, OU=unit, CN=Jäne");
+    assert_eq!(read.public_key().raw, order.request.public_key);
+    assert!(!read.is_ca() && read.serial > 0u8.into());
+    let usage = read.key_usage().unwrap().unwrap().value;
+    assert!(usage.digital_signature() && !usage.key_cert_sign() && !usage.key_encipherment());
+    let purposes = read.extended_key_usage().unwrap().unwrap().value;
+    assert!(purposes.client_auth && !purposes.server_auth && !purposes.any);
+    let names = &read.subject_alternative_name().unwrap().unwrap().value.general_names;
+    let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+    let expected = [
+        "RFC822Name(jane@example.org)",
+        "DNSName(n1.example.org)",
+        "URI(spiffe://example.org/jane)",
+        "IPAddress(c0:00:02:01)",
+        "IPAddress(20:01:0d:b8:00:00:00:00:00:00:00:00:00:00:00:01)",
+    ];
+    assert_eq!(names, expected);
+}
+
+#[test]
+fn an_issued_certificate_lasts_as_ordered_and_no_longer_than_the_authority() {
+    let directory = tempfile::tempdir().unwrap();
+    let pki = open(directory.path(), now());
+    let validity = |lifetime, now: Timestamp| {
+        let issued = der(&pki.issue(&Order { lifetime, ..order() }, now).unwrap());
+        let (_, read) = X509Certificate::from_der(&issued).unwrap();
+        let seconds = |moment: i64| moment - now.as_second();
+        (seconds(read.validity().not_before.timestamp()), seconds(read.validity().not_after.timestamp()))
+    };
+    assert_eq!(validity(Duration::from_secs(600), now()), (-300, 600));
+    assert_eq!(validity(DAY, now()), (-300, 86_400 - 300));
+    let late = now() + DAY * 3649;
+    assert_eq!(validity(DAY * 365, late), (-300, 86_400));
+    let error = pki.issue(&order(), now() + DAY * 3650).unwrap_err();
+    assert!(matches!(error, PkiError::AuthorityExpired { .. }), "{error}");
+    let mut strange = order();
+    strange.request.names.push("exämple.org".to_owned());
+    assert!(matches!(pki.issue(&strange, now()).unwrap_err(), PkiError::Sign { .. }));
+}
+
+#[test]
+fn a_client_in_several_groups_keeps_all_of_them_and_its_credential() {
+    let directory = tempfile::tempdir().unwrap();
+    let pki = open(directory.path(), now());
+    let subject = Subject::client("robot", &["one", "two"]);
+    let first = pki.credential("robot", &subject, now()).unwrap();
+    assert_eq!(certificate_user(&der(&first.certificate)).unwrap().groups, ["one", "two", "system:authenticated"]);
+    assert_eq!(pki.credential("robot", &subject, now()).unwrap().certificate, first.certificate);
 }

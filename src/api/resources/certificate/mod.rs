@@ -5,6 +5,7 @@
 //! asked for never changes; a decision is never taken back; a certificate is set once.
 
 mod check;
+pub mod order;
 pub mod request;
 
 use jiff::Timestamp;
@@ -36,7 +37,6 @@ pub(super) const ROW: Resource = Resource {
     ],
     parts: &[Part { name: "approval", take: take_conditions, validate: check::approval }],
     name_rule: NameRule::PathSegment,
-    warn: |_| vec!["no built-in signer signs requests yet: an approved one waits for a signer of its own".to_owned()],
     prepare_update: |new, old| put(new, "spec", &old["spec"]),
     validate: check::whole,
     validate_update: check::update,

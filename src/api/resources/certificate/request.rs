@@ -4,10 +4,13 @@
 
 use std::net::IpAddr;
 
+use jiff::Timestamp;
 use x509_parser::certification_request::X509CertificationRequest;
+use x509_parser::der_parser::Oid;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::pem::Pem;
 use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::x509::X509Name;
 
 /// Why a request or a certificate is none; the words reach whoever sent it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -35,6 +38,51 @@ pub enum RequestError {
     Nothing,
 }
 
+/// An attribute of a subject beside its name and organizations (RFC 5280, appendix A.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attribute {
+    /// A country.
+    Country,
+    /// A part of an organization.
+    OrganizationalUnit,
+    /// A town.
+    Locality,
+    /// A state or province.
+    Province,
+    /// A street with a number.
+    Street,
+    /// A postal code.
+    PostalCode,
+    /// A number that tells bearers of one name apart.
+    SerialNumber,
+}
+
+impl Attribute {
+    /// All that certificates carry; others are left out, as `crypto/x509` of Go does.
+    pub const ALL: [Self; 7] = [
+        Self::Country,
+        Self::OrganizationalUnit,
+        Self::Locality,
+        Self::Province,
+        Self::Street,
+        Self::PostalCode,
+        Self::SerialNumber,
+    ];
+
+    /// The last number of the object identifier 2.5.4.n.
+    pub fn arc(self) -> u64 {
+        match self {
+            Self::SerialNumber => 5,
+            Self::Country => 6,
+            Self::Locality => 7,
+            Self::Province => 8,
+            Self::Street => 9,
+            Self::OrganizationalUnit => 11,
+            Self::PostalCode => 17,
+        }
+    }
+}
+
 /// Whom a certificate is to be for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Request {
@@ -42,12 +90,18 @@ pub struct Request {
     pub common_name: String,
     /// Its groups.
     pub organizations: Vec<String>,
+    /// What else is said of the user.
+    pub attributes: Vec<(Attribute, String)>,
     /// Names by which a server is reached.
     pub names: Vec<String>,
     /// Addresses by which a server is reached.
     pub addresses: Vec<IpAddr>,
-    /// How many other names there are (mail addresses, URIs …).
-    pub other_names: usize,
+    /// Mail addresses.
+    pub emails: Vec<String>,
+    /// Names of services and the like.
+    pub uris: Vec<String>,
+    /// The key that is to be certified: a SubjectPublicKeyInfo (RFC 5280, section 4.1), DER.
+    pub public_key: Vec<u8>,
 }
 
 impl Request {
@@ -64,7 +118,8 @@ impl Request {
             return Err(RequestError::Malformed);
         }
         request.verify_signature().map_err(|_| RequestError::Signature)?;
-        let subject = &request.certification_request_info.subject;
+        let info = &request.certification_request_info;
+        let subject = &info.subject;
         let mut found = Self {
             // As Go has it, the last of several.
             common_name: subject
@@ -78,6 +133,8 @@ impl Request {
                 .filter_map(|name| name.as_str().ok())
                 .map(str::to_owned)
                 .collect(),
+            attributes: attributes(subject),
+            public_key: info.subject_pki.raw.to_vec(),
             ..Self::default()
         };
         for extension in request.requested_extensions().into_iter().flatten() {
@@ -91,13 +148,23 @@ impl Request {
     fn add(&mut self, name: &GeneralName<'_>) {
         match name {
             GeneralName::DNSName(name) => self.names.push((*name).to_owned()),
-            GeneralName::IPAddress(octets) => match address(octets) {
-                Some(address) => self.addresses.push(address),
-                None => self.other_names += 1,
-            },
-            _ => self.other_names += 1,
+            GeneralName::IPAddress(octets) => self.addresses.extend(address(octets)),
+            GeneralName::RFC822Name(name) => self.emails.push((*name).to_owned()),
+            GeneralName::URI(name) => self.uris.push((*name).to_owned()),
+            // Names of other forms are left out of certificates.
+            _ => {}
         }
     }
+}
+
+fn attributes(subject: &X509Name<'_>) -> Vec<(Attribute, String)> {
+    let mut found = Vec::new();
+    for attribute in Attribute::ALL {
+        let Ok(oid) = Oid::from(&[2, 5, 4, attribute.arc()]) else { continue };
+        let values = subject.iter_by_oid(&oid).filter_map(|value| value.as_str().ok());
+        found.extend(values.map(|value| (attribute, value.to_owned())));
+    }
+    found
 }
 
 fn address(octets: &[u8]) -> Option<IpAddr> {
@@ -105,6 +172,13 @@ fn address(octets: &[u8]) -> Option<IpAddr> {
         return Some(IpAddr::from(four));
     }
     <[u8; 16]>::try_from(octets).ok().map(IpAddr::from)
+}
+
+/// When the first certificate of a text ends; none if it cannot be read.
+pub fn end_of(text: &[u8]) -> Option<Timestamp> {
+    let block = Pem::iter_from_buffer(text).next()?.ok()?;
+    let (_, certificate) = X509Certificate::from_der(&block.contents).ok()?;
+    Timestamp::from_second(certificate.validity().not_after.timestamp()).ok()
 }
 
 /// Checks that a text is a chain of certificates and nothing else.

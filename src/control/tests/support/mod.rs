@@ -9,7 +9,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::resources::certificate::order::Order;
+use api::user::UserInfo;
 use apiserver::authn::{Issuer, SigningKeys, StaticTokens};
+use apiserver::pki::Pki;
 use apiserver::{ApiServer, Caller, Config, Entropy, NodeConnector, NodeError, VersionInfo};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -23,13 +26,16 @@ use task::{SharedClock, SystemClock, Tasks};
 pub(crate) const MASTERS: &str = "system:masters";
 
 /// Requests go straight to the server.
-struct InProcess(Arc<ApiServer>, api::user::UserInfo);
+struct InProcess {
+    server: Arc<ApiServer>,
+    user: UserInfo,
+}
 
 #[async_trait]
 impl Transport for InProcess {
     async fn send(&self, request: Request<Bytes>) -> Result<Response<Body>, TransportError> {
-        let user = self.1.clone();
-        Ok(self.0.handle(Caller { user }, request.map(Full::new)).await)
+        let user = self.user.clone();
+        Ok(self.server.handle(Caller { user }, request.map(Full::new)).await)
     }
 }
 
@@ -45,6 +51,7 @@ impl NodeConnector for NoNodes {
 
 /// A server with controllers.
 pub(crate) struct Cluster {
+    pub(crate) pki: Arc<Pki>,
     pub(crate) client: Client,
     pub(crate) tasks: Tasks,
     pub(crate) server: Arc<ApiServer>,
@@ -72,16 +79,31 @@ pub(crate) async fn cluster_with(clock: SharedClock, seed: u64) -> Cluster {
     });
     let tasks = Tasks::new();
     server.start(&tasks).await.unwrap();
-    let of = |name: &str, groups: &[&str]| {
-        let user = api::user::UserInfo::authenticated(name, groups);
-        Client::new(Arc::new(InProcess(Arc::clone(&server), user)), name)
+    let connect = |name: &str, groups: &[&str]| {
+        let transport = InProcess { server: Arc::clone(&server), user: UserInfo::authenticated(name, groups) };
+        Client::new(Arc::new(transport), name)
     };
-    let client = of("test", &[MASTERS]);
-    // Who schedules and controls has the rights that they have in a cluster, and no more.
-    let clients =
-        Clients { scheduler: of("system:kube-scheduler", &[]), controllers: of("system:kube-controller-manager", &[]) };
-    Controllers::spawn(&clients, &clock, &tasks, ControllersConfig { root_ca: "the CA".to_owned() });
-    Cluster { client, tasks, server, clock }
+    let client = connect("test", &[MASTERS]);
+    // With the rights that they have in a cluster.
+    let clients = Clients {
+        scheduler: connect("system:kube-scheduler", &[]),
+        controllers: connect("system:kube-controller-manager", &[]),
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let pki = Arc::new(Pki::open(folder.path(), clock.now(), &Entropy::system()).unwrap());
+    let (authority, now) = (Arc::clone(&pki), Arc::clone(&clock));
+    let sign = Arc::new(move |order: &Order| Ok(authority.issue(order, now.now())?));
+    Controllers::spawn(&clients, &clock, &tasks, ControllersConfig { root_ca: "the CA".to_owned(), sign });
+    Cluster { pki, client, tasks, server, clock }
+}
+
+impl Cluster {
+    /// The code of the answer to somebody who is no administrator.
+    pub(crate) async fn code_for(&self, user: &str, method: &str, path: &str, body: &Value) -> u16 {
+        let request = Request::builder().method(method).uri(path).body(Full::new(Bytes::from(body.to_string())));
+        let user = UserInfo::authenticated(user, &[]);
+        self.server.handle(Caller { user }, request.unwrap()).await.status().as_u16()
+    }
 }
 
 pub(crate) fn read<K: Object>(value: Value) -> K {
