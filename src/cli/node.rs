@@ -48,6 +48,7 @@ pub(super) async fn start(
         manifest_dir: Some(settings.static_pods.clone().unwrap_or_else(|| instance.static_pods.clone())),
         pod_cidr: Some(facts.pods.to_string()),
         cgroup_prefix: PathBuf::from(instance.named("kubepods")),
+        longest_restart_backoff: settings.longest_restart_backoff()?,
         max_pods: settings.max_pods.unwrap_or(110),
         node_ips: vec![facts.address],
         kubelet_version: format!("{KUBERNETES_VERSION}+coracle-{}", env!("CARGO_PKG_VERSION")),

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
@@ -42,6 +43,9 @@ pub(super) struct Settings {
     /// How many pods the node takes [default: 110]
     #[arg(long, value_name = "NUMBER")]
     pub(super) max_pods: Option<u32>,
+    /// Longest wait between two starts of a container that crashes, in seconds, 1 to 300 [default: 300]
+    #[arg(long, value_name = "SECONDS")]
+    pub(super) max_container_restart_period: Option<u64>,
     /// Largest packet of pods, in bytes [default: 1500]
     #[arg(long, value_name = "BYTES")]
     pub(super) mtu: Option<u32>,
@@ -89,6 +93,7 @@ impl Settings {
             cluster_dns: either(self.cluster_dns, file.cluster_dns),
             cluster_domain: self.cluster_domain.or(file.cluster_domain),
             max_pods: self.max_pods.or(file.max_pods),
+            max_container_restart_period: self.max_container_restart_period.or(file.max_container_restart_period),
             mtu: self.mtu.or(file.mtu),
             static_pods: self.static_pods.or(file.static_pods),
             token_auth_file: self.token_auth_file.or(file.token_auth_file),
@@ -96,6 +101,16 @@ impl Settings {
             write_kubeconfig: self.write_kubeconfig.or(file.write_kubeconfig),
             disable_agent: self.disable_agent.or(file.disable_agent),
         }
+    }
+
+    /// Longest wait between two starts of a container that crashes, within the limits of KEP-4603.
+    pub(super) fn longest_restart_backoff(&self) -> anyhow::Result<Duration> {
+        let seconds = self.max_container_restart_period.unwrap_or(300);
+        anyhow::ensure!(
+            (1..=300).contains(&seconds),
+            "max-container-restart-period is {seconds}, not 1 to 300 seconds"
+        );
+        Ok(Duration::from_secs(seconds))
     }
 
     /// The node's labels.
@@ -125,6 +140,15 @@ mod tests {
         let flags = Settings { node_name: Some("from-flag".to_owned()), ..Settings::default() };
         let both = flags.or(file);
         assert_eq!((both.node_name.as_deref(), both.max_pods), (Some("from-flag"), Some(7)));
+    }
+
+    #[test]
+    fn the_longest_restart_period_is_limited() {
+        let settings = |text| parse(text).unwrap().longest_restart_backoff();
+        assert_eq!(settings("max-container-restart-period: 5").unwrap(), Duration::from_secs(5));
+        assert_eq!(settings("").unwrap(), Duration::from_secs(300));
+        assert!(settings("max-container-restart-period: 0").is_err());
+        assert!(settings("max-container-restart-period: 301").is_err());
     }
 
     #[test]

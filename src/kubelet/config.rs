@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use client::Transport;
 use k8s_openapi::api::core::v1::Taint;
@@ -28,6 +29,8 @@ pub struct KubeletConfig {
     pub pod_cidr: Option<String>,
     /// Cgroup below which all pods live, e.g. `kubepods`.
     pub cgroup_prefix: PathBuf,
+    /// Longest wait between two starts of a container that crashes (KEP-4603).
+    pub longest_restart_backoff: Duration,
     /// How many pods fit on the node.
     pub max_pods: u32,
     /// The node's addresses, the primary one first.

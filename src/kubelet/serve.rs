@@ -15,12 +15,12 @@ use http::{Method, Request, Response, StatusCode, header};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full};
 use k8s_openapi::List;
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
 use runtime::ContainerId;
 use tokio::sync::mpsc;
 
 use crate::logs::{self, Ending, Query};
-use crate::pod::PodDirs;
+use crate::pod::{PodDirs, parts};
 use crate::shared::{Entry, Shared, chain};
 
 /// Pieces of a log that wait for a slow client.
@@ -101,9 +101,7 @@ async fn container_logs(
 }
 
 fn has_container(pod: &Pod, name: &str) -> bool {
-    let spec = pod.spec.iter();
-    let mut containers = spec.flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers));
-    containers.any(|container| container.name == name)
+    parts::container(pod, name).is_some()
 }
 
 fn stream_body(receiver: mpsc::Receiver<io::Result<Bytes>>) -> Body {
@@ -139,7 +137,8 @@ struct Attempt {
 /// After `kubelet.validateContainerLogStatus` upstream. The attempts count up, so that the file follows from the status.
 fn attempt(entry: &Entry, pod: &str, container: &str, previous: bool) -> Result<Attempt, String> {
     let waits = |reason: &str| format!("container {container:?} in pod {pod:?} is waiting to start: {reason}");
-    let statuses = [&entry.status.container_statuses, &entry.status.init_container_statuses];
+    let PodStatus { container_statuses, init_container_statuses, ephemeral_container_statuses, .. } = &entry.status;
+    let statuses = [container_statuses, init_container_statuses, ephemeral_container_statuses];
     let mut statuses = statuses.into_iter().flatten().flatten();
     let status: &ContainerStatus = statuses
         .find(|status| status.name == container)
@@ -148,12 +147,16 @@ fn attempt(entry: &Entry, pod: &str, container: &str, previous: bool) -> Result<
     let last = status.last_state.as_ref().and_then(|last| last.terminated.as_ref());
     let last = last.filter(|last| last.container_id.is_some());
     let current = u32::try_from(status.restart_count).unwrap_or(0);
-    let before = if state.waiting.is_some() { current } else { current.saturating_sub(1) };
+    // One whose hook has not ended is shown as waiting, though it has a log.
+    let hooking = state.waiting.is_some()
+        && status.container_id.is_some()
+        && last.is_none_or(|last| last.container_id != status.container_id);
+    let before = if state.waiting.is_some() && !hooking { current } else { current.saturating_sub(1) };
     if previous {
         let none = format!("previous terminated container {container:?} in pod {pod:?} not found");
         return last.map(|_| Attempt { number: before, running: None }).ok_or(none);
     }
-    if state.running.is_some() {
+    if state.running.is_some() || hooking {
         let id = status.container_id.as_deref().and_then(|id| id.rsplit_once("://"));
         return Ok(Attempt { number: current, running: id.map(|(_, id)| ContainerId(id.to_owned())) });
     }

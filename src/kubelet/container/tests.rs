@@ -192,11 +192,10 @@ fn the_hosts_file_names_the_pod_and_its_aliases() {
 
 #[test]
 fn fields_without_effect_are_named() {
-    let pod = pod(
-        json!({"lifecycle": {"preStop": {"exec": {"command": ["x"]}}}, "ports": [{"containerPort": 80, "hostPort": 80, "hostIP": "2001:db8::1"}]}),
-    );
+    let pod =
+        pod(json!({"stdinOnce": true, "ports": [{"containerPort": 80, "hostPort": 80, "hostIP": "2001:db8::1"}]}));
     let fields = unsupported_fields(&pod);
-    assert_eq!(fields, ["spec.containers[0].lifecycle.preStop", "spec.containers[0].ports[0].hostIP"]);
+    assert_eq!(fields, ["spec.containers[0].ports[0].hostIP", "spec.containers[0].stdinOnce"]);
 }
 
 #[test]

@@ -11,10 +11,11 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use runtime::{ContainerId, SandboxId};
 
-use super::plan::{Action, Plan, StopReason, WaitingReason};
+use super::plan::{Action, Hook, Plan, Stop, StopReason, WaitingReason};
 
-/// Shortest and longest wait between two starts of a container or two pulls of an image.
-const BACKOFF: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(300));
+/// Shortest and longest wait between two starts of a container or two pulls of an image. The longest wait between two
+/// starts can be configured.
+pub(crate) const BACKOFF: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(300));
 /// A container that ran this long starts afresh.
 const BACKOFF_RESET: Duration = Duration::from_secs(600);
 /// Waits between two tries at a sandbox or its network.
@@ -26,7 +27,7 @@ const FILES_RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration:
 const RENEWAL_RETRY: Duration = Duration::from_secs(30);
 
 /// What a worker remembers.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Memory {
     /// The last status.
     pub status: PodStatus,
@@ -46,6 +47,10 @@ pub struct Memory {
     pub starts: BTreeMap<String, FailedStart>,
     /// Stops that were asked for.
     pub stops: BTreeMap<ContainerId, Stopping>,
+    /// Which containers' `postStart` hooks are over, and whether they succeeded.
+    pub post_starts: BTreeMap<ContainerId, bool>,
+    /// Longest wait between two starts of a container.
+    pub longest_backoff: Duration,
     /// Whether the object is known to be gone.
     pub object_gone: bool,
 }
@@ -121,27 +126,54 @@ pub enum StartError {
 /// A stop that was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stopping {
-    /// When it is killed.
+    /// When it is killed; before it is signalled, when its hook has had its time.
     pub deadline: Timestamp,
     /// Why.
     pub reason: StopReason,
+    /// How far it is.
+    pub stage: Stage,
 }
 
-/// The wait after a container's next end: none after the first start, then 10 s, doubling up to 300 s; anew once it
-/// has run for ten minutes. As `client-go/util/flowcontrol.Backoff` is used by `kuberuntime_manager.doBackOff`.
-pub fn next_backoff(last: Option<(Duration, Duration)>) -> Duration {
+/// How far the stop of a container is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Its `preStop` hook was begun.
+    Hooking,
+    /// The hook is over.
+    Hooked,
+    /// It was asked to end.
+    Signalled,
+}
+
+/// The wait after a container's next end: none after the first start, then 10 s, doubling up to the longest; anew once it
+/// has run for ten minutes. As `client-go/util/flowcontrol.Backoff` is used by `kuberuntime_manager.doBackOff`; that the
+/// first wait is no longer than the longest is from KEP-4603.
+pub fn next_backoff(last: Option<(Duration, Duration)>, longest: Duration) -> Duration {
     match last {
         None => Duration::ZERO,
-        Some((_, ran)) if ran > BACKOFF_RESET => BACKOFF.0,
-        Some((Duration::ZERO, _)) => BACKOFF.0,
-        Some((backoff, _)) => (backoff * 2).min(BACKOFF.1),
+        Some((_, ran)) if ran > BACKOFF_RESET => BACKOFF.0.min(longest),
+        Some((Duration::ZERO, _)) => BACKOFF.0.min(longest),
+        Some((backoff, _)) => (backoff * 2).min(longest),
     }
 }
 
 impl Memory {
     /// What can be known about a pod that this agent has not seen before.
     pub fn of(pod: &Pod) -> Self {
-        Self { status: pod.status.clone().unwrap_or_default(), acknowledged: true, ..Self::default() }
+        Self {
+            status: pod.status.clone().unwrap_or_default(),
+            acknowledged: true,
+            deadline: None,
+            files: Files::default(),
+            sandbox: None,
+            next_sandbox: 0,
+            pulls: BTreeMap::new(),
+            starts: BTreeMap::new(),
+            stops: BTreeMap::new(),
+            post_starts: BTreeMap::new(),
+            longest_backoff: BACKOFF.1,
+            object_gone: false,
+        }
     }
 
     /// Takes over the end of a pod that the API server has and this agent does not know of: a terminal phase is never
@@ -158,13 +190,44 @@ impl Memory {
         self.deadline = plan.deadline.or(self.deadline);
         for action in &plan.actions {
             match action {
-                Action::StopContainer { container, deadline, reason, .. } => {
-                    self.stops.insert(container.clone(), Stopping { deadline: *deadline, reason: *reason });
-                }
+                Action::PreStop(stop) => self.stops_at(stop, Stage::Hooking),
+                Action::StopContainer(stop) => self.stops_at(stop, Stage::Signalled),
                 Action::RemoveSandbox { sandbox } => self.sandbox_ends(sandbox),
                 _ => {}
             }
         }
+    }
+
+    fn stops_at(&mut self, stop: &Stop, stage: Stage) {
+        let Stop { container, deadline, reason, .. } = stop;
+        self.stops.insert(container.clone(), Stopping { deadline: *deadline, reason: *reason, stage });
+    }
+
+    /// A hook is over.
+    pub fn hooked(&mut self, container: ContainerId, hook: Hook, succeeded: bool) {
+        match hook {
+            Hook::PostStart => {
+                self.post_starts.insert(container, succeeded);
+            }
+            Hook::PreStop => {
+                if let Some(stop) = self.stops.get_mut(&container).filter(|stop| stop.stage == Stage::Hooking) {
+                    stop.stage = Stage::Hooked;
+                }
+            }
+        }
+    }
+
+    /// A container could not be signalled, which is tried again.
+    pub fn stop_failed(&mut self, container: &ContainerId) {
+        if let Some(stop) = self.stops.get_mut(container) {
+            stop.stage = Stage::Hooked;
+        }
+    }
+
+    /// Forgets what concerns containers that do not exist any more.
+    pub fn forget_all_but(&mut self, exists: impl Fn(&ContainerId) -> bool) {
+        self.stops.retain(|id, _| exists(id));
+        self.post_starts.retain(|id, _| exists(id));
     }
 
     /// The volumes could not be made, or not made anew, in which case those that are there stay in use.

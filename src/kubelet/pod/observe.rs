@@ -8,6 +8,7 @@ use runtime::{ContainerState, ContainerStatus, Image, SandboxId, SandboxStatus};
 
 use super::files::PodDirs;
 use super::operation;
+use super::parts;
 use super::plan::{Observed, PresentImage};
 use super::worker::Worker;
 use crate::container::Context;
@@ -71,9 +72,7 @@ async fn images(shared: &Shared, pod: &Pod, sandboxes: &[SandboxStatus]) -> BTre
             .filter(|record| record.name == name)
             .any(|record| matches!(record.state, ContainerState::Running { .. }))
     };
-    let spec = pod.spec.iter();
-    let containers = spec.flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers));
-    let asleep = containers.filter(|container| !running(&container.name));
+    let asleep = parts::containers(pod).filter(|container| !running(&container.name));
     let references: BTreeSet<String> = asleep.filter_map(|container| container.image.clone()).collect();
     let mut images = BTreeMap::new();
     for reference in references {
@@ -127,10 +126,8 @@ fn last_words(words: &Path, log: Option<PathBuf>) -> String {
 }
 
 fn falls_back_to_logs(pod: &Pod, name: &str) -> bool {
-    let spec = pod.spec.iter();
-    let mut all = spec.flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers));
-    let policy = all.find(|container| container.name == name).and_then(|own| own.termination_message_policy.as_deref());
-    policy == Some("FallbackToLogsOnError")
+    let own = parts::container(pod, name);
+    own.is_some_and(|own| own.termination_message_policy.as_deref() == Some("FallbackToLogsOnError"))
 }
 
 /// What the pod's containers must know about where they run.

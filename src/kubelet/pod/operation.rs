@@ -4,6 +4,7 @@
 //! it went. All are idempotent, because an agent that died half-way asks again. One that failed and would be asked for
 //! again at once waits for [`PAUSE`] first, so that nothing spins.
 
+mod hook;
 mod sandbox;
 mod start;
 
@@ -20,7 +21,7 @@ use serde_json::json;
 use super::assignment::Target;
 use super::files::{PodDirs, remove_tree};
 use super::memory::StartError;
-use super::plan::{Action, Start, StopReason, WaitingReason};
+use super::plan::{Action, FailedProbe, Hook, Start, Stop, StopReason, WaitingReason};
 use super::report;
 use crate::container::pull_credentials;
 use crate::references;
@@ -69,6 +70,11 @@ pub(super) enum Outcome {
     StopFailed {
         container: ContainerId,
     },
+    Hooked {
+        container: ContainerId,
+        hook: Hook,
+        succeeded: bool,
+    },
     ContainerRemoved,
     StatusWritten(Box<PodStatus>),
     StatusNotWritten,
@@ -88,10 +94,9 @@ pub(super) async fn run(job: Job, action: Action) -> Outcome {
         Action::RemoveSandbox { sandbox } => sandbox::remove(&job, sandbox).await,
         Action::PullImage { container, reference, attempt } => pull(&job, container, &reference, attempt).await,
         Action::StartContainer(start) => Box::pin(start::start(&job, start)).await,
-        Action::StopContainer { sandbox, container, name, deadline, reason } => {
-            let grace = Duration::try_from(deadline.duration_since(job.shared.now())).unwrap_or_default();
-            stop(&job, (sandbox, container), &name, grace, reason).await
-        }
+        Action::PostStart { sandbox, container, name } => hook::post_start(&job, &sandbox, container, &name).await,
+        Action::PreStop(wanted) => hook::pre_stop(&job, wanted).await,
+        Action::StopContainer(wanted) => stop(&job, wanted).await,
         Action::RemoveContainer { sandbox, container, .. } => {
             match job.shared.seams.runtime.remove_container(&sandbox, &container).await {
                 Ok(()) => Outcome::ContainerRemoved,
@@ -162,24 +167,13 @@ async fn pull(job: &Job, container: String, reference: &str, attempt: u32) -> Ou
     }
 }
 
-async fn stop(
-    job: &Job,
-    (sandbox, container): (SandboxId, ContainerId),
-    name: &str,
-    grace: Duration,
-    reason: StopReason,
-) -> Outcome {
-    use super::plan::FailedProbe;
-    let message = match reason {
-        StopReason::PodEnds => format!("Stopping container {name}"),
-        StopReason::Changed => format!("Container {name} definition changed, will be restarted"),
-        StopReason::Probe(FailedProbe::Liveness) => {
-            format!("Container {name} failed liveness probe, will be restarted")
-        }
-        StopReason::Probe(FailedProbe::Startup) => format!("Container {name} failed startup probe, will be restarted"),
-    };
-    report::of_container(&job.shared, &job.pod, name, EventType::Normal, "Killing", &message);
-    let signal = start::stop_signal(job, name).await;
+async fn stop(job: &Job, wanted: Stop) -> Outcome {
+    if !wanted.told {
+        tell_stop(job, &wanted);
+    }
+    let Stop { sandbox, container, name, deadline, .. } = wanted;
+    let signal = start::stop_signal(job, &name).await;
+    let grace = Duration::try_from(deadline.duration_since(job.shared.now())).unwrap_or_default();
     match job.shared.seams.runtime.stop_container(&sandbox, &container, runtime::Stop { signal, grace }).await {
         Ok(()) => Outcome::Retry,
         Err(error) => {
@@ -187,6 +181,19 @@ async fn stop(
             Outcome::StopFailed { container }
         }
     }
+}
+
+fn tell_stop(job: &Job, Stop { name, reason, .. }: &Stop) {
+    let message = match reason {
+        StopReason::PodEnds => format!("Stopping container {name}"),
+        StopReason::Changed => format!("Container {name} definition changed, will be restarted"),
+        StopReason::Probe(FailedProbe::Liveness) => {
+            format!("Container {name} failed liveness probe, will be restarted")
+        }
+        StopReason::Probe(FailedProbe::Startup) => format!("Container {name} failed startup probe, will be restarted"),
+        StopReason::PostStart => "FailedPostStartHook".to_owned(),
+    };
+    report::of_container(&job.shared, &job.pod, name, EventType::Normal, "Killing", &message);
 }
 
 /// Writes a status to the API server.

@@ -16,15 +16,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
-use runtime::{ContainerId, ImageId, SandboxId, SandboxStatus};
+use runtime::{ContainerId, ImageId, SandboxStatus};
 
 use super::memory::Memory;
 use super::view::View;
 use super::{run, status, stop};
+
+pub use super::step::{Action, Hook, Start, Stop, StopReason, Subject};
 
 /// What the sources of pods want.
 #[derive(Debug, Clone, Copy)]
@@ -92,86 +93,6 @@ pub enum FailedProbe {
     Startup,
 }
 
-/// What an operation concerns; there is at most one operation on each.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Subject {
-    /// The pod's volumes and directory.
-    Files,
-    /// The pod's sandboxes and their network.
-    Sandbox,
-    /// The image of a container.
-    Image(String),
-    /// A container, by name.
-    Container(String),
-    /// The pod's object.
-    Object,
-}
-
-/// Why a container is stopped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StopReason {
-    /// The pod ends.
-    PodEnds,
-    /// Its definition has changed.
-    Changed,
-    /// A probe demands it.
-    Probe(FailedProbe),
-}
-
-/// One step; the worker carries it out without asking why.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Action {
-    /// Make the pod's directory and volumes.
-    PrepareFiles,
-    /// Create the sandbox of the given attempt.
-    CreateSandbox { attempt: u32 },
-    /// Connect a sandbox to the pod network.
-    AttachNetwork { sandbox: SandboxId },
-    /// Remove a sandbox and give its addresses back.
-    RemoveSandbox { sandbox: SandboxId },
-    /// Fetch an image.
-    PullImage { container: String, reference: String, attempt: u32 },
-    /// Create and start a container.
-    StartContainer(Start),
-    /// Ask a container to end, and kill it at the deadline.
-    StopContainer { sandbox: SandboxId, container: ContainerId, name: String, deadline: Timestamp, reason: StopReason },
-    /// Forget an ended container.
-    RemoveContainer { sandbox: SandboxId, container: ContainerId, name: String },
-    /// Remove the pod's directory and volumes.
-    RemoveFiles,
-    /// Remove the pod's object for good.
-    DeleteObject,
-}
-
-/// How to start a container.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Start {
-    /// Where.
-    pub sandbox: SandboxId,
-    /// Its name.
-    pub name: String,
-    /// How often it was started before.
-    pub attempt: u32,
-    /// What it is made of.
-    pub image: PresentImage,
-    /// How long to wait before the next start when this one ends.
-    pub backoff: Duration,
-}
-
-impl Action {
-    /// What the action concerns.
-    pub fn subject(&self) -> Subject {
-        match self {
-            Self::PrepareFiles | Self::RemoveFiles => Subject::Files,
-            Self::CreateSandbox { .. } | Self::AttachNetwork { .. } | Self::RemoveSandbox { .. } => Subject::Sandbox,
-            Self::PullImage { container, .. } => Subject::Image(container.clone()),
-            Self::StartContainer(start) => Subject::Container(start.name.clone()),
-            Self::StopContainer { name, .. } | Self::RemoveContainer { name, .. } => Subject::Container(name.clone()),
-            Self::DeleteObject => Subject::Object,
-        }
-    }
-}
-
 /// Why a container waits, for its status.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Waiting {
@@ -193,6 +114,7 @@ pub enum WaitingReason {
     InvalidImageName,
     CreateContainerConfigError,
     CreateContainerError,
+    PostStartHookError,
 }
 
 impl WaitingReason {
@@ -208,6 +130,7 @@ impl WaitingReason {
             Self::InvalidImageName => "InvalidImageName",
             Self::CreateContainerConfigError => "CreateContainerConfigError",
             Self::CreateContainerError => "CreateContainerError",
+            Self::PostStartHookError => "PostStartHookError",
         }
     }
 }

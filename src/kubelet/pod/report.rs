@@ -3,6 +3,7 @@
 use client::events::{EventType, reference, reference_part};
 use k8s_openapi::api::core::v1::{ContainerStatus, ObjectReference, Pod, PodStatus};
 
+use super::parts;
 use super::plan::WaitingReason;
 use crate::shared::{Shared, in_full};
 
@@ -12,13 +13,17 @@ pub(super) fn of_pod(shared: &Shared, pod: &Pod, kind: EventType, reason: &str, 
 }
 
 /// Reports an event about a container.
-pub(super) fn of_container(shared: &Shared, pod: &Pod, container: &str, kind: EventType, reason: &str, message: &str) {
+pub(crate) fn of_container(shared: &Shared, pod: &Pod, container: &str, kind: EventType, reason: &str, message: &str) {
     shared.event(&container_reference(pod, container), kind, reason, message);
 }
 
 fn container_reference(pod: &Pod, container: &str) -> ObjectReference {
-    let init = pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten());
-    let list = if init.into_iter().any(|init| init.name == container) { "initContainers" } else { "containers" };
+    let mut init = pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten());
+    let list = match () {
+        () if init.any(|init| init.name == container) => "initContainers",
+        () if parts::ephemeral(pod, container).is_some() => "ephemeralContainers",
+        () => "containers",
+    };
     reference_part(pod, &format!("spec.{list}{{{container}}}"))
 }
 
@@ -71,7 +76,8 @@ fn worth_telling(
 }
 
 fn statuses(status: &PodStatus) -> Vec<&ContainerStatus> {
-    status.init_container_statuses.iter().chain(&status.container_statuses).flatten().collect()
+    let lists = [&status.init_container_statuses, &status.container_statuses, &status.ephemeral_container_statuses];
+    lists.into_iter().flatten().flatten().collect()
 }
 
 fn waiting_reason(status: &ContainerStatus) -> Option<&str> {

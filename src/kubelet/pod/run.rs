@@ -3,12 +3,12 @@
 //! Called by [`super::plan::plan`] only. After `kuberuntime_manager.computePodActions` upstream, but per step: whatever
 //! can begin now begins now.
 
-use runtime::SandboxStatus;
+use runtime::{ContainerId, SandboxStatus};
 
 use super::memory::{FailedStart, Files, Pull, StartError};
-use super::plan::{Action, Draft, PresentImage, Start, StopReason, WaitingReason};
+use super::plan::{Action, Draft, PresentImage, Start, StopReason, Subject, WaitingReason};
 use super::stop;
-use super::view::{Contained, Ended, Kind, Life, RestartPolicy, View};
+use super::view::{Begun, Contained, Ended, Kind, Life, UNKNOWN_EXIT, View};
 use crate::shared::in_full;
 
 /// How much of the wait after a failed pull the failure itself is shown for; then the back-off is.
@@ -27,6 +27,9 @@ pub(super) fn keep_running(view: &View<'_>, draft: &mut Draft) {
     for container in view.containers() {
         default_wait(view, draft, container);
     }
+    for container in &view.ephemeral {
+        keep_ephemeral(view, draft, ready, container);
+    }
     let mut before = true;
     for (position, init) in view.init.iter().enumerate() {
         if !before {
@@ -37,8 +40,28 @@ pub(super) fn keep_running(view: &View<'_>, draft: &mut Draft) {
     if !before {
         return;
     }
+    let mut ready = ready;
     for app in &view.apps {
         keep_container(view, draft, ready, app);
+        // Upstream starts one container after the other, each with its hook; pods rely on that to have one wait for the
+        // other.
+        ready = ready.filter(|_| !starts_with_hook(view, draft, app));
+    }
+}
+
+/// Whether a container with a `postStart` hook is on its way to being started.
+fn starts_with_hook(view: &View<'_>, draft: &Draft, container: &Contained<'_>) -> bool {
+    let has_hook = container.spec.lifecycle.as_ref().is_some_and(|lifecycle| lifecycle.post_start.is_some());
+    let subject = Subject::Container(container.name().to_owned());
+    let starts = |action: &Action| matches!(action, Action::StartContainer(start) if start.name == container.name());
+    let hooking = container.runs() && container.begun == Begun::Hooking;
+    has_hook && (hooking || view.observed.in_flight.contains(&subject) || draft.actions.iter().any(starts))
+}
+
+/// An ephemeral container is started once and never again.
+fn keep_ephemeral(view: &View<'_>, draft: &mut Draft, ready: Option<&SandboxStatus>, container: &Contained<'_>) {
+    if container.life == Life::Waits && container.attempt.is_none() {
+        start(view, draft, ready, container);
     }
 }
 
@@ -69,7 +92,9 @@ fn any_start_is_due(view: &View<'_>) -> bool {
     view.containers().any(|container| match &container.life {
         Life::Runs { .. } => false,
         Life::Waits => true,
-        Life::Ended(ended) => !container.current || container.policy.restarts_after(ended.code),
+        Life::Ended(ended) => {
+            container.kind != Kind::Ephemeral && (!container.current || container.restarts.after(ended.code))
+        }
     })
 }
 
@@ -101,19 +126,17 @@ fn keep_sandbox(view: &View<'_>, draft: &mut Draft) {
 
 /// Whether anything is left to run. A pod that never restarts and has lost its sandbox is over.
 pub(super) fn needs_sandbox(view: &View<'_>) -> bool {
-    let never = view.apps.iter().all(|app| app.policy == RestartPolicy::Never);
-    if never && view.ever_started() {
+    let lost = |app: &Contained<'_>| !app.restarts.after(UNKNOWN_EXIT);
+    if view.ever_started() && view.apps.iter().all(lost) {
         return false;
     }
-    view.apps.iter().any(|app| match &app.life {
-        Life::Ended(ended) => app.policy.restarts_after(ended.code),
-        _ => true,
-    })
+    view.apps.iter().any(|app| app.ended_for_good().is_none())
 }
 
 /// What is shown of a container whose turn has not come.
 fn default_wait(view: &View<'_>, draft: &mut Draft, container: &Contained<'_>) {
-    let reason = if view.init.is_empty() { WaitingReason::ContainerCreating } else { WaitingReason::PodInitializing };
+    let creating = view.init.is_empty() || container.kind == Kind::Ephemeral;
+    let reason = if creating { WaitingReason::ContainerCreating } else { WaitingReason::PodInitializing };
     draft.wait(container.name(), reason, None);
 }
 
@@ -152,7 +175,7 @@ fn keep_container(view: &View<'_>, draft: &mut Draft, ready: Option<&SandboxStat
         Life::Ended(ended) if container.kind == Kind::Init && !container.current && ended.code == 0 => {
             start(view, draft, ready, container);
         }
-        Life::Ended(ended) if container.policy.restarts_after(ended.code) => {
+        Life::Ended(ended) if container.restarts.after(ended.code) => {
             restart(view, draft, ready, container, ended);
         }
         Life::Ended(_) => {}
@@ -173,15 +196,33 @@ fn remove_old_records(view: &View<'_>, draft: &mut Draft, container: &Contained<
     }
 }
 
-/// Ends a running container whose definition has changed or whose probes demand it.
+/// Ends a running container whose definition has changed, whose `postStart` hook failed or whose probes demand it; runs
+/// that hook first.
 fn keep_healthy(view: &View<'_>, draft: &mut Draft, container: &Contained<'_>) {
     let Life::Runs { id, .. } = &container.life else { return };
     let asked = container.image.as_ref().map(|(_, reference)| reference.as_str());
     let changed = asked.is_some_and(|asked| container.spec.image.as_deref().is_some_and(|image| image != asked));
     let failed = view.observed.probes.get(id).and_then(|probed| probed.failed);
-    let reason = if changed { Some(StopReason::Changed) } else { failed.map(StopReason::Probe) };
+    let reason = match container.begun {
+        _ if changed => Some(StopReason::Changed),
+        Begun::Failed => Some(StopReason::PostStart),
+        Begun::Hooking => {
+            post_start(view, draft, container, id);
+            None
+        }
+        Begun::Fully => failed.map(StopReason::Probe),
+    };
+    // A stop that was begun goes on, whatever the probes say now.
+    let reason = view.memory.stops.get(id).map(|stop| stop.reason).or(reason);
     if let Some(reason) = reason {
         stop::stop_container(view, draft, container, view.now + stop::probe_grace(view, container, reason), reason);
+    }
+}
+
+fn post_start(view: &View<'_>, draft: &mut Draft, container: &Contained<'_>, id: &ContainerId) {
+    if let Some((sandbox, _)) = container.records.first().filter(|_| !view.memory.stops.contains_key(id)) {
+        let (sandbox, name) = (sandbox.spec.id.clone(), container.name().to_owned());
+        draft.act(view, Action::PostStart { sandbox, container: id.clone(), name });
     }
 }
 
@@ -227,7 +268,7 @@ fn start(view: &View<'_>, draft: &mut Draft, ready: Option<&SandboxStatus>, cont
             name: container.name().to_owned(),
             attempt: container.next_attempt(),
             image,
-            backoff: container.next_backoff(),
+            backoff: container.next_backoff(view.memory.longest_backoff),
         }),
     );
 }

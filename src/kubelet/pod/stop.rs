@@ -1,14 +1,20 @@
 //! The plan for a pod that ends: stop containers, remove the sandbox, the files and finally the object.
 //!
-//! Called by [`super::plan::plan`]; `run` borrows [`stop_container`] for single containers. Sidecars are stopped after the app
-//! containers, in reverse order (KEP-753). Invariant: the deadline only moves earlier.
+//! Called by [`super::plan::plan`]; `run` borrows [`stop_container`] for single containers. Sidecars are signalled after the
+//! app containers, in reverse order (KEP-753). Invariant: the deadline only moves earlier.
+//!
+//! ```text
+//!   stop wanted ──► preStop hook ──► signal ──► (grace, at least 2 s) ──► SIGKILL
+//!                     │ deadline passes ▲
+//!                     └─────────────────┘
+//! ```
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::memory::Files;
-use super::plan::{Action, Draft, StopReason, Subject, Wish};
+use super::memory::{Files, Stage};
+use super::plan::{Action, Draft, Hook, Stop, StopReason, Subject, Wish};
 use super::view::{Contained, Kind, Life, View};
 use crate::sources::SOURCE;
 
@@ -48,22 +54,26 @@ pub(super) fn retire(view: &View<'_>, draft: &mut Draft) {
     }
 }
 
-/// Stops what runs; true once nothing does.
+/// Stops what runs; true once nothing does. All `preStop` hooks begin at once; sidecars are signalled in turn.
 pub(super) fn stop_all(view: &View<'_>, draft: &mut Draft) -> bool {
     let deadline = deadline(view);
     draft.deadline = Some(deadline);
-    let apps_run = view.containers().any(|container| container.kind != Kind::Sidecar && container.runs());
-    if apps_run {
-        for container in view.containers().filter(|container| container.kind != Kind::Sidecar) {
-            stop_container(view, draft, container, deadline, StopReason::PodEnds);
+    let others = || view.containers().filter(|container| container.kind != Kind::Sidecar);
+    for container in others() {
+        stop_container(view, draft, container, deadline, StopReason::PodEnds);
+    }
+    let last = if others().any(Contained::runs) { None } else { view.init.iter().rev().find(|sidecar| sidecar.runs()) };
+    for sidecar in view.init.iter().filter(|init| init.kind == Kind::Sidecar) {
+        if last.is_some_and(|last| last.name() == sidecar.name()) {
+            stop_container(view, draft, sidecar, deadline, StopReason::PodEnds);
+        } else {
+            pre_stop(view, draft, sidecar, deadline, StopReason::PodEnds);
         }
-    } else if let Some(sidecar) = view.init.iter().rev().find(|sidecar| sidecar.runs()) {
-        stop_container(view, draft, sidecar, deadline, StopReason::PodEnds);
     }
     !view.is_busy() && !view.containers().any(Contained::runs)
 }
 
-/// Asks a container to end, unless it was asked to end at least as early.
+/// Asks a container to end once its `preStop` hook is over, unless it was asked to end at least as early.
 pub(super) fn stop_container(
     view: &View<'_>,
     draft: &mut Draft,
@@ -71,13 +81,51 @@ pub(super) fn stop_container(
     deadline: Timestamp,
     reason: StopReason,
 ) {
-    let Life::Runs { id, .. } = &container.life else { return };
-    let Some((sandbox, _)) = container.records.first() else { return };
-    if view.memory.stops.get(id).is_some_and(|stop| stop.deadline <= deadline) {
-        return;
+    let Some(mut stop) = pre_stop(view, draft, container, deadline, reason) else { return };
+    // Whatever the hook has taken, this much is left, as in `kuberuntime_container.killContainer`.
+    stop.deadline = stop.deadline.max(view.now + SHORTEST_GRACE);
+    let known = view.memory.stops.get(&stop.container).filter(|known| known.stage == Stage::Signalled);
+    if known.is_none_or(|known| known.deadline > stop.deadline) {
+        draft.act(view, Action::StopContainer(stop));
     }
-    let (sandbox, container, name) = (sandbox.spec.id.clone(), id.clone(), container.name().to_owned());
-    draft.act(view, Action::StopContainer { sandbox, container, name, deadline, reason });
+}
+
+/// Runs what is to be run before a container is signalled, for as long as there is time; how to stop it once that is over.
+fn pre_stop(
+    view: &View<'_>,
+    draft: &mut Draft,
+    container: &Contained<'_>,
+    deadline: Timestamp,
+    reason: StopReason,
+) -> Option<Stop> {
+    let Life::Runs { id, .. } = &container.life else { return None };
+    let (sandbox, _) = container.records.first()?;
+    let known = view.memory.stops.get(id);
+    // The time that a hook takes is part of the grace. What a signal was given may lie later, see below.
+    let before = known.filter(|known| known.stage != Stage::Signalled);
+    let stop = Stop {
+        sandbox: sandbox.spec.id.clone(),
+        container: id.clone(),
+        name: container.name().to_owned(),
+        deadline: before.map_or(deadline, |known| known.deadline.min(deadline)),
+        reason: known.map_or(reason, |known| known.reason),
+        told: known.is_some(),
+    };
+    let hook = container.spec.lifecycle.as_ref().and_then(|lifecycle| lifecycle.pre_stop.as_ref());
+    if hook.is_none() || stop.deadline <= view.now {
+        return Some(stop);
+    }
+    let subject = Subject::Hook(stop.name.clone(), Hook::PreStop);
+    match known.map(|known| known.stage) {
+        Some(Stage::Hooked | Stage::Signalled) => return Some(stop),
+        Some(Stage::Hooking) if !busy(view, &subject) => return Some(stop),
+        _ => {}
+    }
+    draft.wake(stop.deadline);
+    if known.is_none() {
+        draft.act(view, Action::PreStop(stop));
+    }
+    None
 }
 
 /// How long a container gets whose probe failed, or whose definition changed.
@@ -113,7 +161,7 @@ fn deadline(view: &View<'_>) -> Timestamp {
 }
 
 fn grace(seconds: i64) -> Duration {
-    Duration::from_secs(u64::try_from(seconds).unwrap_or(0)).max(SHORTEST_GRACE)
+    Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
 }
 
 fn busy(view: &View<'_>, subject: &Subject) -> bool {

@@ -84,6 +84,7 @@ impl Worker {
         let pod = Arc::clone(&assignment.borrow().pod);
         let uid = pod.metadata.uid.clone().unwrap_or_default();
         let mut memory = Memory::of(&pod);
+        memory.longest_backoff = shared.config.longest_restart_backoff;
         memory.next_sandbox = known.iter().filter_map(SandboxId::attempt).max().unwrap_or(0);
         let prober = Prober::new(Arc::clone(&shared), Arc::clone(&look));
         Self {
@@ -127,8 +128,10 @@ impl Worker {
         }
         let wish = assignment.wish;
         self.memory.heed(pod);
+        let records = || observed.sandboxes.iter().flat_map(|sandbox| &sandbox.containers);
+        self.memory.forget_all_but(|id| records().any(|record| record.id == *id));
         let mut plan = plan(Desired { pod, wish }, &observed, &self.memory, self.shared.now());
-        self.prober.follow(pod, &observed);
+        self.prober.follow(pod, &observed, &plan.status);
         if plan.finished {
             return None;
         }
@@ -288,9 +291,8 @@ impl Worker {
             Outcome::PullFailed { container, reason, message } => memory.pull_failed(&container, reason, message, now),
             Outcome::Started { container } => memory.started(&container),
             Outcome::StartFailed { start, kind, message } => memory.start_failed(&start, kind, message, now),
-            Outcome::StopFailed { container } => {
-                memory.stops.remove(&container);
-            }
+            Outcome::StopFailed { container } => memory.stop_failed(&container),
+            Outcome::Hooked { container, hook, succeeded } => memory.hooked(container, hook, succeeded),
             Outcome::ContainerRemoved | Outcome::Retry => {}
             Outcome::StatusWritten(status) => {
                 memory.acknowledged = *status == memory.status;

@@ -1,22 +1,25 @@
 //! Probes: asking containers how they are.
 //!
 //! Owned by the pod's worker, which tells what runs ([`Prober::follow`]) and reads the verdicts for its observation. What
-//! results mean is decided in `verdict.rs` without input or output; `runner.rs` asks. Invariants: liveness and readiness
-//! wait for the startup probe; a container without probes has no task here; tasks end with their container or worker.
+//! results mean is decided in `verdict.rs` without input or output; `runner.rs` asks, `http.rs` and `grpc.rs` speak the
+//! protocols. Invariants: liveness and readiness wait for the startup probe; a container without probes has no task here; tasks end with their container or worker.
 
+mod grpc;
+pub(crate) mod http;
 mod runner;
 pub mod verdict;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use k8s_openapi::api::core::v1::{Container, Pod, Probe};
+use k8s_openapi::api::core::v1::{Container, Pod, PodStatus, Probe};
 use runtime::{ContainerId, ContainerState, SandboxId, SandboxState};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
-use crate::pod::Observed;
 use crate::pod::plan::Probed;
+use crate::pod::{Observed, parts};
 use crate::shared::Shared;
 use runner::Target;
 
@@ -26,6 +29,8 @@ pub(crate) struct Prober {
     look: Arc<Notify>,
     verdicts: Arc<Verdicts>,
     running: BTreeMap<ContainerId, JoinSet<()>>,
+    /// The pod is being ended: nobody shall be restarted any more.
+    ending: Arc<AtomicBool>,
 }
 
 /// What the probes of a pod say at the moment.
@@ -49,7 +54,7 @@ impl Verdicts {
 
 impl Prober {
     pub(crate) fn new(shared: Arc<Shared>, look: Arc<Notify>) -> Self {
-        Self { shared, look, verdicts: Arc::default(), running: BTreeMap::new() }
+        Self { shared, look, verdicts: Arc::default(), running: BTreeMap::new(), ending: Arc::default() }
     }
 
     /// What the probes say.
@@ -57,11 +62,14 @@ impl Prober {
         self.verdicts.all().clone()
     }
 
-    /// Probes what runs, and nothing else.
-    pub(crate) fn follow(&mut self, pod: &Arc<Pod>, observed: &Observed) {
+    /// Probes what is shown as running, and nothing else. What ends is asked for its readiness only.
+    pub(crate) fn follow(&mut self, pod: &Arc<Pod>, observed: &Observed, status: &PodStatus) {
+        let shown = shown_as_running(status);
+        let over = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+        self.ending.store(over || pod.metadata.deletion_timestamp.is_some(), Ordering::Relaxed);
         let mut alive: BTreeMap<ContainerId, (SandboxId, String, jiff::Timestamp)> = BTreeMap::new();
         for sandbox in observed.sandboxes.iter().filter(|sandbox| sandbox.state == SandboxState::Ready) {
-            for record in &sandbox.containers {
+            for record in sandbox.containers.iter().filter(|record| shown.contains(record.id.0.as_str())) {
                 if let ContainerState::Running { started_at, .. } = record.state {
                     alive.insert(record.id.clone(), (sandbox.spec.id.clone(), record.name.clone(), started_at));
                 }
@@ -70,20 +78,21 @@ impl Prober {
         self.running.retain(|id, _| alive.contains_key(id));
         self.verdicts.all().retain(|id, _| alive.contains_key(id));
         for (id, (sandbox, name, started_at)) in alive {
-            let Some(container) = find(pod, &name).filter(|_| !self.running.contains_key(&id)) else { continue };
-            // Probes of a kind that is not supported have been named in a Warning and count as passing.
-            let declared = [&container.startup_probe, &container.readiness_probe, &container.liveness_probe];
-            if declared.into_iter().all(Option::is_none) {
+            let Some(container) = parts::container(pod, &name).filter(|_| !self.running.contains_key(&id)) else {
+                continue;
+            };
+            if probes(&container).into_iter().all(|probe| probe.is_none()) {
                 continue;
             }
             let addresses = if observed.addresses.is_empty() { &observed.host_addresses } else { &observed.addresses };
             let target = Target {
                 pod: Arc::clone(pod),
-                container: container.clone(),
+                container: container.into_owned(),
                 id: id.clone(),
                 sandbox,
                 started_at,
                 address: addresses.first().copied(),
+                ending: Arc::clone(&self.ending),
             };
             self.start(id, target);
         }
@@ -104,13 +113,18 @@ impl Prober {
     }
 }
 
-/// Startup, readiness and liveness probe, as far as they are supported.
-fn probes(container: &Container) -> [Option<&Probe>; 3] {
-    [&container.startup_probe, &container.readiness_probe, &container.liveness_probe]
-        .map(|probe| probe.as_ref().filter(|probe| runner::is_supported(probe)))
+/// The containers that a status shows as running.
+fn shown_as_running(status: &PodStatus) -> BTreeSet<&str> {
+    let all = [&status.init_container_statuses, &status.container_statuses, &status.ephemeral_container_statuses];
+    let running = all
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|one| one.state.as_ref().is_some_and(|state| state.running.is_some()));
+    running.filter_map(|one| one.container_id.as_deref()?.rsplit_once("://").map(|(_, id)| id)).collect()
 }
 
-fn find<'a>(pod: &'a Pod, name: &str) -> Option<&'a Container> {
-    let spec = pod.spec.as_ref()?;
-    spec.init_containers.iter().flatten().chain(&spec.containers).find(|one| one.name == name)
+/// Startup, readiness and liveness probe.
+fn probes(container: &Container) -> [Option<&Probe>; 3] {
+    [&container.startup_probe, &container.readiness_probe, &container.liveness_probe].map(Option::as_ref)
 }

@@ -11,6 +11,9 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Probe;
 
+/// The first wait of an eager pace.
+const EAGER: Duration = Duration::from_millis(100);
+
 /// What a probe has established.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
@@ -49,6 +52,31 @@ impl Rule {
             successes: number(probe.success_threshold, 1),
             failures: number(probe.failure_threshold, 3),
         }
+    }
+}
+
+/// How long to wait between two questions.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    period: Duration,
+    next: Duration,
+}
+
+impl Pace {
+    /// The pace of a rule. An eager one is fast until the first success: whoever waits for readiness shall not wait for a
+    /// period.
+    pub fn new(rule: Rule, eager: bool) -> Self {
+        Self { period: rule.period, next: if eager { EAGER.min(rule.period) } else { rule.period } }
+    }
+
+    /// The wait after a result.
+    pub fn after(&mut self, success: bool) -> Duration {
+        if success {
+            self.next = self.period;
+        }
+        let wait = self.next;
+        self.next = (wait * 2).min(self.period);
+        wait
     }
 }
 
@@ -97,6 +125,15 @@ mod tests {
         let probe = Probe { failure_threshold: Some(2), success_threshold: Some(2), ..Probe::default() };
         let seen = verdicts(&probe, &[false, true, false, true, true, false, false]);
         assert_eq!(seen, [None, None, None, None, Some(Verdict::Passing), None, Some(Verdict::Failing)]);
+    }
+
+    #[test]
+    fn an_eager_pace_doubles_its_waits_up_to_the_period_and_keeps_that_after_the_first_success() {
+        let rule = Rule::of(&Probe { period_seconds: Some(1), ..Probe::default() });
+        let mut pace = Pace::new(rule, true);
+        let waits = [false, false, false, true, false].map(|success| pace.after(success).as_millis());
+        assert_eq!(waits, [100, 200, 400, 1000, 1000]);
+        assert_eq!(Pace::new(rule, false).after(false).as_millis(), 1000);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! patch, list and watch and nothing else. Time is tokio's, paused: an hour of back-off takes no time.
 
 mod api;
+mod lifecycle;
 mod scenarios;
 
 use std::sync::Arc;
@@ -85,6 +86,7 @@ impl World {
             manifest_dir: Some(root.join("manifests")),
             pod_cidr: Some("10.42.0.0/24".to_owned()),
             cgroup_prefix: "kubepods".into(),
+            longest_restart_backoff: Duration::from_secs(300),
             max_pods: 110,
             node_ips: vec!["192.0.2.10".parse().expect("an address")],
             kubelet_version: "v1.36.0+coracle".to_owned(),
@@ -180,6 +182,13 @@ impl World {
             .collect();
         events.sort();
         events.into_iter().map(|(_, reason)| reason).collect()
+    }
+
+    /// Messages of all events with a reason so far, in order.
+    pub(crate) fn messages(&self, reason: &str) -> Vec<String> {
+        let events = self.api.list("/api/v1/namespaces/default/events");
+        let own = events.iter().filter(|event| event["reason"] == reason);
+        own.map(|event| event["message"].as_str().unwrap_or_default().to_owned()).collect()
     }
 
     /// Asks the kubelet's API.

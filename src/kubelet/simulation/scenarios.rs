@@ -8,28 +8,28 @@ use serde_json::{Value, json};
 
 use super::World;
 
-fn one_container() -> Value {
+pub(super) fn one_container() -> Value {
     json!({"containers": [{"name": "web", "image": "web:1", "imagePullPolicy": "IfNotPresent"}]})
 }
 
-fn state<'a>(pod: &'a Value, kind: &str) -> &'a Value {
+pub(super) fn state<'a>(pod: &'a Value, kind: &str) -> &'a Value {
     &pod["status"]["containerStatuses"][0]["state"][kind]
 }
 
-fn phase(pod: &Value) -> &str {
+pub(super) fn phase(pod: &Value) -> &str {
     pod["status"]["phase"].as_str().unwrap_or_default()
 }
 
-fn is_ready(pod: &Value) -> bool {
+pub(super) fn is_ready(pod: &Value) -> bool {
     condition(pod, "Ready") == "True"
 }
 
-fn condition<'a>(pod: &'a Value, name: &str) -> &'a str {
+pub(super) fn condition<'a>(pod: &'a Value, name: &str) -> &'a str {
     let all = pod["status"]["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
     all.iter().find(|one| one["type"] == name).and_then(|one| one["status"].as_str()).unwrap_or("absent")
 }
 
-async fn started() -> World {
+pub(super) async fn started() -> World {
     let mut world = World::new();
     world.start_agent().await;
     world

@@ -1,5 +1,6 @@
 //! What a simulated container does.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// The behaviour of one attempt at a container.
@@ -15,6 +16,8 @@ pub struct Program {
     pub on_stop: OnStop,
     /// What commands inside the container do.
     pub exec: ExecOutcome,
+    /// What some commands do instead, by their first word.
+    pub commands: BTreeMap<String, ExecOutcome>,
     /// Lines that it writes to its log as soon as it runs.
     pub output: Vec<String>,
 }
@@ -33,6 +36,12 @@ impl Program {
     /// Runs until SIGKILL.
     pub fn ignores_stop() -> Self {
         Self { on_stop: OnStop::Ignores, ..Self::default() }
+    }
+
+    /// Does something of its own when `command` is run in it.
+    pub fn with_command(mut self, command: &str, outcome: ExecOutcome) -> Self {
+        self.commands.insert(command.to_owned(), outcome);
+        self
     }
 
     /// Cannot be started.

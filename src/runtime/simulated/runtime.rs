@@ -244,9 +244,12 @@ impl Runtime for SimulatedRuntime {
     ) -> Result<ExecResult, RuntimeError> {
         let outcome: ExecOutcome = {
             let mut locked = self.lock();
-            locked.calls.push(Call::Exec(sandbox.clone(), container.clone(), exec.args));
             let program = locked.state.running(sandbox, container);
-            program.ok_or_else(|| RuntimeError::NoContainer { container: container.clone() })?.exec.clone()
+            let program = program.ok_or_else(|| RuntimeError::NoContainer { container: container.clone() })?;
+            let own = exec.args.first().and_then(|command| program.commands.get(command));
+            let outcome = own.unwrap_or(&program.exec).clone();
+            locked.calls.push(Call::Exec(sandbox.clone(), container.clone(), exec.args));
+            outcome
         };
         let limited = |mut bytes: Vec<u8>| {
             bytes.truncate(exec.output_limit);

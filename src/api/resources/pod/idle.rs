@@ -45,7 +45,6 @@ const SOURCES: [&str; 24] = [
 const POD: &[(&str, Asks)] = &[
     ("affinity.podAffinity", any),
     ("affinity.podAntiAffinity", any),
-    ("ephemeralContainers", any),
     ("hostnameOverride", any),
     ("os.name", |_, name| *name == "windows"),
     ("preemptionPolicy", preempts),
@@ -69,23 +68,14 @@ const POD: &[(&str, Asks)] = &[
 
 /// Paths below each container, of whichever sort.
 const CONTAINER: &[(&str, Asks)] = &[
-    ("lifecycle.postStart", any),
-    ("lifecycle.preStop", any),
-    ("livenessProbe.grpc", any),
-    ("livenessProbe.httpGet.scheme", is_secure),
     ("ports[].hostIP", is_out_of_reach),
-    ("readinessProbe.grpc", any),
-    ("readinessProbe.httpGet.scheme", is_secure),
     ("resizePolicy[].restartPolicy", |_, policy| *policy == "RestartContainer"),
     ("resources.limits.{ephemeral-storage}", any),
     ("resources.limits.{hugepages-}", any),
-    ("restartPolicyRules", any),
     ("securityContext.appArmorProfile", any),
     ("securityContext.procMount", |_, kind| *kind != "Default"),
     ("securityContext.seLinuxOptions", any),
     ("securityContext.windowsOptions", any),
-    ("startupProbe.grpc", any),
-    ("startupProbe.httpGet.scheme", is_secure),
     ("stdinOnce", any),
     ("volumeDevices", any),
 ];
@@ -153,10 +143,6 @@ fn any(_: &Value, value: &Value) -> bool {
     }
 }
 
-fn is_secure(_: &Value, scheme: &Value) -> bool {
-    *scheme == "HTTPS"
-}
-
 /// Pods have addresses of IPv4 only, so nothing comes to them by one of IPv6. In the host's network they listen themselves.
 fn is_out_of_reach(spec: &Value, address: &Value) -> bool {
     let address = address.as_str().and_then(|text| text.parse::<Ipv6Addr>().ok());
@@ -187,7 +173,7 @@ mod tests {
                 "name": "c", "lifecycle": {"preStop": {"sleep": {"seconds": 1}}, "stopSignal": "SIGINT"},
                 "ports": [{"containerPort": 80}, {"containerPort": 81, "hostPort": 81, "hostIP": "2001:db8::1"}],
                 "resources": {"limits": {"cpu": "1", "hugepages-2Mi": "2Mi"}},
-                "readinessProbe": {"httpGet": {"port": 80, "scheme": "HTTPS"}}, "stdinOnce": false,
+                "stdinOnce": false,
             }],
             "tolerations": [
                 {"key": "node.kubernetes.io/not-ready", "effect": "NoExecute", "tolerationSeconds": 300},
@@ -198,9 +184,7 @@ mod tests {
         let expected = [
             "spec.tolerations[1]",
             "spec.volumes[1].nfs",
-            "spec.containers[0].lifecycle.preStop",
             "spec.containers[0].ports[1].hostIP",
-            "spec.containers[0].readinessProbe.httpGet.scheme",
             "spec.containers[0].resources.limits[hugepages-2Mi]",
         ];
         assert_eq!(idle_fields(&spec, "spec"), expected);

@@ -1,5 +1,6 @@
 //! Making a pod's files and starting its containers.
 
+use std::borrow::Cow;
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -12,7 +13,7 @@ use runtime::{ContainerId, ContainerSpec, Image, RuntimeError};
 use super::super::files::{PodDirs, write_whole};
 use super::super::memory::StartError;
 use super::super::plan::Start;
-use super::super::{labels, observe, report};
+use super::super::{labels, observe, parts, report};
 use super::{Job, Outcome};
 use crate::container::{self, Request, ResolvConf};
 use crate::references;
@@ -104,9 +105,8 @@ fn start_message(error: &RuntimeError) -> String {
     format!("unable to start container process: exec: {command:?}: {problem}")
 }
 
-fn find<'a>(job: &'a Job, name: &str) -> Option<&'a Container> {
-    let spec = job.pod.spec.as_ref()?;
-    spec.init_containers.iter().flatten().chain(&spec.containers).find(|one| one.name == name)
+fn find<'a>(job: &'a Job, name: &str) -> Option<Cow<'a, Container>> {
+    parts::container(&job.pod, name)
 }
 
 /// All that can fail before the runtime is asked.
@@ -125,6 +125,7 @@ enum CompileError {
 async fn compile(job: &Job, start: &Start) -> Result<ContainerSpec, CompileError> {
     let shared = &job.shared;
     let own = find(job, &start.name).ok_or_else(|| container::ConfigError::NoContainer { name: start.name.clone() })?;
+    let own = &*own;
     let image = image_of(job, own).await?;
     let mut context = observe::context(shared, &job.pod, Some(&start.sandbox));
     context.references = references::for_container(shared, &job.pod, own).await?;
@@ -161,7 +162,7 @@ pub(super) async fn stop_signal(job: &Job, name: &str) -> i32 {
     let wish = own.lifecycle.as_ref().and_then(|lifecycle| lifecycle.stop_signal.clone());
     let text = match wish {
         Some(wish) => wish,
-        None => image_of(job, own).await.map(|image| image.defaults.stop_signal).unwrap_or_default(),
+        None => image_of(job, &own).await.map(|image| image.defaults.stop_signal).unwrap_or_default(),
     };
     parse_signal(&text).unwrap_or(TERM)
 }

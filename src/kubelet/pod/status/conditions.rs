@@ -33,12 +33,12 @@ pub(super) fn render(
     init: &[ContainerStatus],
     apps: &[ContainerStatus],
 ) -> Vec<PodCondition> {
-    let containers_ready = containers_ready(view, verdict.phase, init, apps);
+    let containers_ready = containers_ready(view, verdict.bound_for, init, apps);
     let ready = ready(view, &containers_ready);
     let sandbox = view.connected_sandbox().is_some() && !matches!(verdict.phase, Phase::Succeeded | Phase::Failed);
     let own = [
         if sandbox { Says::yes() } else { Says { holds: false, reason: None, message: None } },
-        initialized(view, verdict.phase, init),
+        initialized(view, verdict.bound_for, init),
         ready,
         containers_ready,
         Says::yes(),

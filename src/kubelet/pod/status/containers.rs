@@ -7,8 +7,9 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::super::plan::Draft;
+use super::super::plan::WaitingReason;
 use super::super::run::needs_sandbox;
-use super::super::view::{Contained, Ended, Kind, Life, View, whole_seconds};
+use super::super::view::{Begun, Contained, Ended, Kind, Life, View, whole_seconds};
 
 /// Renders the statuses of containers, in the order of the pod.
 pub(super) fn render(view: &View<'_>, draft: &Draft, containers: &[Contained<'_>]) -> Vec<ContainerStatus> {
@@ -23,16 +24,23 @@ fn one(view: &View<'_>, draft: &Draft, container: &Contained<'_>) -> ContainerSt
     };
     let reason = waiting.map(|waiting| (waiting.reason.as_str(), waiting.message.clone()));
     let back_off = waiting.is_some_and(|waiting| waiting.message.is_some());
+    let creating = view.init.is_empty() || container.kind == Kind::Ephemeral;
+    let fallback = if creating { WaitingReason::ContainerCreating } else { WaitingReason::PodInitializing }.as_str();
     let (state, last) = match &container.life {
+        // What cannot be seen from outside has not happened: until its hook is done, the container does not run.
+        Life::Runs { .. } if container.begun == Begun::Hooking => {
+            (wait(reason.unwrap_or((fallback, None))), container.previous.as_ref())
+        }
+        Life::Runs { .. } if container.begun == Begun::Failed => {
+            let (reason, message) = (WaitingReason::PostStartHookError.as_str(), "PostStartHook failed".to_owned());
+            (wait((reason, Some(message))), container.previous.as_ref())
+        }
         Life::Runs { since, .. } => (running(*since), container.previous.as_ref()),
         // A restart that has to wait is shown as such; what ended is the last state then.
         Life::Ended(ended) if back_off => (wait(reason.unwrap_or_default()), Some(ended)),
         Life::Ended(ended) => (terminated(ended), container.previous.as_ref()),
         Life::Waits if ended_unstarted(view, draft, container) => (never_started(view), container.previous.as_ref()),
-        Life::Waits => {
-            let fallback = if view.init.is_empty() { "ContainerCreating" } else { "PodInitializing" };
-            (wait(reason.unwrap_or((fallback, None))), container.previous.as_ref())
-        }
+        Life::Waits => (wait(reason.unwrap_or((fallback, None))), container.previous.as_ref()),
     };
     let id = match &container.life {
         Life::Runs { id, .. } => Some(id),
@@ -45,7 +53,7 @@ fn one(view: &View<'_>, draft: &Draft, container: &Contained<'_>) -> ContainerSt
     ContainerStatus {
         name: container.name().to_owned(),
         ready: ready(view, container),
-        started: Some(container.is_started(view)),
+        started: Some(container.is_started(view)).filter(|_| container.kind != Kind::Ephemeral),
         restart_count: i32::try_from(container.attempt.unwrap_or(0)).unwrap_or(i32::MAX),
         container_id: id.map(|id| format!("coracle://{id}")),
         image: if shown && !image.is_empty() { image } else { spec_image },
@@ -104,6 +112,8 @@ fn never_started(view: &View<'_>) -> ContainerState {
 fn ready(view: &View<'_>, container: &Contained<'_>) -> bool {
     match (&container.life, container.kind) {
         (_, Kind::Init) => container.succeeded(),
+        (_, Kind::Ephemeral) => false,
+        _ if container.begun != Begun::Fully => false,
         (Life::Runs { id, .. }, _) => {
             let probed = view.observed.probes.get(id);
             let default = container.spec.readiness_probe.is_none() && container.spec.startup_probe.is_none();

@@ -7,21 +7,38 @@ mod conditions;
 mod containers;
 mod phase;
 
-use k8s_openapi::api::core::v1::{HostIP, PodIP, PodStatus};
+use k8s_openapi::api::core::v1::{ContainerStatus, HostIP, PodIP, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::plan::{Draft, Wish};
 use super::view::View;
 
+/// How long the last words of all containers of a pod may be together, as upstream's
+/// `MaxPodTerminationMessageLogLength`.
+const MESSAGES_LIMIT: usize = 12 * 1024;
+
+/// Gives each container the same share of what a pod's last words may take (`status_manager.normalizeStatus` upstream).
+fn shorten_messages(lists: [&mut Vec<ContainerStatus>; 3]) {
+    let share = MESSAGES_LIMIT / lists.iter().map(|list| list.len()).sum::<usize>().max(1);
+    for status in lists.into_iter().flatten() {
+        let ended = [&mut status.state, &mut status.last_state].into_iter().flatten();
+        for message in ended.filter_map(|state| state.terminated.as_mut()?.message.as_mut()) {
+            let end = (0..=share.min(message.len())).rev().find(|end| message.is_char_boundary(*end));
+            message.truncate(end.unwrap_or(0));
+        }
+    }
+}
+
 /// Renders the status that follows from facts and decisions.
 pub(super) fn render(view: &View<'_>, draft: &Draft) -> PodStatus {
     let old = &view.memory.status;
-    let init = containers::render(view, draft, &view.init);
-    let apps = containers::render(view, draft, &view.apps);
+    let [mut init, mut apps, mut ephemeral] =
+        [&view.init, &view.apps, &view.ephemeral].map(|list| containers::render(view, draft, list));
     let verdict = phase::judge(view, draft, &init, &apps);
     let conditions = conditions::render(view, &verdict, &init, &apps);
     let hosts = &view.observed.host_addresses;
     let pods = if view.host_network() { hosts } else { &view.observed.addresses };
+    shorten_messages([&mut init, &mut apps, &mut ephemeral]);
     let mut status = PodStatus {
         phase: Some(verdict.phase.as_str().to_owned()),
         reason: verdict.reason.or_else(|| old.reason.clone()),
@@ -29,6 +46,7 @@ pub(super) fn render(view: &View<'_>, draft: &Draft) -> PodStatus {
         conditions: Some(conditions),
         init_container_statuses: Some(init).filter(|list| !list.is_empty()),
         container_statuses: Some(apps).filter(|list| !list.is_empty()),
+        ephemeral_container_statuses: Some(ephemeral).filter(|list| !list.is_empty()),
         start_time: Some(Time(view.start_time())),
         observed_generation: view.pod.metadata.generation,
         qos_class: old.qos_class.clone().or_else(|| view.pod.status.as_ref().and_then(|now| now.qos_class.clone())),

@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::ContainerStatus;
 
 use super::super::plan::Draft;
-use super::super::view::{Kind, RestartPolicy, View};
+use super::super::view::{Contained, Kind, View};
 
 /// Where a pod is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,6 +38,8 @@ impl Phase {
 /// A phase and, if the pod as a whole failed, why.
 pub(super) struct Verdict {
     pub(super) phase: Phase,
+    /// The phase that follows once nothing runs any more: a terminal one is shown only then.
+    pub(super) bound_for: Phase,
     pub(super) reason: Option<String>,
     pub(super) message: Option<String>,
 }
@@ -49,20 +51,23 @@ struct Tally {
     running: usize,
     stopped: usize,
     succeeded: usize,
+    /// Of those that have stopped, how many are started again.
+    restarting: usize,
 }
 
 /// Judges the phase. It never leaves a terminal one and never falls back to Pending.
 pub(super) fn judge(view: &View<'_>, draft: &Draft, init: &[ContainerStatus], apps: &[ContainerStatus]) -> Verdict {
     let old = Phase::parse(view.memory.status.phase.as_deref());
-    let plain = |phase| Verdict { phase, reason: None, message: None };
+    let plain = |phase| Verdict { phase, bound_for: phase, reason: None, message: None };
     if let Some(terminal) = old.filter(|phase| phase.is_terminal()) {
         return plain(terminal);
     }
-    let stopped = !view.is_busy() && init.iter().chain(apps).all(|status| running(status).is_none());
+    let stopped = !view.is_busy() && !view.containers().any(Contained::runs);
     if view.past_active_deadline() && !view.ends() {
         let phase = if stopped { Phase::Failed } else { old.unwrap_or(Phase::Pending) };
         return Verdict {
             phase,
+            bound_for: Phase::Failed,
             reason: Some("DeadlineExceeded".to_owned()),
             message: Some("Pod was active on the node longer than the specified deadline".to_owned()),
         };
@@ -71,6 +76,11 @@ pub(super) fn judge(view: &View<'_>, draft: &Draft, init: &[ContainerStatus], ap
     let computed = compute(view, init, apps, ended);
     if ended && !computed.is_terminal() {
         return plain(Phase::Failed);
+    }
+    if computed.is_terminal() && !stopped {
+        let ran = view.apps.iter().any(|app| app.attempt.is_some());
+        let shown = if ran { Phase::Running } else { Phase::Pending };
+        return Verdict { bound_for: computed, ..plain(old.map_or(shown, |old| old.max(shown))) };
     }
     plain(old.map_or(computed, |old| computed.max(old)))
 }
@@ -81,7 +91,7 @@ fn compute(view: &View<'_>, init: &[ContainerStatus], apps: &[ContainerStatus], 
         return Phase::Failed;
     }
     let mut tally = Tally::default();
-    for status in apps {
+    for (app, status) in view.apps.iter().zip(apps) {
         match (
             running(status),
             terminated(status),
@@ -91,22 +101,22 @@ fn compute(view: &View<'_>, init: &[ContainerStatus], apps: &[ContainerStatus], 
             (None, Some(code), _) => {
                 tally.stopped += 1;
                 tally.succeeded += usize::from(code == 0);
+                tally.restarting += usize::from(app.restarts.after(code));
             }
-            (None, None, Some(_)) => tally.stopped += 1,
+            (None, None, Some(_)) => {
+                tally.stopped += 1;
+                tally.restarting += 1;
+            }
             (None, None, None) => tally.waiting += 1,
         }
     }
-    let policy = view.apps.first().map_or(RestartPolicy::Always, |app| app.policy);
     match tally {
         _ if pending => Phase::Pending,
         Tally { waiting: 1.., .. } => Phase::Pending,
         Tally { running: 1.., .. } => Phase::Running,
-        Tally { stopped, succeeded, .. } if stopped > 0 && (ended || policy != RestartPolicy::Always) => match () {
-            () if stopped == succeeded => Phase::Succeeded,
-            () if ended || policy == RestartPolicy::Never => Phase::Failed,
-            () => Phase::Running,
-        },
-        Tally { stopped: 1.., .. } => Phase::Running,
+        Tally { stopped: 1.., restarting: 1.., .. } if !ended => Phase::Running,
+        Tally { stopped: 1.., .. } if tally.stopped == tally.succeeded => Phase::Succeeded,
+        Tally { stopped: 1.., .. } => Phase::Failed,
         _ => Phase::Pending,
     }
 }
@@ -120,7 +130,7 @@ fn judge_init(view: &View<'_>, statuses: &[ContainerStatus]) -> (bool, bool) {
             Kind::Sidecar => pending |= !begun && !init.is_started(view),
             _ => match terminated(status) {
                 Some(0) => {}
-                Some(_) if init.policy == RestartPolicy::Never => return (false, true),
+                Some(code) if !init.restarts.after(code) => return (false, true),
                 _ => pending |= !begun,
             },
         }

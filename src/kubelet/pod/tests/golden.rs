@@ -12,8 +12,8 @@ use runtime::{ContainerId, ContainerState, ContainerStatus, Exit, ImageId, Sandb
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::super::memory::{Files, StartError};
-use super::super::plan::{FailedProbe, PresentImage, Probed, Start, Subject, WaitingReason};
+use super::super::memory::{Files, Stage, StartError, Stopping};
+use super::super::plan::{FailedProbe, Hook, PresentImage, Probed, Start, Stop, StopReason, Subject, WaitingReason};
 use super::super::{Action, Desired, Memory, Observed, Plan, Wish, labels, plan};
 use crate::container::sandbox_spec;
 
@@ -37,7 +37,7 @@ struct Case {
     messages: BTreeMap<String, String>,
     #[serde(default)]
     probes: BTreeMap<String, Probe>,
-    /// `files`, `sandbox`, `object`, `image/<name>`, `container/<name>`.
+    /// `files`, `sandbox`, `object`, `image/<name>`, `container/<name>`, `postStart/<name>`, `preStop/<name>`.
     #[serde(default)]
     in_flight: Vec<String>,
     #[serde(default)]
@@ -99,6 +99,10 @@ struct Remembered {
     /// Time of a start whose configuration was incomplete.
     incomplete: BTreeMap<String, Timestamp>,
     sandbox_failed: Option<Timestamp>,
+    /// Whether the `postStart` hooks of containers succeeded.
+    post_starts: BTreeMap<String, bool>,
+    /// Stops of containers: `hooking`, `hooked` or `signalled`, and until when.
+    stops: BTreeMap<String, (String, Timestamp)>,
 }
 
 impl Case {
@@ -154,6 +158,18 @@ impl Case {
             };
             memory.start_failed(&start, kind, "it cannot be done".to_owned(), at);
         }
+        memory.post_starts =
+            known.post_starts.iter().map(|(id, succeeded)| (ContainerId(id.clone()), *succeeded)).collect();
+        for (id, (stage, deadline)) in &known.stops {
+            let stage = match stage.as_str() {
+                "hooking" => Stage::Hooking,
+                "hooked" => Stage::Hooked,
+                "signalled" => Stage::Signalled,
+                other => panic!("unknown stage {other}"),
+            };
+            let stopping = Stopping { deadline: *deadline, reason: StopReason::PodEnds, stage };
+            memory.stops.insert(ContainerId(id.clone()), stopping);
+        }
         if let Some(at) = known.sandbox_failed {
             memory.sandbox_failed("no address".to_owned(), at);
         }
@@ -205,6 +221,8 @@ fn subject(text: &str) -> Subject {
     match text.split_once('/') {
         Some(("image", name)) => Subject::Image(name.to_owned()),
         Some(("container", name)) => Subject::Container(name.to_owned()),
+        Some(("postStart", name)) => Subject::Hook(name.to_owned(), Hook::PostStart),
+        Some(("preStop", name)) => Subject::Hook(name.to_owned(), Hook::PreStop),
         _ => match text {
             "files" => Subject::Files,
             "sandbox" => Subject::Sandbox,
@@ -225,8 +243,15 @@ fn describe(action: &Action) -> String {
             let Start { sandbox, name, attempt, image, backoff } = start;
             format!("start {name} {attempt} of {} in {sandbox}, then wait {}s", image.id, backoff.as_secs())
         }
-        Action::StopContainer { sandbox, container, name, deadline, reason } => {
-            format!("stop {name} {container} in {sandbox} until {deadline}, {reason:?}")
+        Action::PostStart { sandbox, container, name } => format!("run postStart of {name} {container} in {sandbox}"),
+        Action::PreStop(stop) => {
+            let Stop { sandbox, container, name, deadline, reason, .. } = stop;
+            format!("run preStop of {name} {container} in {sandbox} until {deadline}, {reason:?}")
+        }
+        Action::StopContainer(stop) => {
+            let Stop { sandbox, container, name, deadline, reason, told } = stop;
+            let again = if *told { ", as was told" } else { "" };
+            format!("stop {name} {container} in {sandbox} until {deadline}, {reason:?}{again}")
         }
         Action::RemoveContainer { sandbox, container, name } => format!("remove {name} {container} in {sandbox}"),
         Action::RemoveFiles => "remove files".to_owned(),
