@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::{env, is_restartable, probe, resources, security};
+use super::{env, is_restartable, probe, resources, restart, security};
 use crate::resources::path::{Path, items, present, text};
 use crate::resources::rule;
 use crate::status::FieldError;
@@ -34,10 +34,7 @@ impl Context<'_> {
                 errors.push(FieldError::duplicate(path.child("name"), &container["name"]));
             }
             self.hooks_and_probes(container, &path, errors);
-            if present(container, "restartPolicy") {
-                let detail = "may not be set for non-init containers";
-                errors.push(FieldError::forbidden(path.child("restartPolicy"), detail));
-            }
+            restart::check(container, &path, errors);
         }
         host_ports(containers, path, errors);
     }
@@ -49,13 +46,7 @@ impl Context<'_> {
             let list = path;
             let path = path.index(index);
             self.common(container, &path, errors);
-            if present(container, "restartPolicy") {
-                errors.extend(rule::one_of(
-                    &path.child("restartPolicy"),
-                    text(container, "restartPolicy"),
-                    &["Always"],
-                ));
-            }
+            restart::check(container, &path, errors);
             let name = text(container, "name");
             if !name.is_empty() && !names.insert(name) {
                 errors.push(FieldError::duplicate(path.child("name"), &name.into()));
@@ -76,8 +67,16 @@ impl Context<'_> {
 
     /// Checks `spec.ephemeralContainers`.
     pub(super) fn ephemeral_containers(&self, path: &Path, errors: &mut Vec<FieldError>) {
-        const REFUSED: [&str; 7] =
-            ["ports", "resources", "livenessProbe", "readinessProbe", "startupProbe", "lifecycle", "restartPolicy"];
+        const REFUSED: [&str; 8] = [
+            "ports",
+            "resources",
+            "livenessProbe",
+            "readinessProbe",
+            "startupProbe",
+            "lifecycle",
+            "restartPolicy",
+            "restartPolicyRules",
+        ];
         let lists = [items(self.spec, "containers"), items(self.spec, "initContainers")];
         let others: BTreeSet<&str> = lists.into_iter().flatten().map(|c| text(c, "name")).collect();
         let mut names = others.clone();
@@ -107,6 +106,7 @@ impl Context<'_> {
     }
 
     fn hooks_and_probes(&self, container: &Value, path: &Path, errors: &mut Vec<FieldError>) {
+        restart::check_signal(self.spec, container, path, errors);
         let grace = self.spec["terminationGracePeriodSeconds"].as_i64();
         for hook in ["postStart", "preStop"] {
             let handler = &container["lifecycle"][hook];

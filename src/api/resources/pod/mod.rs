@@ -10,6 +10,7 @@ mod part;
 mod probe;
 pub mod requests;
 pub(super) mod resources;
+mod restart;
 mod security;
 pub(super) mod spec;
 mod template;

@@ -167,12 +167,17 @@ pub(super) async fn stop_signal(job: &Job, name: &str) -> i32 {
     parse_signal(&text).unwrap_or(TERM)
 }
 
-/// A signal by number or name, with or without `SIG`; `RTMIN+n` counts from 34 as the C library does.
+/// A signal by number or name, with or without `SIG`; `RTMIN+n` counts from 34 as the C library does, `RTMAX-n` down
+/// from 64.
 fn parse_signal(text: &str) -> Option<i32> {
     if let Ok(number) = text.parse() {
         return (1..=64).contains(&number).then_some(number);
     }
     let name = text.strip_prefix("SIG").unwrap_or(text);
+    if let Some(offset) = name.strip_prefix("RTMAX") {
+        let offset: i32 = if offset.is_empty() { 0 } else { offset.strip_prefix('-')?.parse().ok()? };
+        return (0..=30).contains(&offset).then_some(64 - offset);
+    }
     if let Some(offset) = name.strip_prefix("RTMIN") {
         let offset: i32 = if offset.is_empty() { 0 } else { offset.strip_prefix('+')?.parse().ok()? };
         return (0..=30).contains(&offset).then_some(34 + offset);
@@ -182,6 +187,12 @@ fn parse_signal(text: &str) -> Option<i32> {
         "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF",
         "WINCH", "IO", "PWR", "SYS",
     ];
+    let name = match name {
+        "CLD" => "CHLD",
+        "IOT" => "ABRT",
+        "POLL" => "IO",
+        name => name,
+    };
     let position = NAMES.iter().position(|known| *known == name)?;
     i32::try_from(position + 1).ok()
 }
