@@ -181,7 +181,8 @@ impl ApiError {
 
     /// 405: the resource has no such verb.
     pub fn method_not_allowed() -> Self {
-        Self::new(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
+        let text = "the server does not allow this method on the requested resource";
+        Self::new(405, "MethodNotAllowed", text).about("", "", "")
     }
 
     /// 406: no representation that the client accepts.

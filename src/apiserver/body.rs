@@ -16,6 +16,8 @@ use crate::BoxError;
 use crate::negotiate::MediaType;
 use crate::query::Query;
 
+/// How much of a body that cannot be read its writer is shown.
+const SUMMARY: usize = 30;
 /// Upstream's limit of a body.
 const LIMIT: usize = 3 * 1024 * 1024;
 /// A body that takes longer, even over a bad line, will not come.
@@ -122,8 +124,26 @@ pub(crate) fn decode(
     kind: Kind<'_>,
     validation: FieldValidation,
 ) -> Result<Decoded, ApiError> {
-    let parsed = parse(bytes, &media_type(headers))?;
+    let parsed = parse(bytes, &media_type(headers)).map_err(|error| unreadable(error, bytes, kind.kind))?;
     conform(parsed.value, parsed.duplicates, kind, validation)
+}
+
+/// The error of a body of which not even the kind can be read, with its beginning (`transformDecodeError` and
+/// `summarizeData` in `k8s.io/apiserver/pkg/endpoints/handlers/rest.go`).
+fn unreadable(error: ApiError, bytes: &[u8], kind: &str) -> ApiError {
+    if error.code != 400 {
+        return error;
+    }
+    let beginning = &bytes[..bytes.len().min(SUMMARY)];
+    let summary = match (bytes, std::str::from_utf8(beginning)) {
+        ([], _) => "<empty>".to_owned(),
+        ([b'{', ..], Ok(text)) => text.to_owned(),
+        _ => beginning.iter().map(|byte| format!("{byte:02x}")).collect(),
+    };
+    let more = if bytes.len() > SUMMARY { " ..." } else { "" };
+    ApiError::bad_request(format!(
+        "the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; {error} ({summary}{more})"
+    ))
 }
 
 /// Brings a value into the form of a kind and reports what does not belong there.
@@ -185,7 +205,11 @@ fn check_kind(object: &mut Value, kind: Kind<'_>) -> Result<(), ApiError> {
                 return Err(ApiError::bad_request(text));
             }
             given => {
-                let text = format!("the object provided is unrecognized (must be of type {expected}): it is a {given}");
+                let version = kind.version;
+                let text = format!(
+                    "{given} in version {version:?} cannot be handled as a {expected}: converting ({version}.{given}) to \
+                     ({version}.{expected}): unknown conversion"
+                );
                 return Err(ApiError::bad_request(text));
             }
         }
@@ -245,7 +269,7 @@ mod tests {
     fn a_body_of_another_kind_or_version_is_refused() {
         let pod = Kind { group: "", version: "v1", kind: "Pod", custom: None };
         let check = |body: Value| conform(body, Vec::new(), pod, FieldValidation::Warn).unwrap_err().message;
-        assert!(check(json!({ "apiVersion": "v1", "kind": "Secret" })).contains("must be of type Pod"));
+        assert!(check(json!({ "apiVersion": "v1", "kind": "Secret" })).contains("cannot be handled as a Pod"));
         assert!(check(json!({ "apiVersion": "v2", "kind": "Pod" })).contains("(v2) does not match"));
         assert_eq!(check(json!([])), "the body of the request is not an object");
     }

@@ -43,9 +43,7 @@ pub(crate) fn durability(row: &Resource, new: &Value, old: Option<&Value>) -> Du
 /// An error of the store that no verb treats in its own way.
 pub(crate) fn failed(error: StoreError) -> ApiError {
     match error {
-        StoreError::Compacted { asked, oldest } => {
-            ApiError::expired(format!("too old resource version: {asked} ({oldest})"))
-        }
+        StoreError::Compacted { .. } => ApiError::expired("The resourceVersion for the provided list is too old."),
         StoreError::Future { asked, newest } => too_new(asked.0, newest.0),
         StoreError::Exists { .. } | StoreError::Conflict { .. } => ApiError::internal("unexpected conflict in storage"),
         error @ StoreError::Database { .. } => {

@@ -41,7 +41,7 @@ async fn create_checks_namespace_name_and_version() {
         (CONFIG, json!({ "metadata": { "name": "c", "namespace": "x" } }), 400, "the namespace of the provided object"),
         (CONFIG, json!({ "metadata": { "name": "c", "resourceVersion": "4" } }), 400, "resourceVersion should not"),
         (CONFIG, json!({}), 422, "name or generateName is required"),
-        (CONFIG, json!({ "kind": "Secret" }), 400, "must be of type ConfigMap"),
+        (CONFIG, json!({ "kind": "Secret" }), 400, "cannot be handled as a ConfigMap"),
         (CONFIG, json!([]), 400, ""),
         ("/api/v1/configmaps", sample("", "c"), 405, "does not allow this method"),
         ("/api/v1/namespaces/default/configmaps/c", sample("", "c"), 405, "does not allow this method"),
