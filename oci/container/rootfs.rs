@@ -3,6 +3,7 @@
 //! The agent makes them in the host's namespace and hands them over as descriptors; a mount that is attached nowhere is
 //! seen by nobody and vanishes with its last descriptor. Nothing here changes what the host has mounted.
 
+mod beneath;
 mod mapped;
 mod overlay;
 
@@ -14,8 +15,9 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{OpenTreeFlags, open_tree};
 
-pub use mapped::{clone_mapped, overlay_mapped};
-pub use overlay::{Overlay, overlay};
+pub use beneath::{BeneathError, clone_beneath, clone_beneath_detached};
+pub use mapped::{clone_mapped, layers_mapped, map_mount, overlay_mapped};
+pub use overlay::{Overlay, layers, overlay};
 
 /// Why a mount could not be made.
 #[derive(Debug, thiserror::Error)]

@@ -43,6 +43,9 @@ impl ResetArguments {
                 failures.push(chain(&error));
             }
         }
+        if let Err(error) = kubelet::release_all(&runtime, &instance.root, &instance.run).await {
+            failures.push(chain(&error));
+        }
         tasks.shutdown().await;
         let network = NativeNetworkConfig {
             instance: instance.tag.clone(),

@@ -25,3 +25,4 @@ mod volumes;
 pub use agent::{Kubelet, StartError};
 pub use config::{KubeletConfig, Seams};
 pub use node::FactError;
+pub use volumes::release_all;

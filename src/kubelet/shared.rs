@@ -30,6 +30,10 @@ pub(crate) struct Shared {
     /// All Services, for the variables that name them.
     services: Option<Informer<Service>>,
     board: Mutex<BTreeMap<String, Entry>>,
+    /// Which pods have claims that only one may use.
+    claims: Mutex<BTreeMap<String, String>>,
+    /// Whether what is to stay in memory has its file system.
+    pub(crate) in_memory: tokio::sync::OnceCell<()>,
     /// Held, on blocking threads only, while ids are picked for a pod.
     users: Mutex<()>,
 }
@@ -51,8 +55,9 @@ impl Shared {
     ) -> Self {
         let services =
             client.as_ref().map(|client| Informer::spawn(client, &seams.tasks, Scope::Cluster, ListOptions::default()));
-        let (board, users) = (Mutex::default(), Mutex::default());
-        Self { config, seams, client, recorder, capacity, services, board, users }
+        let (board, claims, users) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let in_memory = tokio::sync::OnceCell::new();
+        Self { config, seams, client, recorder, capacity, services, board, claims, in_memory, users }
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -109,6 +114,30 @@ impl Shared {
     /// Takes a pod off the board.
     pub(crate) fn unpost(&self, uid: &str) {
         self.board().remove(uid);
+        self.claims().retain(|_, holder| holder != uid);
+    }
+
+    fn claims(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        self.claims.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives a claim that only one pod may use to a pod, unless another that is not over has it: one that was given it, or
+    /// that has run before this agent started.
+    pub(crate) fn take_claim(&self, claim: &str, uid: &str, uses: impl Fn(&Pod) -> bool) -> bool {
+        let mut claims = self.claims();
+        let is_over = |status: &PodStatus| matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+        let has_begun = |status: &PodStatus| {
+            let containers = status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
+            containers.into_iter().any(|one| one.container_id.as_ref().is_some_and(|id| !id.is_empty()))
+        };
+        let others = self.board().iter().any(|(other, entry)| {
+            let holds = claims.get(claim) == Some(other) || has_begun(&entry.status);
+            other != uid && !is_over(&entry.status) && holds && uses(&entry.pod)
+        });
+        if !others {
+            claims.insert(claim.to_owned(), uid.to_owned());
+        }
+        !others
     }
 
     /// All pods.

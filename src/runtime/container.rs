@@ -54,8 +54,19 @@ pub enum Seccomp {
 pub enum MountSource {
     /// A file or directory of the host.
     HostPath(PathBuf),
+    /// The files of an image that is present; never writable, and nothing in it can be executed.
+    Image(ImageId),
     /// An empty tmpfs; its size in bytes, or none for half of the memory.
     Tmpfs { size: Option<u64>, mode: u32 },
+}
+
+/// A file system of a pod's own on the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum VolumeSource {
+    /// An empty one in memory; its size in bytes, or none for half of the memory; whose group its root is, if not root's.
+    Memory { size: Option<u64>, mode: u32, group: Option<u32> },
+    /// What a server exports, with options of nfs(5).
+    Nfs { server: String, path: String, options: Vec<String> },
 }
 
 /// How mounts pass between the host and the container.
@@ -77,6 +88,9 @@ pub struct Mount {
     pub destination: PathBuf,
     /// What is mounted.
     pub source: MountSource,
+    /// Only this part of it: a relative path that cannot lead out of it, whatever links are in it. Directories that are
+    /// missing are made, with the mode of the source.
+    pub sub_path: Option<PathBuf>,
     /// Whether it cannot be written through this mount.
     pub read_only: bool,
     /// Whether that holds for mounts below as well.

@@ -13,9 +13,11 @@ pub mod simulated;
 
 pub use container::*;
 pub use images::*;
-pub use native::{LogLimits, NativeConfig, NativeRuntime, PidLimits};
+pub use native::{LogLimits, NativeConfig, NativeRuntime, PidLimits, remove_tree};
 pub use native_images::{NativeImages, RegistryOptions};
 pub use sandbox::*;
+
+use std::path::Path;
 
 use async_trait::async_trait;
 use oci::sys::NetNs;
@@ -43,6 +45,15 @@ pub enum RuntimeError {
     #[error("cannot execute {command:?}")]
     Execute {
         command: String,
+        #[source]
+        source: std::io::Error,
+    },
+    /// A part of a mount's source cannot be had: it could not be created, or not be used.
+    #[error("the part of the volume for {} cannot be {}", destination.display(), if *created { "used" } else { "created" })]
+    SubPath {
+        destination: std::path::PathBuf,
+        /// Whether what was missing has been created.
+        created: bool,
         #[source]
         source: std::io::Error,
     },
@@ -98,6 +109,13 @@ pub trait Runtime: Send + Sync + 'static {
         container: &ContainerId,
         exec: ExecSpec,
     ) -> Result<ExecResult, RuntimeError>;
+
+    /// Mounts a volume at a directory of the host, which is made if absent; one that is mounted there stays.
+    async fn mount_volume(&self, at: &Path, source: VolumeSource) -> Result<(), RuntimeError>;
+
+    /// Unmounts what [`Runtime::mount_volume`] has mounted there; absence is fine. What somebody else has mounted over it
+    /// is an error.
+    async fn unmount_volume(&self, at: &Path) -> Result<(), RuntimeError>;
 
     /// Everything that exists, also dead sandboxes whose removal is due.
     async fn list(&self) -> Result<Vec<SandboxStatus>, RuntimeError>;

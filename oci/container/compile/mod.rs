@@ -24,7 +24,7 @@ use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
 
 pub use facts::{FactsError, HostFacts};
 pub use limits::{device_rules, limits};
-pub use open::{OpenError, open};
+pub use open::{OpenError, open, open_with};
 
 use super::rootfs::Recursive;
 use super::users::IdMaps;

@@ -1,5 +1,6 @@
 //! Opens what a script needs. The one part of compiling that touches the host, and nothing stays on it.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -43,6 +44,19 @@ pub enum OpenError {
 /// # Errors
 /// When something does not exist, or was not given.
 pub fn open(descriptors: &[Descriptor], rootfs: Option<OwnedFd>, joins: &Joins) -> Result<Vec<OwnedFd>, OpenError> {
+    open_with(descriptors, rootfs, joins, BTreeMap::new())
+}
+
+/// As [`open`], with mounts that the caller has made, attached nowhere, by the paths that stand for them.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_with(
+    descriptors: &[Descriptor],
+    rootfs: Option<OwnedFd>,
+    joins: &Joins,
+    mut given: BTreeMap<PathBuf, OwnedFd>,
+) -> Result<Vec<OwnedFd>, OpenError> {
     let mut rootfs = rootfs;
     let mut made = Made::default();
     descriptors
@@ -52,20 +66,30 @@ pub fn open(descriptors: &[Descriptor], rootfs: Option<OwnedFd>, joins: &Joins) 
             match descriptor {
                 Descriptor::Rootfs => rootfs.take().ok_or_else(not_given),
                 Descriptor::HostPath { path, recursive, shared } => {
+                    if let Some(mount) = given.remove(path) {
+                        return Ok(mount);
+                    }
                     if *shared {
                         rootfs::require_shared(path)?;
                     }
                     Ok(rootfs::clone_host_path(path, *recursive)?)
                 }
                 Descriptor::MappedPath { path, recursive, shared, by, all } => {
-                    if *shared {
-                        rootfs::require_shared(path)?;
-                    }
+                    let mount = match given.remove(path) {
+                        Some(mount) => mount,
+                        None => {
+                            if *shared {
+                                rootfs::require_shared(path)?;
+                            }
+                            rootfs::clone_host_path(path, *recursive)?
+                        }
+                    };
                     let namespace = match by {
                         MappedBy::Maps(maps) => made.namespace(maps)?,
                         MappedBy::Namespace(path) => open_namespace(path)?,
                     };
-                    Ok(rootfs::clone_mapped(path, *recursive, namespace.as_fd(), *all)?)
+                    rootfs::map_mount(mount.as_fd(), path, namespace.as_fd(), *all)?;
+                    Ok(mount)
                 }
                 Descriptor::UserNamespace { maps } => made.namespace(maps),
                 Descriptor::Namespace { path } => open_namespace(path),

@@ -20,7 +20,7 @@ use rustix::mount::{
     mount_change, move_mount,
 };
 
-use super::overlay::{Overlay, add_names, add_one_by_one, mount, takes_single_layers};
+use super::overlay::{Overlay, add_names, add_one_by_one, mount, mount_layers, takes_single_layers};
 use super::{Recursive, RootfsError, clone_host_path};
 use crate::sys::mount::map_ids;
 
@@ -36,9 +36,38 @@ pub fn clone_mapped(
     all: bool,
 ) -> Result<OwnedFd, RootfsError> {
     let mount = clone_host_path(path, recursive)?;
-    let mapped = map_ids(mount.as_fd(), user_namespace, all);
-    mapped.map_err(|errno| RootfsError::Map { path: path.to_owned(), source: errno.into() })?;
+    map_mount(mount.as_fd(), path, user_namespace, all)?;
     Ok(mount)
+}
+
+/// Lets the files of a mount that is attached nowhere appear with the ids that `user_namespace` maps theirs to; `path` is
+/// what it is called in an error.
+///
+/// # Errors
+/// When its file system cannot do that.
+pub fn map_mount(
+    mount: BorrowedFd<'_>,
+    path: &Path,
+    user_namespace: BorrowedFd<'_>,
+    all: bool,
+) -> Result<(), RootfsError> {
+    let mapped = map_ids(mount, user_namespace, all);
+    mapped.map_err(|errno| RootfsError::Map { path: path.to_owned(), source: errno.into() })
+}
+
+/// As [`super::layers`], with files that appear with the ids that `user_namespace` maps theirs to.
+///
+/// # Errors
+/// When a layer is missing or the kernel refuses.
+pub fn layers_mapped(lower: &[PathBuf], user_namespace: BorrowedFd<'_>) -> Result<OwnedFd, RootfsError> {
+    if let [layer] = lower {
+        return clone_mapped(layer, Recursive::No, user_namespace, false);
+    }
+    let work = || {
+        let mapped = attach_layers(lower, user_namespace)?;
+        mount_layers(&mapped, if takes_single_layers() { add_one_by_one } else { add_all })
+    };
+    std::thread::scope(|scope| scope.spawn(work).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
 }
 
 /// Mounts an overlay whose layers appear with the ids that `user_namespace` maps theirs to. `root` is what its root is

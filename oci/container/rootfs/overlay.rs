@@ -16,7 +16,7 @@ use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen,
 };
 
-use super::RootfsError;
+use super::{Recursive, RootfsError, clone_host_path};
 
 /// A root file system made of layers.
 #[derive(Debug, Clone, Copy)]
@@ -42,6 +42,19 @@ pub fn overlay(overlay: &Overlay<'_>) -> Result<OwnedFd, RootfsError> {
     if takes_single_layers() { mount(overlay, add_one_by_one) } else { mount_all_at_once(overlay) }
 }
 
+/// Mounts layers, the lowest first, one above the other, without anything that could be written to. A single layer is
+/// itself what is mounted, and can be written to unless the mount is made read-only.
+///
+/// # Errors
+/// When a layer is missing or the kernel refuses.
+pub fn layers(lower: &[PathBuf]) -> Result<OwnedFd, RootfsError> {
+    match lower {
+        [layer] => clone_host_path(layer, Recursive::No),
+        lower if takes_single_layers() => mount_layers(lower, add_one_by_one),
+        lower => among_descriptors(|| mount_layers(lower, add_all)),
+    }
+}
+
 /// Whether the kernel takes lower directories one by one. Before Linux 6.5 it takes any option at all and refuses those
 /// that it does not know when the mount is created.
 pub(super) fn takes_single_layers() -> bool {
@@ -55,12 +68,16 @@ pub(super) fn takes_single_layers() -> bool {
 
 /// On a thread of its own, since a working directory belongs to all threads that share it.
 fn mount_all_at_once(overlay: &Overlay<'_>) -> Result<OwnedFd, RootfsError> {
+    among_descriptors(|| mount(overlay, add_all))
+}
+
+fn among_descriptors(then: impl FnOnce() -> Result<OwnedFd, RootfsError> + Send) -> Result<OwnedFd, RootfsError> {
     let work = || {
         let descriptors = Path::new("/proc/self/fd");
         let failed = |errno: Errno| RootfsError::path("enter", descriptors, errno);
         nix::sched::unshare(CloneFlags::CLONE_FS).map_err(|errno| RootfsError::path("enter", descriptors, errno))?;
         rustix::process::chdir(descriptors).map_err(failed)?;
-        mount(overlay, add_all)
+        then()
     };
     std::thread::scope(|scope| scope.spawn(work).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
 }
@@ -88,6 +105,16 @@ pub(super) fn mount(overlay: &Overlay<'_>, add_lower: AddLower) -> Result<OwnedF
     }
     fsconfig_create(&context).map_err(refused("create"))?;
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).map_err(refused("mount"))
+}
+
+pub(super) fn mount_layers(lower: &[PathBuf], add_lower: AddLower) -> Result<OwnedFd, RootfsError> {
+    let layers = lower.len();
+    let refused = |step| move |errno: Errno| RootfsError::Overlay { layers, step, source: errno.into() };
+    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(refused("open file system"))?;
+    let mut kept = Vec::new();
+    add_lower(&context, lower, &mut kept)?;
+    fsconfig_create(&context).map_err(refused("create"))?;
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_RDONLY).map_err(refused("mount"))
 }
 
 pub(super) fn add_one_by_one(context: &OwnedFd, lower: &[PathBuf], kept: &mut Vec<OwnedFd>) -> Result<(), RootfsError> {
@@ -170,6 +197,29 @@ mod tests {
     #[test]
     fn many_layers_are_mounted_one_above_the_other() {
         check("many_layers_are_mounted_one_above_the_other", overlay);
+    }
+
+    #[test]
+    fn layers_alone_are_mounted_one_above_the_other_and_read_only() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("SKIP layers_alone_are_mounted_one_above_the_other_and_read_only: not root");
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let lower = ["low", "high"].map(|name| directory.path().join(name));
+        for layer in &lower {
+            fs::create_dir(layer).unwrap();
+            fs::write(layer.join("top"), layer.file_name().unwrap().as_encoded_bytes()).unwrap();
+        }
+        let look = |mount: &OwnedFd| {
+            let file = rustix::fs::openat(mount, "top", OFlags::RDONLY, Mode::empty()).unwrap();
+            std::io::read_to_string(fs::File::from(file)).unwrap()
+        };
+        let both = layers(&lower).unwrap();
+        assert_eq!(look(&both), "high");
+        let refused = rustix::fs::openat(&both, "new", OFlags::CREATE | OFlags::WRONLY, Mode::RUSR);
+        assert_eq!(refused.unwrap_err(), Errno::ROFS);
+        assert_eq!(look(&layers(&lower[..1]).unwrap()), "low");
     }
 
     #[test]

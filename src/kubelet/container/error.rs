@@ -39,7 +39,13 @@ pub enum ConfigError {
     /// A mount refers to a volume that the pod does not have.
     #[error("volume {name:?} of a mount does not exist")]
     NoVolume { name: String },
-    /// A sub-path leaves its volume or cannot be made.
-    #[error("subPath {path:?} of volume {volume:?} cannot be used: {message}")]
-    SubPath { path: String, volume: String, message: String },
+    /// A sub-path begins at the root.
+    #[error("error SubPath `{path}` must not be an absolute path")]
+    SubPathAbsolute { path: String },
+    /// A sub-path leads upwards.
+    #[error("unable to provision SubPath `{path}`: must not contain '..'")]
+    SubPathBacksteps { path: String },
+    /// Only who may do anything may mount for the host.
+    #[error("volume {name:?}: Bidirectional mount propagation is available only to privileged containers")]
+    NotPrivileged { name: String },
 }

@@ -7,8 +7,11 @@
 //!                  /etc-hosts, resolv.conf
 //!                  /userns                                    ids of a pod with a user namespace of its own
 //!                  /containers/<name>/<id>                    last words
-//!                  /volumes/kubernetes.io~<kind>/<volume>/    volumes on disk
-//! <run>/pods/<uid>/volumes/kubernetes.io~<kind>/<volume>/     secrets, in memory
+//!                  /volumes/kubernetes.io~<kind>/<volume>/    volumes on disk, and those of servers
+//!                  /images/<volume>                           which image a volume is made of
+//!                  /given/<volume>                            says that a volume was given to the pod's group
+//! <run>/pods/                                                 a file system in memory, once there is a pod
+//! <run>/pods/<uid>/volumes/kubernetes.io~<kind>/<volume>/     secrets, in memory; emptyDirs in memory are mounts
 //! <logs>/<namespace>_<name>_<uid>/<container>/<attempt>.log
 //! ```
 
@@ -100,6 +103,7 @@ fn bind(destination: PathBuf, source: PathBuf) -> Mount {
     Mount {
         destination,
         source: MountSource::HostPath(source),
+        sub_path: None,
         read_only: false,
         recursive_read_only: false,
         propagation: Propagation::None,
@@ -114,40 +118,4 @@ pub(crate) fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
     let temporary = path.with_extension("new");
     fs::write(&temporary, content)?;
     fs::rename(&temporary, path)
-}
-
-/// Removes a directory tree without ever crossing a mount; absence is fine.
-///
-/// # Errors
-/// When something cannot be removed; what can be is.
-pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
-    use std::os::unix::fs::MetadataExt;
-    let Some(parent) = path.parent() else { return Err(io::Error::from(io::ErrorKind::InvalidInput)) };
-    match (fs::symlink_metadata(path), fs::symlink_metadata(parent)) {
-        (Ok(own), Ok(parent)) if own.dev() == parent.dev() => remove_on(path, own.dev()),
-        (Err(error), _) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        (Ok(_), Ok(_)) => Err(io::Error::from(io::ErrorKind::CrossesDevices)),
-        (Err(error), _) | (_, Err(error)) => Err(error),
-    }
-}
-
-fn remove_on(path: &Path, device: u64) -> io::Result<()> {
-    use std::os::unix::fs::MetadataExt;
-    let metadata = fs::symlink_metadata(path)?;
-    if !metadata.is_dir() {
-        return fs::remove_file(path);
-    }
-    if metadata.dev() != device {
-        return Err(io::Error::from(io::ErrorKind::CrossesDevices));
-    }
-    let mut failed = None;
-    for entry in fs::read_dir(path)? {
-        if let Err(error) = remove_on(&entry?.path(), device) {
-            failed = Some(error);
-        }
-    }
-    match failed {
-        Some(error) => Err(error),
-        None => fs::remove_dir(path),
-    }
 }

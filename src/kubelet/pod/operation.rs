@@ -19,13 +19,16 @@ use runtime::{ContainerId, Credentials, ImageError, SandboxId};
 use serde_json::json;
 
 use super::assignment::Target;
-use super::files::{PodDirs, remove_tree};
+use runtime::remove_tree;
+
+use super::files::PodDirs;
 use super::memory::StartError;
 use super::plan::{Action, FailedProbe, Hook, Start, Stop, StopReason, WaitingReason};
 use super::report;
 use crate::container::pull_credentials;
 use crate::references;
 use crate::shared::{Shared, chain};
+use crate::volumes;
 
 /// Pause after a failure that has no wait of its own.
 pub(super) const PAUSE: Duration = Duration::from_secs(1);
@@ -116,14 +119,35 @@ async fn retry(job: &Job, operation: &'static str, error: &(dyn std::error::Erro
 /// Removes the pod's directories. The logs go last, so that they can be read as long as possible.
 async fn remove_files(job: &Job) -> Outcome {
     let dirs = PodDirs::of(&job.pod, &job.shared.config);
+    if let Err(error) = volumes::release(&*job.shared.seams.runtime, &dirs).await {
+        left_behind(job, &dirs, &error);
+    }
+    let inner = dirs.clone();
     let removed = task::blocking(move || {
-        let results = [remove_tree(&dirs.run), remove_tree(&dirs.root), remove_tree(&dirs.logs)];
+        let results = [&inner.run, &inner.root, &inner.logs].map(|directory| remove_tree(directory));
         results.into_iter().collect::<Result<Vec<()>, _>>()
     });
     match removed.await {
         Ok(_) => Outcome::FilesRemoved,
+        Err(error) if is_mounted(&error) => {
+            left_behind(job, &dirs, &error);
+            Outcome::FilesRemoved
+        }
         Err(error) => retry(job, "remove files", &error).await,
     }
+}
+
+/// Whether something is mounted where something was to be removed.
+fn is_mounted(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::CrossesDevices | std::io::ErrorKind::ResourceBusy)
+}
+
+/// Somebody has mounted something of theirs in the pod's directory. It stays, and the pod goes all the same: the next agent
+/// that starts tries again.
+fn left_behind(job: &Job, dirs: &PodDirs, error: &dyn std::error::Error) {
+    let message = format!("something is mounted below {} and is left alone: {}", dirs.root.display(), chain(error));
+    report::of_pod(&job.shared, &job.pod, EventType::Warning, "FailedUnmount", &message);
+    tracing::warn!(uid = ?job.pod.metadata.uid, message, "files of a pod stay");
 }
 
 async fn pull(job: &Job, container: String, reference: &str, attempt: u32) -> Outcome {

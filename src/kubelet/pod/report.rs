@@ -8,7 +8,7 @@ use super::plan::WaitingReason;
 use crate::shared::{Shared, in_full};
 
 /// Reports an event about a pod.
-pub(super) fn of_pod(shared: &Shared, pod: &Pod, kind: EventType, reason: &str, message: &str) {
+pub(crate) fn of_pod(shared: &Shared, pod: &Pod, kind: EventType, reason: &str, message: &str) {
     shared.event(&reference(pod), kind, reason, message);
 }
 

@@ -128,7 +128,9 @@ impl SimulatedApi {
                     && !path.contains("/pods/")
                     && !path.contains("/leases/")
                     && !path.contains("maps/")
-                    && !path.contains("secrets/") =>
+                    && !path.contains("secrets/")
+                    && !path.contains("claims/")
+                    && !path.contains("volumes/") =>
             {
                 let revision = self.state().revision.to_string();
                 Some(json!({"metadata": {"resourceVersion": revision}, "items": self.list(path)}))

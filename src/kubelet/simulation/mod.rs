@@ -6,6 +6,7 @@
 mod api;
 mod lifecycle;
 mod scenarios;
+mod volumes;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -380,18 +380,6 @@ async fn a_missing_config_map_is_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unsupported_volume_keeps_the_pod_waiting_and_says_why() {
-    let world = started().await;
-    let mut spec = one_container();
-    spec["volumes"] = json!([{"name": "data", "nfs": {"server": "files", "path": "/"}}]);
-    world.create("web", spec);
-    world.until("the event is there", |world| world.events("Pod").contains(&"FailedMount".to_owned())).await;
-    assert_eq!(state(&world.pod("web").expect("the pod"), "waiting")["reason"], "ContainerCreating");
-    world.delete("web", 30);
-    world.until_gone("web").await;
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_host_port_is_its_pods_until_the_pod_has_gone() {
     let world = started().await;
     let mut spec = one_container();

@@ -14,6 +14,8 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Component, Path};
 
+use super::ownership;
+
 const DATA: &str = "..data";
 const NEW_DATA: &str = "..data_tmp";
 
@@ -36,16 +38,17 @@ pub(super) struct Owner {
 /// Files by their paths below the volume.
 pub(super) type Files = BTreeMap<String, File>;
 
-/// Makes the directory show exactly `files`.
-pub(super) fn write(directory: &Path, files: &Files) -> io::Result<()> {
+/// Makes the directory show exactly `files`; directories are given to a group, if there is one.
+pub(super) fn write(directory: &Path, files: &Files, group: Option<u32>) -> io::Result<()> {
     fs::create_dir_all(directory)?;
-    fs::set_permissions(directory, fs::Permissions::from_mode(0o755))?;
+    // What is mounted into containers cannot be written there; the mode is the one that upstream shows.
+    give(directory, 0o777, group)?;
     let current = fs::read_link(directory.join(DATA)).ok();
     if current.is_some() && read(&directory.join(DATA))? == *files {
         return Ok(());
     }
     let name = free_name(directory)?;
-    write_version(&directory.join(&name), files)?;
+    write_version(&directory.join(&name), files, group)?;
     let new = directory.join(NEW_DATA);
     remove_link(&new)?;
     symlink(&name, &new)?;
@@ -72,18 +75,40 @@ fn free_name(directory: &Path) -> io::Result<String> {
     Ok(format!("..version.{}", last.map_or(0, |last| last.wrapping_add(1))))
 }
 
-fn write_version(directory: &Path, files: &Files) -> io::Result<()> {
+fn give(directory: &Path, mode: u32, group: Option<u32>) -> io::Result<()> {
+    if group.is_some() {
+        chown(directory, None, group)?;
+    }
+    let mode = group.map_or(mode, |_| ownership::directory_mode(mode, true));
+    fs::set_permissions(directory, fs::Permissions::from_mode(mode))
+}
+
+/// Makes the directories above a file, as far as they are missing.
+fn make_parents(directory: &Path, path: &Path, group: Option<u32>) -> io::Result<()> {
+    let mut place = directory.to_owned();
+    for part in path.parent().into_iter().flat_map(Path::components) {
+        place.push(part);
+        match fs::create_dir(&place) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            result => {
+                result?;
+                give(&place, 0o755, group)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn write_version(directory: &Path, files: &Files, group: Option<u32>) -> io::Result<()> {
     fs::create_dir(directory)?;
-    fs::set_permissions(directory, fs::Permissions::from_mode(0o755))?;
+    give(directory, 0o755, group)?;
     for (path, file) in files {
         let safe = Path::new(path).components().all(|part| matches!(part, Component::Normal(_)));
         if !safe || path.is_empty() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{path:?} leaves the volume")));
         }
         let place = directory.join(path);
-        if let Some(parent) = place.parent() {
-            fs::create_dir_all(parent)?;
-        }
+        make_parents(directory, Path::new(path), group)?;
         fs::write(&place, &file.content)?;
         if file.owner != Owner::default() {
             chown(&place, file.owner.user, file.owner.group)?;

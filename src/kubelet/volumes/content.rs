@@ -8,8 +8,8 @@ use k8s_openapi::api::core::v1::{
     Container, DownwardAPIVolumeFile, KeyToPath, Pod, ServiceAccountTokenProjection, Volume, VolumeProjection,
 };
 
-use super::Problem;
 use super::atomic::{File, Files, Owner};
+use super::{Problem, ownership};
 use crate::container::{ConfigError, Context, TokenWish, field, resource_field};
 use crate::references::Names;
 
@@ -57,6 +57,12 @@ pub(super) fn files(pod: &Pod, volume: &Volume, context: &Context) -> Result<Fil
             build.projection(source)?;
         }
     }
+    if let Some(group) = group(pod)? {
+        for file in files.values_mut() {
+            file.owner.group = Some(group);
+            file.mode = ownership::read_mode(file.mode);
+        }
+    }
     Ok(files)
 }
 
@@ -76,7 +82,8 @@ fn only_user(pod: &Pod) -> Result<Option<u32>, ConfigError> {
     }
 }
 
-fn group(pod: &Pod) -> Result<Option<u32>, ConfigError> {
+/// The group that the volumes of a pod are given to.
+pub(super) fn group(pod: &Pod) -> Result<Option<u32>, ConfigError> {
     let context = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref());
     context.and_then(|context| context.fs_group).map(|group| id("fsGroup", group)).transpose()
 }

@@ -1,36 +1,59 @@
 //! Volumes of a pod: made before its first container starts, mounted by path.
 //!
 //! Called by the worker's operations. Volumes on disk are below the pod's directory; secrets, and emptyDirs in memory,
-//! are below the run directory, which is a tmpfs on a usual host: nothing of a secret reaches a disk then. Kinds that are
-//! not supported are errors (`FailedMount`), never left out. Invariant: content from the API appears atomically, all
-//! files of a volume at once.
+//! are below the run directory, on a file system in memory that [`keep_in_memory`] mounts there: nothing of a secret reaches
+//! a disk. Kinds that are not supported are errors (`FailedMount`), never left out. Invariants: content from the API appears
+//! atomically, all files of a volume at once; nothing that a volume refers to is changed or removed by its release.
 
 mod atomic;
 mod content;
 mod host_path;
-mod sub_path;
+mod ownership;
+mod release;
+mod source;
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
+use api::quantity::Quantity;
+use client::events::EventType;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, Pod, Volume, VolumeMount};
-use runtime::{Mount, MountSource, Propagation};
+use k8s_openapi::api::core::v1::{Container, EmptyDirVolumeSource, ImageVolumeSource, Pod, Volume, VolumeMount};
+use runtime::{ImageId, Mount, MountSource, Propagation, RuntimeError, VolumeSource};
 
-use crate::container::{ConfigError, Context, expand};
-use crate::pod::PodDirs;
+use crate::container::{ConfigError, Context, expand, pod_resources, pull_credentials};
+use crate::pod::{PodDirs, report};
 use crate::references;
-use crate::shared::{PrepareError, Shared};
+use crate::shared::{PrepareError, Shared, chain};
+use ownership::Group;
+pub(crate) use release::release;
+pub use release::release_all;
+use source::{Found, Source};
 
 /// A volume that could not be made.
 #[derive(Debug, thiserror::Error)]
-#[error("MountVolume.SetUp failed for volume {volume:?} ")]
+#[error("{}", self.what())]
 pub(crate) struct VolumeError {
     volume: String,
     #[source]
     source: Problem,
+}
+
+impl VolumeError {
+    /// In upstream's words, which differ by how far it came.
+    fn what(&self) -> String {
+        let volume = &self.volume;
+        match &self.source {
+            Problem::Claim { .. } | Problem::Block { .. } => format!(
+                "Unable to attach or mount volumes: unmounted volumes=[{volume}], unattached volumes=[], failed to process \
+                 volumes=[{volume}]"
+            ),
+            Problem::NoPath { .. } => format!("MountVolume.NewMounter initialization failed for volume {volume:?} "),
+            _ => format!("MountVolume.SetUp failed for volume {volume:?} "),
+        }
+    }
 }
 
 /// What is wrong with a volume.
@@ -48,6 +71,24 @@ pub(crate) enum Problem {
     /// The path on the host is not what it should be.
     #[error("hostPath type check failed: {path} is not a {wanted}")]
     HostPath { path: String, wanted: &'static str },
+    /// The directory of a local volume is absent.
+    #[error("path {path:?} does not exist")]
+    NoPath { path: String },
+    /// A claim cannot be used.
+    #[error("error processing PVC {namespace}/{name}: {message}")]
+    Claim { namespace: String, name: String, message: String },
+    /// A claim for a device.
+    #[error("volume has volumeMode Block, which is not supported: {claim}")]
+    Block { claim: String },
+    /// A claim that only one pod may use has one.
+    #[error("volume uses the ReadWriteOncePod access mode and is already in use by another pod")]
+    InUse,
+    /// An image cannot be had.
+    #[error("{message}")]
+    Image { message: String },
+    /// It could not be mounted.
+    #[error("mount failed")]
+    Mount(#[from] RuntimeError),
     /// A file could not be written.
     #[error("cannot write the volume")]
     Write(#[from] io::Error),
@@ -62,60 +103,203 @@ pub(crate) struct Prepared {
     pub(crate) renew_at: Option<Timestamp>,
 }
 
+/// Sees to it that what is to stay in memory does.
+pub(crate) async fn keep_in_memory(shared: &Shared) -> Result<(), RuntimeError> {
+    let place = shared.config.run_dir.join("pods");
+    let source = VolumeSource::Memory { size: None, mode: 0o750, group: None };
+    let mount = || shared.seams.runtime.mount_volume(&place, source);
+    shared.in_memory.get_or_try_init(mount).await.copied()
+}
+
 /// Makes all volumes of a pod, or brings them up to date.
 pub(crate) async fn prepare(shared: &Shared, pod: &Pod, dirs: &PodDirs) -> Prepared {
     let mut prepared = Prepared::default();
     let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default();
     for volume in volumes {
-        match prepare_one(shared, pod, dirs, volume).await {
+        let found = match source::find(shared, pod, volume).await {
+            Ok(found) => found,
+            Err(source) => {
+                prepared.problems.push(VolumeError { volume: volume.name.clone(), source });
+                continue;
+            }
+        };
+        let name = found.name.clone();
+        let making = Making { shared, pod, dirs, volume, found };
+        match making.make().await {
             Ok(renew_at) => prepared.renew_at = [prepared.renew_at, renew_at].into_iter().flatten().min(),
-            Err(source) => prepared.problems.push(VolumeError { volume: volume.name.clone(), source }),
+            Err(source) => prepared.problems.push(VolumeError { volume: name, source }),
         }
     }
     prepared
 }
 
-/// Makes one volume; tells when a token in it is to be renewed.
-async fn prepare_one(
-    shared: &Shared,
-    pod: &Pod,
-    dirs: &PodDirs,
-    volume: &Volume,
-) -> Result<Option<Timestamp>, Problem> {
-    if let Some(host) = volume.host_path.clone() {
-        return task::blocking(move || host_path::check(&host)).await.map(|()| None);
-    }
-    let directory = directory(dirs, volume)?;
-    if volume.empty_dir.is_some() {
-        task::blocking(move || make_empty(&directory)).await?;
-        return Ok(None);
-    }
-    let mut context = shared.context();
-    context.references = references::fetch(shared, pod, &content::names(volume)).await?;
-    let files = content::files(pod, volume, &context)?;
-    task::blocking(move || atomic::write(&directory, &files)).await?;
-    Ok(context.references.tokens.values().map(|token| token.renew_at).min())
+/// One volume about to be made.
+struct Making<'a> {
+    shared: &'a Shared,
+    pod: &'a Pod,
+    dirs: &'a PodDirs,
+    volume: &'a Volume,
+    found: Found,
 }
 
-fn make_empty(directory: &Path) -> io::Result<()> {
-    fs::create_dir_all(directory)?;
-    fs::set_permissions(directory, fs::Permissions::from_mode(0o777))
+impl Making<'_> {
+    /// Makes the volume; tells when a token in it is to be renewed.
+    async fn make(self) -> Result<Option<Timestamp>, Problem> {
+        let directory = directory(self.dirs, &self.found);
+        let group = group(self.pod)?;
+        match self.found.source.clone() {
+            Source::HostPath(host) => task::blocking(move || host_path::check(&host)).await?,
+            Source::Local(path) => self.local(path, group).await?,
+            Source::Nfs { server, path, options } => {
+                let source = VolumeSource::Nfs { server, path, options };
+                self.shared.seams.runtime.mount_volume(&directory, source).await?;
+            }
+            Source::EmptyDir(source) => self.empty_dir(&source, directory, group).await?,
+            Source::Image(image) => self.image(&image).await?,
+            Source::Api(_) => return self.api(directory, group).await,
+        }
+        Ok(None)
+    }
+
+    /// A directory that somebody else has put there.
+    async fn local(&self, path: String, group: Option<Group>) -> Result<(), Problem> {
+        let (done, read_only) = (self.dirs.root.join("given").join(&self.found.name), self.found.read_only);
+        let make = move || {
+            let about = match fs::metadata(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Problem::NoPath { path }),
+                result => result?,
+            };
+            if !about.is_dir() {
+                return Err(Problem::Unsupported { kind: format!("local volume {path} that is no directory") });
+            }
+            let Some(group) = group.filter(|_| !read_only && !done.exists()) else { return Ok(()) };
+            ownership::give(Path::new(&path), group, read_only)?;
+            fs::create_dir_all(done.parent().unwrap_or(Path::new("/")))?;
+            Ok(fs::write(&done, b"")?)
+        };
+        task::blocking(make).await
+    }
+
+    async fn empty_dir(
+        &self,
+        source: &EmptyDirVolumeSource,
+        directory: PathBuf,
+        group: Option<Group>,
+    ) -> Result<(), Problem> {
+        match source.medium.as_deref().unwrap_or_default() {
+            "" => Ok(task::blocking(move || make_empty(&directory, group)).await?),
+            "Memory" => {
+                let size = memory_size(self.pod, source, &self.shared.context());
+                let mode = group.map_or(0o777, |_| ownership::directory_mode(0o777, false));
+                let source = VolumeSource::Memory { size, mode, group: group.map(|group| group.id) };
+                Ok(self.shared.seams.runtime.mount_volume(&directory, source).await?)
+            }
+            other => Err(Problem::Unsupported { kind: format!("emptyDir of medium {other}") }),
+        }
+    }
+
+    async fn api(&self, directory: PathBuf, group: Option<Group>) -> Result<Option<Timestamp>, Problem> {
+        let mut context = self.shared.context();
+        context.references = references::fetch(self.shared, self.pod, &content::names(self.volume)).await?;
+        let files = content::files(self.pod, self.volume, &context)?;
+        let group = group.map(|group| group.id);
+        task::blocking(move || atomic::write(&directory, &files, group)).await?;
+        Ok(context.references.tokens.values().map(|token| token.renew_at).min())
+    }
+
+    /// Fetches an image once for the life of the pod, and notes which one it is.
+    async fn image(&self, source: &ImageVolumeSource) -> Result<(), Problem> {
+        let note = image_note(self.dirs, &self.found);
+        if note.exists() {
+            return Ok(());
+        }
+        let reference = source.reference.clone().unwrap_or_default();
+        let policy = source.pull_policy.as_deref().unwrap_or("IfNotPresent");
+        let images = &self.shared.seams.images;
+        let failed = |error: runtime::ImageError| Problem::Image { message: chain(&error) };
+        let present = if policy == "Always" { None } else { images.find(&reference).await.map_err(failed)? };
+        let tell = |kind, reason: &str, message: &str| report::of_pod(self.shared, self.pod, kind, reason, message);
+        let image = match present {
+            Some(image) => {
+                let message = format!("Container image {reference:?} already present on machine");
+                tell(EventType::Normal, "Pulled", &message);
+                image
+            }
+            None if policy == "Never" => {
+                let message = format!("Container image {reference:?} is not present with pull policy of Never");
+                tell(EventType::Warning, "ErrImageNeverPull", &message);
+                return Err(Problem::Image { message });
+            }
+            None => {
+                tell(EventType::Normal, "Pulling", &format!("Pulling image {reference:?}"));
+                let secrets = references::pull_secrets(self.shared, self.pod).await?;
+                let pulled = images.pull(&reference, &pull_credentials(&secrets, &reference)).await;
+                let image = pulled.map_err(failed)?;
+                tell(EventType::Normal, "Pulled", &format!("Successfully pulled image {reference:?}"));
+                image
+            }
+        };
+        let write = move || {
+            fs::create_dir_all(note.parent().unwrap_or(Path::new("/")))?;
+            fs::write(&note, image.id.0)
+        };
+        Ok(task::blocking(write).await?)
+    }
 }
 
-/// Where a volume's content is.
-fn directory(dirs: &PodDirs, volume: &Volume) -> Result<PathBuf, Problem> {
-    let in_memory = volume.empty_dir.as_ref().is_some_and(|own| own.medium.as_deref() == Some("Memory"));
-    let (root, kind) = match volume {
-        Volume { host_path: Some(host), .. } => return Ok(PathBuf::from(&host.path)),
-        Volume { empty_dir: Some(_), .. } if in_memory => (&dirs.run, "empty-dir"),
-        Volume { empty_dir: Some(_), .. } => (&dirs.root, "empty-dir"),
-        Volume { config_map: Some(_), .. } => (&dirs.root, "configmap"),
-        Volume { downward_api: Some(_), .. } => (&dirs.root, "downward-api"),
-        Volume { secret: Some(_), .. } => (&dirs.run, "secret"),
-        Volume { projected: Some(_), .. } => (&dirs.run, "projected"),
-        other => return Err(Problem::Unsupported { kind: kind_of(other) }),
+/// Where it is noted which image a volume is made of.
+fn image_note(dirs: &PodDirs, found: &Found) -> PathBuf {
+    dirs.root.join("images").join(&found.name)
+}
+
+/// The group that volumes are given to.
+fn group(pod: &Pod) -> Result<Option<Group>, ConfigError> {
+    let context = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref());
+    let policy = context.and_then(|context| context.fs_group_change_policy.as_deref());
+    let group = content::group(pod)?;
+    Ok(group.map(|id| Group { id, on_root_mismatch: policy == Some("OnRootMismatch") }))
+}
+
+/// Appears as it shall be, or not at all: an agent that dies between two steps leaves nothing that looks done.
+fn make_empty(directory: &Path, group: Option<Group>) -> io::Result<()> {
+    if directory.exists() {
+        return Ok(());
+    }
+    let (Some(parent), Some(name)) = (directory.parent(), directory.file_name()) else {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
     };
-    Ok(root.join("volumes").join(format!("kubernetes.io~{kind}")).join(&volume.name))
+    // No volume has a name with dots.
+    let new = parent.join(format!("..{}", name.to_string_lossy()));
+    fs::create_dir_all(&new)?;
+    if let Some(group) = group {
+        chown(&new, None, Some(group.id))?;
+    }
+    let mode = group.map_or(0o777, |_| ownership::directory_mode(0o777, false));
+    fs::set_permissions(&new, fs::Permissions::from_mode(mode))?;
+    fs::rename(&new, directory)
+}
+
+/// The least of what the node has, what the pod may use and what the volume says (KEP-1967).
+fn memory_size(pod: &Pod, source: &EmptyDirVolumeSource, context: &Context) -> Option<u64> {
+    let limit = source.size_limit.as_ref().and_then(|limit| Quantity::parse(&limit.0).ok());
+    let own = limit.map(Quantity::value).filter(|size| *size > 0);
+    let sizes = [Some(context.node_memory).filter(|size| *size > 0), pod_resources(pod).memory_limit, own];
+    sizes.into_iter().flatten().min().and_then(|size| u64::try_from(size).ok())
+}
+
+/// Where a volume's content is on the host.
+fn directory(dirs: &PodDirs, found: &Found) -> PathBuf {
+    let (root, kind) = match &found.source {
+        Source::HostPath(host) => return PathBuf::from(&host.path),
+        Source::Local(path) => return PathBuf::from(path),
+        Source::EmptyDir(source) if source.medium.as_deref() == Some("Memory") => (&dirs.run, "empty-dir"),
+        Source::EmptyDir(_) => (&dirs.root, "empty-dir"),
+        Source::Nfs { .. } => (&dirs.root, "nfs"),
+        Source::Image(_) => (&dirs.root, "image"),
+        Source::Api(kind @ ("secret" | "projected")) => (&dirs.run, *kind),
+        Source::Api(kind) => (&dirs.root, *kind),
+    };
+    root.join("volumes").join(format!("kubernetes.io~{kind}")).join(&found.name)
 }
 
 /// The name of a volume's source, as it is written in the pod.
@@ -126,46 +310,78 @@ fn kind_of(volume: &Volume) -> String {
 }
 
 /// The mounts that a container asks for.
-pub(crate) fn mounts(
+pub(crate) async fn mounts(
+    shared: &Shared,
     pod: &Pod,
     container: &Container,
     dirs: &PodDirs,
     context: &Context,
-) -> Result<Vec<Mount>, ConfigError> {
-    container.volume_mounts.iter().flatten().map(|mount| one_mount(pod, container, dirs, context, mount)).collect()
+) -> Result<Vec<Mount>, Problem> {
+    let mut mounts = Vec::new();
+    for mount in container.volume_mounts.iter().flatten() {
+        let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+        let mut named = volumes.into_iter().filter(|volume| volume.name == mount.name);
+        let absent = || ConfigError::NoVolume { name: mount.name.clone() };
+        let found = source::find(shared, pod, named.next().ok_or_else(absent)?).await?;
+        let part = sub_path(pod, container, context, mount)?;
+        mounts.push(one_mount(container, dirs, mount, &found, part)?);
+    }
+    Ok(mounts)
 }
 
 fn one_mount(
-    pod: &Pod,
     container: &Container,
     dirs: &PodDirs,
+    mount: &VolumeMount,
+    found: &Found,
+    sub_path: Option<PathBuf>,
+) -> Result<Mount, Problem> {
+    let source = match &found.source {
+        Source::Image(_) => MountSource::Image(ImageId(fs::read_to_string(image_note(dirs, found))?)),
+        _ => MountSource::HostPath(directory(dirs, found)),
+    };
+    let privileged = container.security_context.as_ref().and_then(|context| context.privileged) == Some(true);
+    let propagation = match mount.mount_propagation.as_deref() {
+        Some("HostToContainer") => Propagation::HostToContainer,
+        Some("Bidirectional") if privileged => Propagation::Bidirectional,
+        Some("Bidirectional") => return Err(ConfigError::NotPrivileged { name: mount.name.clone() }.into()),
+        _ => Propagation::None,
+    };
+    Ok(Mount {
+        destination: absolute(&mount.mount_path),
+        source,
+        sub_path,
+        read_only: mount.read_only.unwrap_or(false) || found.read_only,
+        recursive_read_only: matches!(mount.recursive_read_only.as_deref(), Some("Enabled" | "IfPossible")),
+        propagation,
+    })
+}
+
+/// The part of the volume that is wanted, in upstream's words if it makes no sense. That it does not lead out of the volume
+/// is for the runtime to see to, when it is used.
+fn sub_path(
+    pod: &Pod,
+    container: &Container,
     context: &Context,
     mount: &VolumeMount,
-) -> Result<Mount, ConfigError> {
-    let absent = || ConfigError::NoVolume { name: mount.name.clone() };
-    let mut volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
-    let volume = volumes.find(|volume| volume.name == mount.name).ok_or_else(absent)?;
-    let root = directory(dirs, volume).map_err(|_| absent())?;
-    let sub_path = match (mount.sub_path_expr.as_deref(), mount.sub_path.as_deref()) {
+) -> Result<Option<PathBuf>, ConfigError> {
+    let path = match (mount.sub_path_expr.as_deref(), mount.sub_path.as_deref()) {
         (Some(expression), _) if !expression.is_empty() => {
             expand(expression, &crate::container::environment(pod, container, context)?)
         }
         (_, Some(path)) => path.to_owned(),
         _ => String::new(),
     };
-    let source = if sub_path.is_empty() { root } else { sub_path::resolve(&root, &sub_path, &mount.name)? };
-    let from_api = volume.host_path.is_none() && volume.empty_dir.is_none();
-    Ok(Mount {
-        destination: absolute(&mount.mount_path),
-        source: MountSource::HostPath(source),
-        read_only: mount.read_only.unwrap_or(false) || from_api,
-        recursive_read_only: matches!(mount.recursive_read_only.as_deref(), Some("Enabled" | "IfPossible")),
-        propagation: match mount.mount_propagation.as_deref() {
-            Some("HostToContainer") => Propagation::HostToContainer,
-            Some("Bidirectional") => Propagation::Bidirectional,
-            _ => Propagation::None,
-        },
-    })
+    if path.is_empty() {
+        return Ok(None);
+    }
+    if path.starts_with('/') {
+        return Err(ConfigError::SubPathAbsolute { path });
+    }
+    if path.split('/').any(|part| part == "..") {
+        return Err(ConfigError::SubPathBacksteps { path });
+    }
+    Ok(Some(PathBuf::from(path)))
 }
 
 /// A relative mount path counts from the root, as upstream.

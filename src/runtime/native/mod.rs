@@ -16,6 +16,8 @@ mod exec;
 mod groups;
 mod layout;
 mod link;
+mod nfs;
+mod parts;
 mod program;
 mod recover;
 mod remove;
@@ -27,11 +29,12 @@ mod tests;
 mod tree;
 mod user_namespace;
 mod users;
+mod volume;
 mod watch;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -43,11 +46,12 @@ use tokio::sync::broadcast;
 
 use crate::{
     Changed, ContainerId, ContainerSpec, ExecResult, ExecSpec, Images, Runtime, RuntimeError, SandboxId, SandboxSpec,
-    SandboxStatus, Stop,
+    SandboxStatus, Stop, VolumeSource,
 };
 pub use groups::PidLimits;
 use layout::Layout;
 use sandbox::Sandbox;
+pub use tree::remove_tree;
 
 /// How many changes a slow listener may lag behind before it has to look at everything.
 const CHANGES: usize = 1024;
@@ -221,6 +225,15 @@ impl Runtime for NativeRuntime {
         exec: ExecSpec,
     ) -> Result<ExecResult, RuntimeError> {
         exec::exec(&self.0, sandbox, container, exec).await
+    }
+
+    async fn mount_volume(&self, at: &Path, source: VolumeSource) -> Result<(), RuntimeError> {
+        volume::mount_at(at.to_owned(), source).await
+    }
+
+    async fn unmount_volume(&self, at: &Path) -> Result<(), RuntimeError> {
+        let at = at.to_owned();
+        task::blocking(move || volume::unmount_at(&at)).await
     }
 
     async fn list(&self) -> Result<Vec<SandboxStatus>, RuntimeError> {

@@ -43,7 +43,7 @@ async fn take_over(node: &Arc<Node>, id: SandboxId) -> Result<(), RuntimeError> 
     };
     let Some(record) = record.map_err(|source| failed("read sandbox record", source))? else {
         // The record comes first: without it there is nothing but the directory.
-        let removed = task::blocking(move || tree::remove(&directory)).await;
+        let removed = task::blocking(move || tree::remove_tree(&directory)).await;
         return removed.map_err(|source| failed("remove sandbox directory", source));
     };
     let sandbox = Arc::new(Sandbox::new(record));
@@ -142,7 +142,7 @@ async fn discard_beginnings(node: &Arc<Node>, sandbox: &Arc<Sandbox>) -> Result<
             if sandbox.container(&id).is_none() {
                 let group = groups::container(&inner.host.cgroups, &sandbox.record.spec, &id)?;
                 group.kill_all().and_then(|()| group.remove()).map_err(groups::cgroup_failed)?;
-                tree::remove(&directory.join(&id.0)).map_err(|source| failed("remove container", source))?;
+                tree::remove_tree(&directory.join(&id.0)).map_err(|source| failed("remove container", source))?;
             }
         }
         Ok(())

@@ -48,7 +48,7 @@ pub(super) fn container_leftovers(node: &Node, sandbox: &Sandbox, id: &Container
     let group = groups::container(&node.host.cgroups, &sandbox.record.spec, id)?;
     group.kill_all().and_then(|()| group.remove()).map_err(groups::cgroup_failed)?;
     let directory = node.layout.container(sandbox.id(), id);
-    tree::remove(&directory).map_err(|source| failed("remove container directory", source))
+    tree::remove_tree(&directory).map_err(|source| failed("remove container directory", source))
 }
 
 /// Removes all of a sandbox.
@@ -111,7 +111,7 @@ pub(super) async fn undo(node: &Arc<Node>, sandbox: &Arc<Sandbox>) -> Result<(),
             groups::prune(&node, &sandbox.record.spec);
         }
         let directory = node.layout.sandbox(sandbox.id());
-        tree::remove(&directory).map_err(|source| failed("remove sandbox directory", source))
+        tree::remove_tree(&directory).map_err(|source| failed("remove sandbox directory", source))
     })
     .await
 }

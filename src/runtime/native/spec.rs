@@ -10,8 +10,8 @@ use oci::seccomp::{Architecture, default_profile};
 use oci_spec::runtime::{LinuxSeccomp, Spec};
 use serde_json::{Value, json};
 
-use super::user_namespace;
 use super::users::Identity;
+use super::{parts, user_namespace};
 use crate::{
     ContainerSpec, Mount, MountSource, PidSharing, Privileges, Propagation, RuntimeError, SandboxSpec, Sharing,
 };
@@ -221,10 +221,10 @@ fn mounts(request: &ContainerSpec, around: &Surroundings<'_>) -> Result<Vec<Valu
         |standard: &Value| request.mounts.iter().any(|mount| standard["destination"] == json!(mount.destination));
     let mut mounts: Vec<Value> = standard.into_iter().filter(|mount| !is_replaced(mount)).collect();
     // What lies deeper is mounted later, whatever the order of the request.
-    let mut asked: Vec<&Mount> = request.mounts.iter().collect();
-    asked.sort_by_key(|mount| mount.destination.components().count());
-    for mount in asked {
-        mounts.push(asked_mount(mount, around.sandbox.user_namespace.is_some())?);
+    let mut asked: Vec<(usize, &Mount)> = request.mounts.iter().enumerate().collect();
+    asked.sort_by_key(|(_, mount)| mount.destination.components().count());
+    for (index, mount) in asked {
+        mounts.push(asked_mount(index, mount, around.sandbox.user_namespace.is_some())?);
     }
     Ok(mounts)
 }
@@ -235,25 +235,32 @@ fn mount(destination: &str, kind: &str, source: &str, options: &[&str]) -> Value
 
 /// Files of the host appear with the ids of the sandbox's user namespace, if it has one; mounts below as they are, like
 /// containerd has it, so that one that cannot be mapped does no harm.
-fn asked_mount(mount: &Mount, has_users: bool) -> Result<Value, RuntimeError> {
+fn asked_mount(index: usize, mount: &Mount, has_users: bool) -> Result<Value, RuntimeError> {
     if !mount.destination.is_absolute() {
         return Err(invalid(format!("mount destination {} is not absolute", mount.destination.display())));
     }
     let mut options: Vec<String> = Vec::new();
-    options.push(if mount.read_only { "ro" } else { "rw" }.to_owned());
+    let is_image = matches!(mount.source, MountSource::Image(_));
+    options.push(if mount.read_only || is_image { "ro" } else { "rw" }.to_owned());
     if mount.recursive_read_only {
         options.push("rro".to_owned());
     }
     let (kind, source) = match &mount.source {
-        MountSource::HostPath(path) => {
+        MountSource::HostPath(_) | MountSource::Image(_) => {
             let propagation = match mount.propagation {
                 Propagation::None => "rprivate",
                 Propagation::HostToContainer => "rslave",
                 Propagation::Bidirectional => "rshared",
             };
             options.extend(["rbind".to_owned(), propagation.to_owned()]);
-            options.extend(has_users.then(|| "idmap".to_owned()));
-            ("bind", path.clone())
+            // An overlay cannot be mapped; that of an image is made of layers that are.
+            options.extend((has_users && !is_image).then(|| "idmap".to_owned()));
+            options.extend(is_image.then(|| "noexec".to_owned()));
+            let path = match &mount.source {
+                MountSource::HostPath(path) => path.clone(),
+                _ => PathBuf::new(),
+            };
+            ("bind", parts::stand_in(index, mount).unwrap_or(path))
         }
         MountSource::Tmpfs { size, mode } => {
             options.extend(["nosuid".to_owned(), "nodev".to_owned(), format!("mode={mode:o}")]);

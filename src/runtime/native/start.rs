@@ -1,13 +1,14 @@
 //! From a container's specification to a running command, and the signal that ends it.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use oci::cgroup::{DeviceKind, DeviceRule, Group};
-use oci::container::compile::{CompileError, Compiled, Descriptor, compile, open};
+use oci::container::compile::{CompileError, Compiled, Descriptor, compile, open_with};
 use oci::container::rootfs::{Overlay, overlay, overlay_mapped};
 use oci::protocol::{Limits, LogOptions, Reply, Request, Role, Start};
 use oci_spec::runtime::Spec;
@@ -20,14 +21,20 @@ use super::sandbox::{Known, Sandbox};
 use super::spec::{Filter, SHARED_MEMORY, Surroundings, runtime_spec};
 use super::user_namespace::{UserNamespace, check_identity};
 use super::users::Databases;
-use super::{Node, failed, groups, remove};
-use crate::{ContainerId, ContainerSpec, Image, RuntimeError, SandboxId, Seccomp, Stop};
+use super::{Node, failed, groups, parts, remove};
+use crate::{ContainerId, ContainerSpec, Image, ImageId, MountSource, RuntimeError, SandboxId, Seccomp, Stop};
 
 /// Everything that the shim needs to start a container.
 struct Prepared {
     started: ContainerStarted,
     start: Start,
     descriptors: Vec<OwnedFd>,
+}
+
+/// The images of a container.
+struct Used {
+    own: Image,
+    mounted: BTreeMap<ImageId, Image>,
 }
 
 /// Starts a container, or finds it started.
@@ -39,9 +46,14 @@ pub(super) async fn start(node: Arc<Node>, id: SandboxId, spec: ContainerSpec) -
         return Ok(());
     }
     validate(&spec)?;
-    let image = find_image(&node, &spec).await?;
+    let mut images = Used { own: find_image(&node, &spec.image).await?, mounted: BTreeMap::new() };
+    for mount in &spec.mounts {
+        if let MountSource::Image(id) = &mount.source {
+            images.mounted.insert(id.clone(), find_image(&node, id).await?);
+        }
+    }
     let (container, command) = (spec.id.clone(), spec.args.first().cloned().unwrap_or_default());
-    let result = match prepared(&node, &sandbox, spec, image).await {
+    let result = match prepared(&node, &sandbox, spec, images).await {
         Ok(prepared) => run(&node, &sandbox, prepared, &command).await,
         Err(error) => Err(error),
     };
@@ -67,20 +79,20 @@ fn validate(spec: &ContainerSpec) -> Result<(), RuntimeError> {
     Ok(())
 }
 
-async fn find_image(node: &Node, spec: &ContainerSpec) -> Result<Image, RuntimeError> {
-    let found = node.images.find(&spec.image.0).await;
+async fn find_image(node: &Node, id: &ImageId) -> Result<Image, RuntimeError> {
+    let found = node.images.find(&id.0).await;
     let found = found.map_err(|error| failed("find image", io::Error::other(error)))?;
-    found.ok_or_else(|| RuntimeError::NoImage { image: spec.image.clone() })
+    found.ok_or_else(|| RuntimeError::NoImage { image: id.clone() })
 }
 
 async fn prepared(
     node: &Arc<Node>,
     sandbox: &Arc<Sandbox>,
     spec: ContainerSpec,
-    image: Image,
+    images: Used,
 ) -> Result<Prepared, RuntimeError> {
     let (node, sandbox) = (Arc::clone(node), Arc::clone(sandbox));
-    task::blocking(move || prepare(&node, &sandbox, &spec, &image)).await
+    task::blocking(move || prepare(&node, &sandbox, &spec, &images)).await
 }
 
 async fn run(node: &Node, sandbox: &Sandbox, prepared: Prepared, command: &str) -> Result<Known, RuntimeError> {
@@ -123,7 +135,7 @@ async fn undo(node: &Arc<Node>, sandbox: &Arc<Sandbox>, container: ContainerId) 
 }
 
 /// Does everything up to the shim: records, group, root file system, script, descriptors.
-fn prepare(node: &Node, sandbox: &Sandbox, request: &ContainerSpec, image: &Image) -> Result<Prepared, RuntimeError> {
+fn prepare(node: &Node, sandbox: &Sandbox, request: &ContainerSpec, images: &Used) -> Result<Prepared, RuntimeError> {
     // A start that an earlier agent did not finish.
     remove::container_leftovers(node, sandbox, &request.id)?;
     let directory = node.layout.container(sandbox.id(), &request.id);
@@ -134,7 +146,8 @@ fn prepare(node: &Node, sandbox: &Sandbox, request: &ContainerSpec, image: &Imag
     groups::create_container(node, &group, &request.resources)?;
     restrict_devices(&group, request)?;
     let users = UserNamespace::of(sandbox)?;
-    let rootfs = mount(&directory, image, users.as_ref())?;
+    let made = parts::make(request, &images.mounted, users.as_ref())?;
+    let rootfs = mount(&directory, &images.own, users.as_ref())?;
     let spec = configure(node, sandbox, request, &group, &rootfs)?;
     write_json(&directory.join(CONFIG), &spec).map_err(|source| failed("record container", source))?;
     let mut compiled = compile(&spec, &node.host).map_err(|error| compile_failed(&error))?;
@@ -145,7 +158,7 @@ fn prepare(node: &Node, sandbox: &Sandbox, request: &ContainerSpec, image: &Imag
         tracing::warn!(container = %request.id, warning, "container goes without");
     }
     let log_directory = log_directory(&started.log_path)?;
-    let (script_descriptors, shared_memory) = descriptors(&compiled, rootfs, &group)?;
+    let (script_descriptors, shared_memory) = descriptors(&compiled, rootfs, made, &group)?;
     let mut all: Vec<(Role, OwnedFd)> = script_descriptors.into_iter().map(|file| (Role::Script, file)).collect();
     all.push((Role::LogDirectory, log_directory));
     all.extend(groups::watched(&node.host.cgroups, &group));
@@ -275,6 +288,7 @@ fn create_log(directory: &OwnedFd, log: &Path) -> Result<(), Errno> {
 fn descriptors(
     compiled: &Compiled,
     rootfs: OwnedFd,
+    made: BTreeMap<PathBuf, OwnedFd>,
     group: &Group,
 ) -> Result<(Vec<OwnedFd>, Option<u16>), RuntimeError> {
     let is_shared = |descriptor: &Descriptor| matches!(descriptor, Descriptor::HostPath { path, .. } if path == Path::new(SHARED_MEMORY));
@@ -282,7 +296,7 @@ fn descriptors(
     let ours: Vec<Descriptor> =
         compiled.descriptors.iter().filter(|descriptor| !is_shared(descriptor)).cloned().collect();
     let joins = group.open_joins().map_err(groups::cgroup_failed)?;
-    let opened = open(&ours, Some(rootfs), &joins);
+    let opened = open_with(&ours, Some(rootfs), &joins, made);
     let opened = opened.map_err(|error| failed("open what the container needs", io::Error::other(error)))?;
     Ok((opened, place.map(|place| u16::try_from(place).expect("a script's places are 16 bits wide"))))
 }

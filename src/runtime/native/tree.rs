@@ -1,28 +1,39 @@
-//! Removal of directory trees that a container has written.
+//! Removal of directory trees that containers have written.
 //!
-//! Invariants: nothing outside of the tree's own mount is ever touched, whatever is mounted or linked inside; the number
-//! of open descriptors is bounded, however deep the tree is.
+//! Invariants: nothing outside of the tree's own mount is ever touched, whatever is mounted or linked inside, also if it is
+//! a part of the same file system; what cannot be removed does not keep the rest; the number of open descriptors is bounded,
+//! however deep the tree is.
 
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 /// Directories deeper than this are moved to the top of the tree before they are emptied.
 const DEPTH: usize = 32;
 
 /// Removes a directory with all that it contains; one that does not exist is fine.
-pub(super) fn remove(path: &Path) -> io::Result<()> {
-    let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let top = match rustix::fs::open(path, flags, Mode::empty()) {
-        Ok(top) => top,
-        Err(Errno::NOENT) => return Ok(()),
-        Err(errno) => return Err(errno.into()),
+///
+/// # Errors
+/// When something could not be removed, because something is mounted there or otherwise. The rest is.
+pub fn remove_tree(path: &Path) -> io::Result<()> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
     };
-    let mut removal = Removal { top: top.as_fd(), moved: 0 };
+    let name = CString::new(name.as_encoded_bytes())?;
+    let flags = OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC;
+    let parent = match rustix::fs::open(parent, flags, Mode::empty()) {
+        Err(Errno::NOENT) => return Ok(()),
+        result => result?,
+    };
+    let top = match enter(parent.as_fd(), &name) {
+        Err(Errno::NOENT) => return Ok(()),
+        result => result?,
+    };
+    let mut removal = Removal { top: top.as_fd(), moved: 0, failed: None };
     loop {
         let moved = removal.moved;
         removal.empty(top.as_fd(), 0)?;
@@ -30,34 +41,57 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
             break;
         }
     }
-    match rustix::fs::unlinkat(CWD, path, AtFlags::REMOVEDIR) {
-        Ok(()) | Err(Errno::NOENT) => Ok(()),
-        Err(errno) => Err(errno.into()),
+    if let Some(errno) = removal.failed {
+        return Err(errno.into());
     }
+    gone(rustix::fs::unlinkat(&parent, &name, AtFlags::REMOVEDIR)).map_err(Into::into)
 }
 
 struct Removal<'a> {
     top: BorrowedFd<'a>,
     moved: u64,
+    /// Why the first of what is left could not be removed.
+    failed: Option<Errno>,
 }
 
 impl Removal<'_> {
+    /// Removes what is in a directory, as far as that can be done; errors are those of reading it.
     fn empty(&mut self, directory: BorrowedFd<'_>, depth: usize) -> io::Result<()> {
         for (name, is_directory) in entries(directory)? {
-            if !is_directory {
-                gone(rustix::fs::unlinkat(directory, &name, AtFlags::empty()))?;
+            let removed = if !is_directory {
+                gone(rustix::fs::unlinkat(directory, &name, AtFlags::empty()))
             } else if depth < DEPTH {
-                let inner = enter(directory, &name)?;
-                self.empty(inner.as_fd(), depth + 1)?;
-                drop(inner);
-                gone(rustix::fs::unlinkat(directory, &name, AtFlags::REMOVEDIR))?;
+                self.remove_directory(directory, &name, depth)?
             } else {
-                self.moved += 1;
                 let unique = format!(".coracle-removal-{}", self.moved);
-                rustix::fs::renameat(directory, &name, self.top, unique)?;
+                let moved = rustix::fs::renameat(directory, &name, self.top, unique);
+                self.moved += u64::from(moved.is_ok());
+                moved
+            };
+            if let Err(errno) = removed {
+                self.failed.get_or_insert(errno);
             }
         }
         Ok(())
+    }
+
+    fn remove_directory(
+        &mut self,
+        directory: BorrowedFd<'_>,
+        name: &CString,
+        depth: usize,
+    ) -> io::Result<Result<(), Errno>> {
+        let inner = match enter(directory, name) {
+            Ok(inner) => inner,
+            Err(errno) => return Ok(gone(Err(errno))),
+        };
+        let before = self.failed;
+        self.empty(inner.as_fd(), depth + 1)?;
+        drop(inner);
+        // Something inside is left, which is what there is to tell.
+        let kept = self.failed != before;
+        let removed = gone(rustix::fs::unlinkat(directory, name, AtFlags::REMOVEDIR));
+        Ok(if kept { Ok(()) } else { removed })
     }
 }
 
@@ -89,10 +123,10 @@ fn entries(directory: BorrowedFd<'_>) -> io::Result<Vec<(CString, bool)>> {
     Ok(found)
 }
 
-fn gone(result: Result<(), Errno>) -> io::Result<()> {
+fn gone(result: Result<(), Errno>) -> Result<(), Errno> {
     match result {
-        Ok(()) | Err(Errno::NOENT) => Ok(()),
-        Err(errno) => Err(errno.into()),
+        Err(Errno::NOENT) => Ok(()),
+        result => result,
     }
 }
 
@@ -111,10 +145,43 @@ mod tests {
         fs::write(outside.join("kept"), b"").unwrap();
         fs::write(tree.join("a/file"), b"").unwrap();
         std::os::unix::fs::symlink(&outside, tree.join("a/b/link")).unwrap();
-        remove(&tree).unwrap();
+        remove_tree(&tree).unwrap();
         assert!(!tree.exists());
         assert!(outside.join("kept").exists());
-        remove(&tree).unwrap();
+        remove_tree(&tree).unwrap();
+    }
+
+    #[test]
+    fn what_is_mounted_inside_is_left_alone_and_the_rest_goes() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("SKIP what_is_mounted_inside_is_left_alone_and_the_rest_goes: not root");
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let work = || {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+            let flags = rustix::mount::MountPropagationFlags::PRIVATE | rustix::mount::MountPropagationFlags::REC;
+            rustix::mount::mount_change("/", flags).unwrap();
+            let (tree, data) = (directory.path().join("tree"), directory.path().join("data"));
+            for path in [tree.join("a/at"), tree.join("b"), data.clone()] {
+                fs::create_dir_all(path).unwrap();
+            }
+            for path in [tree.join("a/file"), tree.join("b/file"), tree.join("one"), data.join("kept")] {
+                fs::write(path, b"").unwrap();
+            }
+            // The same file system, so that its number says nothing.
+            rustix::mount::mount_bind(&data, tree.join("a/at")).unwrap();
+            rustix::mount::mount_bind(data.join("kept"), tree.join("one")).unwrap();
+            assert!(remove_tree(&tree).is_err());
+            assert!(data.join("kept").exists());
+            assert!(!tree.join("b").exists() && !tree.join("a/file").exists());
+            assert!(remove_tree(&tree.join("a/at")).is_err(), "a mount point itself");
+            assert!(data.join("kept").exists());
+        };
+        std::thread::scope(|scope| scope.spawn(work).join().unwrap());
+        fs::create_dir_all(directory.path().join("tree")).unwrap();
+        remove_tree(&directory.path().join("tree")).unwrap();
+        assert!(directory.path().join("data/kept").exists());
     }
 
     #[test]
@@ -128,7 +195,7 @@ mod tests {
             inner = rustix::fs::openat(&inner, "directory", OFlags::DIRECTORY, Mode::empty()).unwrap();
         }
         drop(inner);
-        remove(&tree).unwrap();
+        remove_tree(&tree).unwrap();
         assert!(!tree.exists());
     }
 }

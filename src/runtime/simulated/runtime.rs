@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
@@ -14,7 +15,7 @@ use super::program::{Ending, ExecOutcome, Program, StartFailure};
 use super::state::{Moment, State, write_log};
 use crate::{
     Changed, ContainerId, ContainerSpec, ContainerState, ExecResult, ExecSpec, Runtime, RuntimeError, SandboxId,
-    SandboxSpec, SandboxStatus, Stop,
+    SandboxSpec, SandboxStatus, Stop, VolumeSource,
 };
 
 /// An operation that was asked for, for tests that assert on effects.
@@ -26,6 +27,8 @@ pub enum Call {
     StopContainer(SandboxId, ContainerId, Stop),
     RemoveContainer(SandboxId, ContainerId),
     RemoveSandbox(SandboxId),
+    MountVolume(PathBuf, VolumeSource),
+    UnmountVolume(PathBuf),
     /// The command.
     Exec(SandboxId, ContainerId, Vec<String>),
 }
@@ -261,6 +264,21 @@ impl Runtime for SimulatedRuntime {
         }
         tokio::time::sleep(outcome.latency).await;
         Ok(ExecResult { code: Some(outcome.code), stdout: limited(outcome.stdout), stderr: limited(outcome.stderr) })
+    }
+
+    async fn mount_volume(&self, at: &Path, source: VolumeSource) -> Result<(), RuntimeError> {
+        let failed = |source| RuntimeError::Step { step: "mount volume".to_owned(), source };
+        if let VolumeSource::Nfs { .. } = source {
+            return Err(failed(std::io::Error::from(std::io::ErrorKind::HostUnreachable)));
+        }
+        std::fs::create_dir_all(at).map_err(failed)?;
+        self.lock().calls.push(Call::MountVolume(at.to_owned(), source));
+        Ok(())
+    }
+
+    async fn unmount_volume(&self, at: &Path) -> Result<(), RuntimeError> {
+        self.lock().calls.push(Call::UnmountVolume(at.to_owned()));
+        Ok(())
     }
 
     async fn list(&self) -> Result<Vec<SandboxStatus>, RuntimeError> {

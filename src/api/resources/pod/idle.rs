@@ -14,7 +14,7 @@ use crate::resources::path::{Path, text};
 type Asks = fn(&Value, &Value) -> bool;
 
 /// Sources of volumes that no node here mounts.
-const SOURCES: [&str; 24] = [
+const SOURCES: [&str; 21] = [
     "awsElasticBlockStore",
     "azureDisk",
     "azureFile",
@@ -28,10 +28,7 @@ const SOURCES: [&str; 24] = [
     "gcePersistentDisk",
     "gitRepo",
     "glusterfs",
-    "image",
     "iscsi",
-    "nfs",
-    "persistentVolumeClaim",
     "photonPersistentDisk",
     "portworxVolume",
     "quobyte",
@@ -52,8 +49,6 @@ const POD: &[(&str, Asks)] = &[
     ("runtimeClassName", any),
     ("schedulingGroup", any),
     ("securityContext.appArmorProfile", any),
-    ("securityContext.fsGroup", any),
-    ("securityContext.fsGroupChangePolicy", any),
     ("securityContext.seLinuxChangePolicy", any),
     ("securityContext.seLinuxOptions", any),
     ("securityContext.supplementalGroupsPolicy", |_, policy| *policy == "Strict"),
@@ -179,11 +174,11 @@ mod tests {
                 {"key": "node.kubernetes.io/not-ready", "effect": "NoExecute", "tolerationSeconds": 300},
                 {"key": "node.kubernetes.io/unreachable", "effect": "NoExecute", "tolerationSeconds": 5},
             ],
-            "volumes": [{"name": "v", "emptyDir": {}}, {"name": "w", "nfs": {"server": "s", "path": "/"}}],
+            "volumes": [{"name": "v", "emptyDir": {}}, {"name": "w", "rbd": {"image": "i", "monitors": []}}],
         });
         let expected = [
             "spec.tolerations[1]",
-            "spec.volumes[1].nfs",
+            "spec.volumes[1].rbd",
             "spec.containers[0].ports[1].hostIP",
             "spec.containers[0].resources.limits[hugepages-2Mi]",
         ];

@@ -30,6 +30,9 @@ pub(super) async fn prepare_files(job: &Job) -> Outcome {
     if let Err(error) = make_directories(dirs.clone()).await {
         return Outcome::FilesFailed(chain(&error));
     }
+    if let Err(error) = volumes::keep_in_memory(shared).await {
+        return Outcome::FilesFailed(chain(&error));
+    }
     let Prepared { problems, renew_at } = volumes::prepare(shared, &job.pod, &dirs).await;
     if problems.is_empty() {
         return Outcome::FilesReady { renew_at };
@@ -75,7 +78,7 @@ pub(super) async fn start(job: &Job, start: Start) -> Outcome {
             Outcome::Started { container: name }
         }
         Err(error) => {
-            let message = start_message(&error);
+            let message = start_message(job, &name, &error);
             let kind = start_error(&error);
             if kind == StartError::Execute {
                 tell(EventType::Normal, "Created", &format!("Created container: {name}"));
@@ -88,14 +91,25 @@ pub(super) async fn start(job: &Job, start: Start) -> Outcome {
 
 fn start_error(error: &RuntimeError) -> StartError {
     match error {
-        RuntimeError::UnknownUser { .. } | RuntimeError::Invalid { .. } => StartError::Config,
+        RuntimeError::UnknownUser { .. } | RuntimeError::Invalid { .. } | RuntimeError::SubPath { .. } => {
+            StartError::Config
+        }
         RuntimeError::Execute { .. } => StartError::Execute,
         _ => StartError::Create,
     }
 }
 
-/// What users are told of a failed start. That a command cannot be executed is worded as `os/exec` and runc word it.
-fn start_message(error: &RuntimeError) -> String {
+/// What users are told of a failed start. That a command cannot be executed is worded as `os/exec` and runc word it; of a
+/// part of a volume nothing is told but its name, since more would tell of the host.
+fn start_message(job: &Job, container: &str, error: &RuntimeError) -> String {
+    if let RuntimeError::SubPath { destination, created, source } = error {
+        tracing::warn!(container, at = %destination.display(), error = %source, "part of a volume cannot be used");
+        let mounts = find(job, container).and_then(|own| own.volume_mounts.clone()).unwrap_or_default();
+        let mount = mounts.iter().find(|mount| Path::new("/").join(&mount.mount_path) == *destination);
+        let volume = mount.map(|mount| mount.name.as_str()).unwrap_or_default();
+        let what = if *created { "prepare subPath" } else { "create subPath directory" };
+        return format!("failed to {what} for volumeMount {volume:?} of container {container:?}");
+    }
     let RuntimeError::Execute { command, source } = error else { return chain(error) };
     let problem = match source.kind() {
         io::ErrorKind::NotFound if !command.contains('/') => "executable file not found in $PATH".to_owned(),
@@ -118,6 +132,8 @@ enum CompileError {
     Config(#[from] container::ConfigError),
     #[error(transparent)]
     Image(#[from] runtime::ImageError),
+    #[error(transparent)]
+    Volume(#[from] volumes::Problem),
     #[error("image {reference:?} has gone")]
     NoImage { reference: String },
 }
@@ -134,7 +150,7 @@ async fn compile(job: &Job, start: &Start) -> Result<ContainerSpec, CompileError
     let id = ContainerId(new_id());
     write_files(job, own, &dirs, &id, &context).await?;
     let mut mounts = dirs.standard_mounts(own, &id);
-    mounts.extend(volumes::mounts(&job.pod, own, &dirs, &context)?);
+    mounts.extend(volumes::mounts(shared, &job.pod, own, &dirs, &context).await?);
     let labels =
         [(labels::BACKOFF, start.backoff.as_secs().to_string()), (labels::IMAGE_ID, start.image.status_id.clone())];
     let request = Request {

@@ -110,6 +110,7 @@ fn a_mount_replaces_the_standard_one_of_the_same_place_and_deeper_ones_come_late
     let mount = |destination: &str| Mount {
         destination: destination.into(),
         source: MountSource::HostPath("/host".into()),
+        sub_path: None,
         read_only: true,
         recursive_read_only: false,
         propagation: Propagation::HostToContainer,
@@ -142,6 +143,7 @@ fn files_of_the_host_have_the_ids_of_a_user_namespace_inside() {
         Mount {
             destination: "/a".into(),
             source: MountSource::HostPath("/host".into()),
+            sub_path: None,
             read_only: false,
             recursive_read_only: false,
             propagation: Propagation::None,
@@ -149,6 +151,7 @@ fn files_of_the_host_have_the_ids_of_a_user_namespace_inside() {
         Mount {
             destination: "/b".into(),
             source: MountSource::Tmpfs { size: None, mode: 0o755 },
+            sub_path: None,
             read_only: false,
             recursive_read_only: false,
             propagation: Propagation::None,
@@ -172,9 +175,10 @@ fn a_relative_destination_is_refused() {
     let mount = Mount {
         destination: "etc".into(),
         source: MountSource::Tmpfs { size: None, mode: 0o755 },
+        sub_path: None,
         read_only: false,
         recursive_read_only: false,
         propagation: Propagation::None,
     };
-    assert!(matches!(asked_mount(&mount, false), Err(RuntimeError::Invalid { .. })));
+    assert!(matches!(asked_mount(0, &mount, false), Err(RuntimeError::Invalid { .. })));
 }

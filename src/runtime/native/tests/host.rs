@@ -72,7 +72,7 @@ impl Images for OneImage {
     }
 }
 
-fn image() -> ImageId {
+pub(super) fn image() -> ImageId {
     ImageId("sha256:0".to_owned())
 }
 

@@ -25,6 +25,7 @@ fn bind(destination: &str, source: PathBuf) -> Mount {
     Mount {
         destination: destination.into(),
         source: MountSource::HostPath(source),
+        sub_path: None,
         read_only: false,
         recursive_read_only: false,
         propagation: Propagation::None,

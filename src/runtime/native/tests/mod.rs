@@ -4,6 +4,7 @@ mod disk;
 mod host;
 mod hostile;
 mod users;
+mod volumes;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -261,6 +262,7 @@ async fn host_paths_and_memory_are_mounted_as_asked() {
     let mount = |destination: &str, source, read_only| Mount {
         destination: destination.into(),
         source,
+        sub_path: None,
         read_only,
         recursive_read_only: false,
         propagation: Propagation::None,

@@ -24,6 +24,7 @@ fn volume(host: &Host) -> Mount {
     Mount {
         destination: "/volume".into(),
         source: MountSource::HostPath(source),
+        sub_path: None,
         read_only: false,
         recursive_read_only: false,
         propagation: Propagation::None,

@@ -1,0 +1,213 @@
+//! Volumes that are file systems of their own, mounted on the host for all containers of a pod.
+//!
+//! Mounted below the pod's directory, so that they outlive containers and the agent, and are found by whoever comes after
+//! it. Invariant: nothing is unmounted but what has been mounted here: a place of the right name and depth whose file
+//! system is of the right type; and nothing below such a place is ever removed.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statfs, statx};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags, fsconfig_create, fsconfig_set_flag,
+    fsconfig_set_string, fsmount, fsopen, move_mount, unmount,
+};
+
+use super::{failed, nfs};
+use crate::{RuntimeError, VolumeSource};
+
+/// How long a server may take to answer; upstream waits as long for volumes.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// `TMPFS_MAGIC` and `NFS_SUPER_MAGIC` of linux/magic.h.
+const TMPFS: i64 = 0x0102_1994;
+const NFS: i64 = 0x6969;
+
+/// Mounts a volume, unless it is mounted.
+pub(super) async fn mount_at(at: PathBuf, source: VolumeSource) -> Result<(), RuntimeError> {
+    let given_up = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&given_up);
+    let work = task::blocking(move || attach(&at, &source, &seen));
+    match tokio::time::timeout(PATIENCE, work).await {
+        Ok(result) => result,
+        Err(_) => {
+            // The thread ends when the kernel gives up; what comes of it then is not attached.
+            given_up.store(true, Ordering::Relaxed);
+            Err(failed("mount volume", io::Error::from(io::ErrorKind::TimedOut)))
+        }
+    }
+}
+
+fn attach(at: &Path, source: &VolumeSource, given_up: &AtomicBool) -> Result<(), RuntimeError> {
+    fs::create_dir_all(at).map_err(|error| failed(format!("create {}", at.display()), error))?;
+    let is_there = is_mounted(at, source).map_err(|errno| failed("examine volume", errno))?;
+    if is_there {
+        return Ok(());
+    }
+    let mount = match source {
+        VolumeSource::Memory { size, mode, group } => {
+            memory(*size, *mode, *group).map_err(|errno| failed("mount file system in memory", errno))?
+        }
+        VolumeSource::Nfs { server, path, options } => nfs::mount(server, path, options)?,
+    };
+    if given_up.load(Ordering::Relaxed) {
+        return Ok(());
+    }
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    move_mount(&mount, "", CWD, at, flags).map_err(|errno| failed(format!("attach {}", at.display()), errno))
+}
+
+/// A file system in memory. What is in it goes to no swap space where the kernel can see to that (`noswap`, Linux 6.4).
+fn memory(size: Option<u64>, mode: u32, group: Option<u32>) -> Result<OwnedFd, Errno> {
+    let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(context.as_fd(), "mode", format!("{mode:o}"))?;
+    if let Some(group) = group {
+        fsconfig_set_string(context.as_fd(), "gid", group.to_string())?;
+    }
+    if let Some(size) = size {
+        fsconfig_set_string(context.as_fd(), "size", size.to_string())?;
+    }
+    match fsconfig_set_flag(context.as_fd(), "noswap") {
+        Ok(()) | Err(Errno::INVAL | Errno::PERM) => {}
+        Err(errno) => return Err(errno),
+    }
+    fsconfig_create(context.as_fd())?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+}
+
+fn is_mounted(at: &Path, source: &VolumeSource) -> Result<bool, Errno> {
+    let wanted = match source {
+        VolumeSource::Memory { .. } => TMPFS,
+        VolumeSource::Nfs { .. } => NFS,
+    };
+    Ok(is_root_of_mount(at)? && statfs(at)?.f_type == wanted)
+}
+
+fn is_root_of_mount(path: &Path) -> Result<bool, Errno> {
+    // Without asking a server that may not answer.
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::STATX_DONT_SYNC;
+    let about = statx(CWD, path, flags, StatxFlags::empty())?;
+    Ok(about.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+}
+
+/// Unmounts what [`mount_at`] has mounted at a path; one that is in use goes when that ends. Absence is fine.
+pub(super) fn unmount_at(at: &Path) -> Result<(), RuntimeError> {
+    let refused = |errno: Errno| failed(format!("unmount {}", at.display()), errno);
+    loop {
+        match is_root_of_mount(at) {
+            Ok(true) => {}
+            Ok(false) | Err(Errno::NOENT) => return Ok(()),
+            // Its server is gone for good.
+            Err(Errno::STALE | Errno::IO) => {}
+            Err(errno) => return Err(refused(errno)),
+        }
+        if !is_ours(at).map_err(refused)? {
+            return Err(refused(Errno::XDEV));
+        }
+        unmount(at, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW).map_err(refused)?;
+    }
+}
+
+/// Whether the topmost mount at a path is of a type that is mounted here, by the table of mounts: a server need not answer.
+fn is_ours(at: &Path) -> Result<bool, Errno> {
+    let table = fs::read_to_string("/proc/thread-self/mountinfo").map_err(|_| Errno::IO)?;
+    let wanted = at.to_string_lossy();
+    let kind = table.lines().rev().find_map(|line| {
+        let (left, right) = line.split_once(" - ")?;
+        let point = left.split(' ').nth(4)?;
+        (unescaped(point) == wanted).then(|| right.split(' ').next().unwrap_or_default().to_owned())
+    });
+    Ok(matches!(kind.as_deref(), Some("tmpfs" | "nfs" | "nfs4")))
+}
+
+/// Spaces and the like are written as octal numbers (proc_pid_mountinfo(5)).
+fn unescaped(text: &str) -> String {
+    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
+        .into_iter()
+        .fold(text.to_owned(), |text, (code, character)| text.replace(code, character))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
+    use super::*;
+
+    /// Runs in a mount namespace of the thread's own.
+    fn alone(test: &str, work: impl FnOnce(&Path) + Send) {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("SKIP {test}: not root");
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        std::thread::scope(|scope| {
+            let alone = scope.spawn(|| {
+                nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+                let flags = rustix::mount::MountPropagationFlags::PRIVATE | rustix::mount::MountPropagationFlags::REC;
+                rustix::mount::mount_change("/", flags).unwrap();
+                work(&fs::canonicalize(directory.path()).unwrap());
+            });
+            alone.join().unwrap();
+        });
+    }
+
+    fn mount(at: &Path, size: u64) {
+        let source = VolumeSource::Memory { size: Some(size), mode: 0o2777, group: Some(2000) };
+        attach(at, &source, &AtomicBool::new(false)).unwrap();
+    }
+
+    #[test]
+    fn memory_is_mounted_once_with_its_size_and_unmounted_though_in_use() {
+        alone("memory_is_mounted_once_with_its_size_and_unmounted_though_in_use", |directory| {
+            let at = directory.join("a b");
+            mount(&at, 1 << 20);
+            let about = fs::metadata(&at).unwrap();
+            assert_eq!((about.gid(), about.mode() & 0o7777), (2000, 0o2777));
+            fs::write(at.join("file"), vec![0; 1000]).unwrap();
+            mount(&at, 1 << 20);
+            assert!(at.join("file").exists(), "another one was mounted over it");
+            let full = fs::write(at.join("large"), vec![0; 2 << 20]).unwrap_err();
+            assert_eq!(full.kind(), io::ErrorKind::StorageFull);
+            let busy = fs::File::open(at.join("file")).unwrap();
+            unmount_at(&at).unwrap();
+            unmount_at(&at).unwrap();
+            assert!(!at.join("file").exists());
+            drop(busy);
+        });
+    }
+
+    #[test]
+    fn what_somebody_else_has_mounted_stays() {
+        alone("what_somebody_else_has_mounted_stays", |directory| {
+            let (at, data) = (directory.join("at"), directory.join("data"));
+            fs::create_dir(&at).unwrap();
+            fs::create_dir(&data).unwrap();
+            fs::write(data.join("file"), "").unwrap();
+            rustix::mount::mount_bind(&data, &at).unwrap();
+            assert!(unmount_at(&at).is_err());
+            assert!(at.join("file").exists());
+        });
+    }
+
+    #[test]
+    fn a_kernel_without_nfs_or_a_server_without_a_name_says_so() {
+        alone("a_kernel_without_nfs_or_a_server_without_a_name_says_so", |directory| {
+            let source = |server: &str| VolumeSource::Nfs {
+                server: server.to_owned(),
+                path: "/".to_owned(),
+                options: vec!["no-such-option".to_owned()],
+            };
+            let error = |server| attach(&directory.join("at"), &source(server), &AtomicBool::new(false)).unwrap_err();
+            assert!(matches!(error("nobody.invalid"), RuntimeError::Step { .. }));
+            assert!(matches!(error("127.0.0.1"), RuntimeError::Step { .. }));
+            assert!(!is_root_of_mount(&directory.join("at")).unwrap());
+        });
+    }
+}
