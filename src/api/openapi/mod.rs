@@ -69,6 +69,14 @@ const PATCH_PARAMETERS: [(&str, &str); 5] = [
     ("pretty", "string"),
 ];
 
+/// Media types of patches, and whether they need to know the type that they patch.
+const PATCH_TYPES: [(&str, bool); 4] = [
+    ("application/apply-patch+yaml", false),
+    ("application/json-patch+json", false),
+    ("application/merge-patch+json", false),
+    ("application/strategic-merge-patch+json", true),
+];
+
 impl KindInfo {
     /// `api/v1` or `apis/<group>/<version>`.
     fn document(&self) -> String {
@@ -187,7 +195,19 @@ fn operation(kind: &KindInfo, verb: &str) -> Value {
     if matches!(verb, "create" | "update") {
         operation["requestBody"] = json!({"required": true, "content": {"*/*": content}});
     }
+    if verb == "patch" {
+        // Where the strategic one is missing, kubectl falls back to another way of making its patch, and says so.
+        let is_built_in = kind.custom.is_none();
+        let types = PATCH_TYPES.into_iter().filter(|(_, strategic)| is_built_in || !strategic);
+        let content: Map<String, Value> = types.map(|(name, _)| (name.to_owned(), patch_schema())).collect();
+        operation["requestBody"] = json!({"required": true, "content": content});
+    }
     operation
+}
+
+/// What patches look like: nothing that a schema could say.
+fn patch_schema() -> Value {
+    json!({"schema": {"type": "object"}})
 }
 
 #[cfg(test)]

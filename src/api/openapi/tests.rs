@@ -40,6 +40,7 @@ fn patches_say_their_kind_and_that_fields_are_validated() {
     let patch = &document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"];
     let expected = json!({"group": "apps", "version": "v1", "kind": "Deployment"});
     assert_eq!(patch["x-kubernetes-group-version-kind"], expected);
+    assert!(patch["requestBody"]["content"]["application/strategic-merge-patch+json"].is_object());
     let names: Vec<&Value> = patch["parameters"].as_array().unwrap().iter().map(|p| &p["name"]).collect();
     assert!(names.contains(&&json!("fieldValidation")) && names.contains(&&json!("dryRun")), "{names:?}");
     assert!(v3_document("apis/nope/v1", &kinds()).is_none());

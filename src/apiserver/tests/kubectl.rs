@@ -21,7 +21,7 @@ pub(super) struct Kubectl {
     pub(super) namespace: String,
 }
 
-fn programs() -> Vec<PathBuf> {
+pub(super) fn programs() -> Vec<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let plain = std::env::split_paths(&path).map(|directory| directory.join("kubectl")).find(|file| file.is_file());
     let Some(plain) = plain.and_then(|file| std::fs::canonicalize(file).ok()) else { return Vec::new() };
@@ -37,7 +37,7 @@ fn programs() -> Vec<PathBuf> {
 }
 
 impl Kubectl {
-    fn new(program: PathBuf, kubeconfig: &str) -> Self {
+    pub(super) fn new(program: PathBuf, kubeconfig: &str) -> Self {
         let home = tempfile::tempdir().unwrap();
         std::fs::write(home.path().join("config"), kubeconfig).unwrap();
         let name = program.file_name().unwrap().to_string_lossy().replace('.', "-");
@@ -53,7 +53,7 @@ impl Kubectl {
         command
     }
 
-    async fn output(&self, line: &str) -> Output {
+    pub(super) async fn output(&self, line: &str) -> Output {
         let run = self.command(line).output();
         tokio::time::timeout(Duration::from_secs(60), run).await.expect("kubectl hangs").unwrap()
     }

@@ -13,6 +13,7 @@ mod kubectl_accounts;
 mod kubectl_apply;
 mod kubectl_certificates;
 mod kubectl_custom;
+mod kubectl_requests;
 mod kubectl_workloads;
 mod parts;
 mod pki;
