@@ -19,7 +19,7 @@ use crate::query::Query;
 /// How much of a body that cannot be read its writer is shown.
 const SUMMARY: usize = 30;
 /// Upstream's limit of a body.
-const LIMIT: usize = 3 * 1024 * 1024;
+pub(crate) const LIMIT: u32 = 3 * 1024 * 1024;
 /// A body that takes longer, even over a bad line, will not come.
 const PATIENCE: Duration = Duration::from_secs(60);
 const ACCEPTED: [&str; 3] = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
@@ -36,10 +36,10 @@ where
         return Err(ApiError::new(415, "UnsupportedMediaType", text));
     }
     let too_large = || ApiError::too_large(format!("Request entity too large: limit is {LIMIT}"));
-    if usize::try_from(body.size_hint().lower()).map_or(true, |size| size > LIMIT) {
+    if body.size_hint().lower() > LIMIT.into() {
         return Err(too_large());
     }
-    let reading = tokio::time::timeout(PATIENCE, Limited::new(body, LIMIT).collect());
+    let reading = tokio::time::timeout(PATIENCE, Limited::new(body, LIMIT as usize).collect());
     let late = |_| ApiError::new(408, "Timeout", "the body of the request did not arrive in time");
     match reading.await.map_err(late)? {
         Ok(collected) => Ok(collected.to_bytes()),
@@ -236,9 +236,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_beyond_the_limit_is_refused() {
-        let body = || http_body_util::Full::new(Bytes::from(vec![b' '; LIMIT + 1]));
+        let body = || http_body_util::Full::new(Bytes::from(vec![b' '; LIMIT as usize + 1]));
         let without_length = http_body_util::StreamBody::new(futures_util::stream::iter(
-            [Bytes::from(vec![b' '; LIMIT]), Bytes::from_static(b" ")]
+            [Bytes::from(vec![b' '; LIMIT as usize]), Bytes::from_static(b" ")]
                 .map(|part| Ok::<_, BoxError>(http_body::Frame::data(part))),
         ));
         for error in [

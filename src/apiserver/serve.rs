@@ -23,7 +23,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::authn;
-use crate::fairness::{Counted, Outside, Tally};
+use crate::fairness::{Counted, Limits, Outside, Tally};
 use crate::pki::Credential;
 use crate::respond;
 use crate::server::{ApiServer, Body, BoxError, Caller};
@@ -38,10 +38,6 @@ const DRAIN: Duration = Duration::from_secs(3);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const HEADER_BYTES: u16 = 32 * 1024;
 const HEADERS: usize = 100;
-/// Connections that one address may have; an IPv6 address stands for its subnet of 64 bits.
-const CONNECTIONS_OF_ADDRESS: u32 = 2048;
-/// Connections from other machines in all; those of this machine do not compete with them.
-const CONNECTIONS_FROM_AFAR: u32 = 8192;
 /// Streams that a client opened and reset before they were accepted (CVE-2023-44487).
 const PENDING_RESETS: usize = 20;
 /// Streams that a client made the server reset (CVE-2025-8671).
@@ -103,7 +99,7 @@ impl ApiServer {
             match accepted {
                 Ok((stream, address)) => {
                     let address = address.ip().to_canonical();
-                    let Some(counted) = callers.count(address) else { continue };
+                    let Some(counted) = callers.count(address, self.limits) else { continue };
                     let (server, acceptor, watcher) = (Arc::clone(&self), acceptor.clone(), graceful.watcher());
                     connections.spawn("api-connection", async move {
                         server.converse(acceptor, stream, address, watcher).await;
@@ -215,11 +211,11 @@ struct Callers {
 
 impl Callers {
     /// Counts a connection as long as the answer is held; none if there are too many.
-    fn count(&self, address: IpAddr) -> Option<(Counted<IpAddr>, Option<Counted<()>>)> {
-        let counted = self.addresses.count(subnet(address), CONNECTIONS_OF_ADDRESS)?;
+    fn count(&self, address: IpAddr, limits: Limits) -> Option<(Counted<IpAddr>, Option<Counted<()>>)> {
+        let counted = self.addresses.count(subnet(address), limits.connections_of_address)?;
         let from_afar = match address.is_loopback() {
             true => None,
-            false => Some(self.from_afar.count((), CONNECTIONS_FROM_AFAR)?),
+            false => Some(self.from_afar.count((), limits.connections_from_afar)?),
         };
         Some((counted, from_afar))
     }

@@ -24,7 +24,7 @@ use crate::authz::rbac::cache::PolicyCache;
 use crate::authz::{self, Access, Decision, relations};
 use crate::call::Call;
 use crate::definitions::Definitions;
-use crate::fairness::{Fairness, Outside, Work};
+use crate::fairness::{Fairness, Limits, Outside, Work};
 use crate::negotiate;
 use crate::openapi::Documents;
 use crate::query::Query;
@@ -77,6 +77,7 @@ pub struct ApiServer {
     pub(crate) assigning: tokio::sync::Mutex<()>,
     /// Held from the count of what is used of a quota to the write of what uses more of it.
     pub(crate) charging: tokio::sync::Mutex<()>,
+    pub(crate) limits: Limits,
     policy: PolicyCache,
     /// OpenAPI documents that somebody has asked for.
     pub(crate) documents: Documents,
@@ -88,15 +89,21 @@ pub struct ApiServer {
 impl ApiServer {
     /// A server over a store; it listens nowhere until [`ApiServer::serve`].
     pub fn new(config: Config) -> Arc<Self> {
+        Self::with(config, Limits::default())
+    }
+
+    /// The same with other limits.
+    pub(crate) fn with(config: Config, limits: Limits) -> Arc<Self> {
         Arc::new(Self {
             config,
+            limits,
             closing: CancellationToken::new(),
             started: AtomicBool::new(false),
             assigning: tokio::sync::Mutex::new(()),
             charging: tokio::sync::Mutex::new(()),
             policy: PolicyCache::default(),
             documents: Documents::default(),
-            fairness: Fairness::default(),
+            fairness: Fairness::new(limits),
             definitions: Definitions::default(),
         })
     }
@@ -170,9 +177,16 @@ impl ApiServer {
         } else {
             negotiate::form(&parts.headers, has_objects)
         }?;
-        let bytes =
-            if verbs::takes_body(&request.verb) { body::read(&parts.headers, body).await? } else { Bytes::new() };
+        let (bytes, under_way) = match verbs::takes_body(&request.verb) {
+            true => {
+                let under_way = self.fairness.receive(outside, user, body.size_hint().exact())?;
+                (body::read(&parts.headers, body).await?, under_way)
+            }
+            false => (Bytes::new(), None),
+        };
         let permit = self.fairness.admit(outside, user, work).await?;
+        // From here on the seats keep the number of such requests small.
+        drop(under_way);
         let (server, user, headers) = (Arc::clone(self), user.clone(), parts.headers);
         let warnings = Mutex::default();
         let call = Call { server, user, request, query, headers, row: row.clone(), form, warnings };

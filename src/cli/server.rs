@@ -57,6 +57,10 @@ impl ServerArguments {
         doctor::require_host()?;
         let _taken = instance.take()?;
         oci::sys::heap::limit_arenas(ARENAS);
+        match runtime::raise_open_files() {
+            Ok(limit) => tracing::debug!(limit, "limit of open files"),
+            Err(error) => tracing::warn!(%error, "the limit of open files could not be raised"),
+        }
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         runtime.block_on(Server { instance, settings, clock: Arc::new(SystemClock), tasks: Tasks::new() }.run())
     }

@@ -13,7 +13,7 @@ pub mod simulated;
 
 pub use container::*;
 pub use images::*;
-pub use native::{LogLimits, NativeConfig, NativeRuntime, PidLimits, remove_tree};
+pub use native::{LogLimits, NativeConfig, NativeRuntime, PidLimits, raise_open_files, remove_tree};
 pub use native_images::{NativeImages, RegistryOptions};
 pub use sandbox::*;
 

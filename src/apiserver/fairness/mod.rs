@@ -7,6 +7,7 @@
 //! `FlowSchema` objects. Invariants: no lock is held across an await; a request that is dropped gives back what it
 //! holds; nobody waits longer than [`WAIT`].
 
+mod limits;
 mod queues;
 mod seats;
 mod tally;
@@ -23,6 +24,7 @@ use http_body_util::BodyExt;
 use crate::Body;
 use crate::query::Query;
 use crate::request::{RequestInfo, ResourceRequest};
+pub(crate) use limits::Limits;
 use seats::{Level, Seat};
 pub(crate) use tally::{Counted, Tally};
 
@@ -30,8 +32,6 @@ pub(crate) use tally::{Counted, Tally};
 const WAIT: Duration = Duration::from_secs(15);
 /// Upstream's words.
 const REFUSAL: &str = "Too many requests, please try again later.";
-/// Streams that one user may have open; a controller has one for each kind that it follows.
-const STREAMS_OF_USER: u32 = 2048;
 /// As many objects of a list weigh as much as one other request; upstream's figure.
 const OBJECTS_PER_SEAT: u32 = 100;
 /// Upstream's limit of what a list weighs.
@@ -69,10 +69,13 @@ pub(crate) struct Fairness {
     workload_low: Arc<Level>,
     catch_all: Arc<Level>,
     streams: Arc<Tally<String>>,
+    bodies: Arc<Tally<String>>,
+    limits: Limits,
 }
 
-impl Default for Fairness {
-    fn default() -> Self {
+impl Fairness {
+    /// Seats that nobody holds.
+    pub(crate) fn new(limits: Limits) -> Self {
         Self {
             administrators: Level::new(100),
             system: Level::new(60),
@@ -80,11 +83,26 @@ impl Default for Fairness {
             workload_low: Level::new(60),
             catch_all: Level::new(10),
             streams: Arc::default(),
+            bodies: Arc::default(),
+            limits,
         }
     }
-}
 
-impl Fairness {
+    /// Lets a body in that came from outside, of so many bytes if that is known; 429 if too much of the user's is under
+    /// way. It counts until it is dropped.
+    pub(crate) fn receive(
+        &self,
+        outside: Option<Outside>,
+        user: &UserInfo,
+        bytes: Option<u64>,
+    ) -> Result<Option<Counted<String>>, ApiError> {
+        let Some(outside) = outside else { return Ok(None) };
+        let bytes = bytes.and_then(|bytes| u32::try_from(bytes).ok()).unwrap_or(u32::MAX);
+        let bytes = bytes.clamp(self.limits.smallest_body, self.limits.largest_body);
+        let counted = self.bodies.add(flow(user, outside), bytes, self.limits.bodies_of_user);
+        counted.map(Some).ok_or_else(|| ApiError::too_many_requests(REFUSAL, 1))
+    }
+
     /// Waits for a seat for what came from outside; 429 if there is none in time.
     pub(crate) async fn admit(
         &self,
@@ -92,11 +110,11 @@ impl Fairness {
         user: &UserInfo,
         work: Work,
     ) -> Result<Permit, ApiError> {
-        let Some(Outside(address)) = outside else { return Ok(Permit::default()) };
+        let Some(outside) = outside else { return Ok(Permit::default()) };
         let refused = || ApiError::too_many_requests(REFUSAL, 1);
-        let flow = if user.is_in(AUTHENTICATED) { user.username.clone() } else { address.to_string() };
+        let flow = flow(user, outside);
         let stream = match work.streams {
-            true => Some(self.streams.count(flow.clone(), STREAMS_OF_USER).ok_or_else(refused)?),
+            true => Some(self.streams.count(flow.clone(), self.limits.streams_of_user).ok_or_else(refused)?),
             false => None,
         };
         let seat = match work.weight {
@@ -117,6 +135,11 @@ impl Fairness {
             _ => &self.catch_all,
         }
     }
+}
+
+/// Whose share it is: a user's, or that of all strangers at one address.
+fn flow(user: &UserInfo, Outside(address): Outside) -> String {
+    if user.is_in(AUTHENTICATED) { user.username.clone() } else { address.to_string() }
 }
 
 impl Permit {

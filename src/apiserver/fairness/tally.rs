@@ -11,11 +11,12 @@ pub(crate) struct Tally<K> {
     held: Mutex<HashMap<K, u32>>,
 }
 
-/// One that is counted until it is dropped.
+/// Some that are counted until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Counted<K: Hash + Eq + Clone> {
     tally: Arc<Tally<K>>,
     holder: K,
+    amount: u32,
 }
 
 impl<K> Default for Tally<K> {
@@ -27,13 +28,17 @@ impl<K> Default for Tally<K> {
 impl<K: Hash + Eq + Clone> Tally<K> {
     /// Counts one more of a holder, unless it has its share.
     pub(crate) fn count(self: &Arc<Self>, holder: K, limit: u32) -> Option<Counted<K>> {
+        self.add(holder, 1, limit)
+    }
+
+    /// Counts so many more of a holder, unless that is more than its share.
+    pub(crate) fn add(self: &Arc<Self>, holder: K, amount: u32, limit: u32) -> Option<Counted<K>> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        if held.get(&holder).is_some_and(|count| *count >= limit) {
-            return None;
-        }
-        *held.entry(holder.clone()).or_default() += 1;
+        let count = held.get(&holder).copied().unwrap_or_default();
+        let count = count.checked_add(amount).filter(|count| *count <= limit)?;
+        held.insert(holder.clone(), count);
         drop(held);
-        Some(Counted { tally: Arc::clone(self), holder })
+        Some(Counted { tally: Arc::clone(self), holder, amount })
     }
 }
 
@@ -41,7 +46,7 @@ impl<K: Hash + Eq + Clone> Drop for Counted<K> {
     fn drop(&mut self) {
         let mut held = self.tally.held.lock().unwrap_or_else(PoisonError::into_inner);
         if let Entry::Occupied(mut count) = held.entry(self.holder.clone()) {
-            *count.get_mut() -= 1;
+            *count.get_mut() -= self.amount;
             if *count.get() == 0 {
                 count.remove();
             }

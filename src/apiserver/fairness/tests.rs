@@ -39,7 +39,7 @@ fn large_lists_weigh_more_and_streams_hold_no_seat() {
 
 #[tokio::test(start_paused = true)]
 async fn a_level_without_seats_refuses_in_time_and_takes_nothing_from_others() {
-    let fairness = Fairness::default();
+    let fairness = Fairness::new(Limits::default());
     let all = Work { weight: u32::MAX, streams: false };
     let hog = fairness.admit(NETWORK, &user("hog"), all).await.unwrap();
     let begun = tokio::time::Instant::now();
@@ -78,10 +78,10 @@ async fn a_request_dropped_while_it_waits_or_after_leaves_no_seat_taken() {
 
 #[tokio::test]
 async fn streams_are_counted_per_user_until_their_body_is_dropped() {
-    let fairness = Fairness::default();
+    let fairness = Fairness::new(Limits::default());
     let stream = Work { weight: 0, streams: true };
     let mut held = Vec::new();
-    for _ in 0..STREAMS_OF_USER {
+    for _ in 0..Limits::default().streams_of_user {
         let permit = fairness.admit(NETWORK, &user("jane"), stream).await.unwrap();
         held.push(permit.follow(crate::respond::full(200, crate::respond::TEXT, "x")));
     }
@@ -89,4 +89,21 @@ async fn streams_are_counted_per_user_until_their_body_is_dropped() {
     fairness.admit(NETWORK, &user("joe"), stream).await.unwrap();
     held.pop();
     fairness.admit(NETWORK, &user("jane"), stream).await.unwrap();
+}
+
+#[test]
+fn bodies_under_way_are_counted_per_user_by_their_size() {
+    let limits = Limits { bodies_of_user: 10, smallest_body: 1, largest_body: 4, ..Limits::default() };
+    let fairness = Fairness::new(limits);
+    let receive = |name: &str, bytes| fairness.receive(NETWORK, &user(name), bytes);
+    let held = [receive("jane", None).unwrap(), receive("jane", Some(u64::MAX)).unwrap()];
+    let small = receive("jane", Some(2)).unwrap();
+    let refused = receive("jane", Some(0)).unwrap_err();
+    assert_eq!((refused.code, refused.details.unwrap().retry_after_seconds), (429, 1));
+    receive("joe", Some(3)).unwrap();
+    assert!(fairness.receive(None, &user("jane"), Some(3)).unwrap().is_none(), "who is of this process never waits");
+    drop(small);
+    assert_eq!(receive("jane", Some(3)).unwrap_err().code, 429);
+    drop(held);
+    assert!((0..5).map(|_| receive("jane", Some(2)).unwrap()).collect::<Vec<_>>().len() == 5);
 }

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod apply;
+mod attacks;
 mod certificates;
 mod custom;
 mod delete;

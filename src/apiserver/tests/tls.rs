@@ -19,6 +19,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::world::World;
+use crate::fairness::Limits;
 use crate::pki::{Credential, Kubeconfig, Pki, Subject};
 use crate::{Entropy, tls_config};
 
@@ -26,7 +27,7 @@ use crate::{Entropy, tls_config};
 pub(super) struct Served {
     pub(super) world: World,
     pki: Pki,
-    port: u16,
+    pub(super) port: u16,
     stop: Tasks,
     serving: JoinHandle<Option<()>>,
     _directory: TempDir,
@@ -38,11 +39,16 @@ fn now() -> Timestamp {
 
 impl Served {
     pub(super) async fn start() -> Self {
+        Self::limited(Limits::default()).await
+    }
+
+    /// One with limits of its own.
+    pub(super) async fn limited(limits: Limits) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let pki = Pki::open(directory.path(), now(), &Entropy::system()).unwrap();
         let credential = pki.credential("server", &Subject::api_server("n1", &[]), now()).unwrap();
         let tls = tls_config(pki.certificate(), &credential).unwrap();
-        let world = World::real().await;
+        let world = World::limited(limits).await;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let stop = Tasks::new();
@@ -61,7 +67,7 @@ impl Served {
         config.render()
     }
 
-    async fn connect(
+    pub(super) async fn connect(
         &self,
         name: &str,
         alpn: &str,
@@ -86,7 +92,7 @@ impl Served {
     }
 
     /// The code of `GET path` over HTTP/1.1, or none if the connection is refused.
-    async fn get(&self, path: &str, token: &str, client: Option<&Credential>) -> Option<u16> {
+    pub(super) async fn get(&self, path: &str, token: &str, client: Option<&Credential>) -> Option<u16> {
         let stream = self.connect("localhost", "http/1.1", client).await.ok()?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.ok()?;
         let tasks = Tasks::new();

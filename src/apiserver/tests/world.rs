@@ -15,6 +15,7 @@ use task::{SharedClock, SimulatedClock, SystemClock, Tasks};
 
 pub(super) use super::samples::{sample, sample_of};
 use crate::authn::{Issuer, SigningKeys, StaticTokens};
+use crate::fairness::Limits;
 use crate::{ApiServer, Body, Caller, Config, Entropy, Network, NodeConnector, NodeError, VersionInfo};
 
 /// A server and who owns its tasks.
@@ -74,20 +75,20 @@ impl World {
     /// A started server whose time stands still; needs paused tokio time.
     pub(super) async fn new() -> Self {
         let clock: SharedClock = Arc::new(SimulatedClock::starting_at("2026-01-02T03:04:05Z".parse().unwrap()));
-        Self::with(clock, Entropy::seeded(1)).await
+        Self::with(clock, Entropy::seeded(1), Limits::default()).await
     }
 
-    /// A started server in real time.
-    pub(super) async fn real() -> Self {
-        Self::with(Arc::new(SystemClock), Entropy::system()).await
+    /// A started server in real time with limits of its own.
+    pub(super) async fn limited(limits: Limits) -> Self {
+        Self::with(Arc::new(SystemClock), Entropy::system(), limits).await
     }
 
-    async fn with(clock: SharedClock, entropy: Entropy) -> Self {
+    async fn with(clock: SharedClock, entropy: Entropy, limits: Limits) -> Self {
         let store = Arc::new(MemoryStore::new(Arc::clone(&clock), HistoryLimits::default()));
         let mut version = VersionInfo::of_release("0.0.0");
         version.platform = "linux/amd64".to_owned();
         let tokens = StaticTokens::parse("sesame,jane,7,\"system:masters\"").unwrap();
-        let server = ApiServer::new(Config {
+        let config = Config {
             store,
             clock,
             entropy,
@@ -97,7 +98,8 @@ impl World {
             issuer: Issuer::new("cluster.local", SigningKeys::generate().unwrap()),
             services: Network::default(),
             advertise: SocketAddr::from(([192, 0, 2, 1], 6443)),
-        });
+        };
+        let server = ApiServer::with(config, limits);
         let tasks = Tasks::new();
         server.start(&tasks).await.unwrap();
         let world = Self { server, tasks };

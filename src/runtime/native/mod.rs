@@ -11,6 +11,7 @@
 //! ```
 
 mod create;
+mod descriptors;
 mod devices;
 mod exec;
 mod groups;
@@ -48,6 +49,7 @@ use crate::{
     Changed, ContainerId, ContainerSpec, ExecResult, ExecSpec, Images, Runtime, RuntimeError, SandboxId, SandboxSpec,
     SandboxStatus, Stop, VolumeSource,
 };
+pub use descriptors::raise_open_files;
 pub use groups::PidLimits;
 use layout::Layout;
 use sandbox::Sandbox;

@@ -13,6 +13,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::{Pid, PidfdFlags};
 use sha2::{Digest, Sha256};
 
+use super::descriptors;
 use super::layout::make_private;
 
 /// A shim that has just been started and knows nothing yet.
@@ -59,6 +60,8 @@ pub(super) fn spawn(program: &Path, directory: &Path) -> io::Result<Spawned> {
         .stderr(Stdio::from(log))
         .spawn()?;
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidData)?;
+    // It does nothing before it is told to.
+    descriptors::restore(pid)?;
     let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK)?;
     Ok(Spawned { pid: child.id(), pidfd, socket: ours })
 }
@@ -83,6 +86,21 @@ pub(super) fn connect(directory: &Path) -> io::Result<(OwnedFd, Pid)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_program_gets_the_limit_of_open_files_that_the_agent_was_started_with() {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        setrlimit(Resource::Nofile, Rlimit { current: Some(1000), maximum }).unwrap();
+        assert_eq!(descriptors::raise_open_files().unwrap(), maximum);
+        assert_eq!(getrlimit(Resource::Nofile).current, maximum);
+        let directory = tempfile::tempdir().unwrap();
+        // It waits for its standard input to end.
+        let child = spawn(Path::new("/bin/cat"), directory.path()).unwrap();
+        let limits = fs::read_to_string(format!("/proc/{}/limits", child.pid)).unwrap();
+        let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+        assert_eq!(line.split_whitespace().nth(3), Some("1000"), "{line}");
+    }
 
     #[test]
     fn the_program_is_written_once_and_repaired_when_it_is_damaged() {
