@@ -222,6 +222,7 @@ impl<'a> Child<'a> {
                 mounts::new_namespaces(*kinds)?;
                 self.arrived_in(*kinds)
             }
+            Step::KeepProcesses => self.keep_processes(),
             // The one step that does not return here.
             Step::Fork { .. } => Err(Errno::INVAL),
         }
@@ -279,6 +280,16 @@ impl<'a> Child<'a> {
 
     fn join_groups(&self) -> Result<(), Errno> {
         self.script.joins.iter().try_for_each(|group| cgroup::join(find(self.fds, *group)?))
+    }
+
+    /// The parent takes the end of the channel for the success of execve(2), which there is none of here.
+    fn keep_processes(&mut self) -> ! {
+        signal::ignore_children();
+        self.announce();
+        if fd::close_all().is_err() {
+            end(127);
+        }
+        signal::wait_for_end()
     }
 
     /// Waits for the parent's word; a parent that has died says nothing any more.

@@ -52,6 +52,7 @@ mod child;
 pub mod compile;
 mod ending;
 mod identity;
+mod keeper;
 mod mounts;
 mod program;
 pub mod rootfs;
@@ -62,5 +63,6 @@ mod target;
 pub mod users;
 
 pub use ending::{ending_children, reap_later};
+pub use keeper::keep_processes;
 pub use run::*;
 pub use script::*;

@@ -372,6 +372,9 @@ pub enum Step {
     /// Replaces standard streams that are the null device of the host by the container's own. The owner, mode and
     /// times of a device node belong to its inode, so who holds the host's could change them for the whole host.
     OwnNullDevice,
+    /// Is the first process of its process namespace until its end, and executes nothing: see
+    /// [`keep_processes`](super::keep_processes).
+    KeepProcesses,
 }
 
 impl Step {
@@ -434,6 +437,7 @@ impl Step {
             Self::VisibleMounts => "make file systems visible",
             Self::Fork { .. } | Self::NewNamespaces { .. } => "new namespaces",
             Self::OwnNullDevice => "use own null device",
+            Self::KeepProcesses => "keep process namespace",
         }
     }
 }

@@ -171,6 +171,12 @@ impl Born {
         Ok(Self { pidfd: reaped.finish(), user_namespace: namespace.into(), _alive: alive })
     }
 
+    /// The user namespace.
+    #[must_use]
+    pub fn user_namespace(&self) -> BorrowedFd<'_> {
+        self.user_namespace.as_fd()
+    }
+
     /// A handle on the process that is in all of them.
     #[must_use]
     pub fn process(&self) -> BorrowedFd<'_> {

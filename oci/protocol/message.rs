@@ -44,6 +44,8 @@ pub struct SetUp {
     pub joins: u16,
     /// Whether one more descriptor is the directory of a v2 group, which the shim is born in.
     pub born_in: bool,
+    /// Whether there is a process namespace that containers may share.
+    pub processes: bool,
 }
 
 /// Namespaces of the sandbox that are not the host's.
@@ -105,6 +107,9 @@ pub struct Start {
     pub log: LogOptions,
     /// Whether its standard input stays open; otherwise it is empty.
     pub stdin: bool,
+    /// The place among the script's descriptors at which the shim inserts a handle on the first process of the sandbox's
+    /// process namespace; counted with the one of `shared_memory`, if both are there.
+    pub processes: Option<u16>,
 }
 
 /// What a descriptor is for.

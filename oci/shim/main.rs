@@ -62,10 +62,10 @@ fn serve() -> io::Result<()> {
 }
 
 /// Is the shim from now on.
-fn stay(mut agent: Connection, sandbox: Sandbox, groups: &[OwnedFd], warning: Option<Warning>) -> io::Result<()> {
+fn stay(mut agent: Connection, mut sandbox: Sandbox, groups: &[OwnedFd], warning: Option<Warning>) -> io::Result<()> {
     let (version, pid) = (VERSION, own_pid());
     agent.write(&FromShim::Hello { version, pid })?;
-    let mut warnings = match setup::settle(&sandbox, groups) {
+    let mut warnings = match setup::settle(&mut sandbox, groups) {
         Ok(warnings) => warnings,
         Err(failure) => return refuse(&mut agent, failure),
     };

@@ -81,13 +81,21 @@ impl Server {
         }
         let mut parts = sort(&start.roles, descriptors)?;
         let script = Script::from_bytes(&start.script).map_err(|_| Failure::Invalid)?;
+        let mut own = Vec::new();
         if let Some(place) = start.shared_memory {
-            let copy = step("copy shared memory", self.copy_shared_memory())?;
+            own.push((place, step("copy shared memory", self.copy_shared_memory())?));
+        }
+        if let Some(place) = start.processes {
+            let first = self.sandbox.processes.as_ref().ok_or(Failure::Invalid)?;
+            own.push((place, step("copy process namespace", rustix::io::fcntl_dupfd_cloexec(first, 3))?));
+        }
+        own.sort_by_key(|(place, _)| *place);
+        for (place, descriptor) in own {
             let place = usize::from(place);
             if place > parts.script.len() {
                 return Err(Failure::Invalid);
             }
-            parts.script.insert(place, copy);
+            parts.script.insert(place, descriptor);
         }
         let directory = parts.log_directory.ok_or(Failure::Invalid)?;
         let streams = step("make pipes", self.streams(start.stdin))?;

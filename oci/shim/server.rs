@@ -60,6 +60,8 @@ enum Event {
     Output(String),
     /// A child that only has to be reaped has ended.
     Ending,
+    /// The first process of the containers' process namespace has ended, and with it all others there.
+    Processes,
 }
 
 impl Server {
@@ -89,6 +91,9 @@ impl Server {
         loop {
             let events = self.wait()?;
             for event in events {
+                if matches!(event, Event::Processes) {
+                    return Err(io::Error::other("the process namespace of the sandbox has ended"));
+                }
                 self.handle(event);
             }
             self.tick();
@@ -133,7 +138,10 @@ impl Server {
         });
         let ending = self.ending.iter().filter(|(_, not_before)| not_before.is_none());
         let ending = ending.map(|(child, _)| (Event::Ending, PollFd::new(child, PollFlags::IN)));
-        lives.chain(commands).chain(listener).chain(connections).chain(outputs).chain(ending).unzip()
+        let processes =
+            self.sandbox.processes.iter().map(|first| (Event::Processes, PollFd::new(first, PollFlags::IN)));
+        let ours = processes.chain(listener).chain(connections);
+        lives.chain(commands).chain(ours).chain(outputs).chain(ending).unzip()
     }
 
     fn timeout(&self) -> Option<Timespec> {
@@ -160,6 +168,8 @@ impl Server {
                 }
             }
             Event::Ending => self.reap_ending(),
+            // Ends the loop.
+            Event::Processes => {}
         }
     }
 

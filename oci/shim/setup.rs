@@ -37,13 +37,19 @@ pub(crate) struct Sandbox {
     pub(crate) null: OwnedFd,
     /// The mount of the sandbox's `/dev/shm`.
     pub(crate) shared_memory: Option<OwnedFd>,
+    /// The user namespace, if a process namespace is to be made in it.
+    users: Option<OwnedFd>,
+    /// Whether containers may share a process namespace.
+    shares_processes: bool,
+    /// The first process of that namespace, once it has been made.
+    pub(crate) processes: Option<OwnedFd>,
 }
 
 /// Turns this process into the shim of a sandbox with `root` as its root directory.
 pub(crate) fn set_up(wanted: &SetUp, root: &OwnedFd) -> Result<Sandbox, Failure> {
     let null = step("open null device", rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()))?;
     step("enter state directory", rustix::process::fchdir(root))?;
-    enter_namespaces(wanted)?;
+    let users = enter_namespaces(wanted)?;
     step("isolate mounts", isolate_mounts())?;
     if wanted.namespaces.uts {
         step("set host name", rustix::system::sethostname(wanted.hostname.as_bytes()))?;
@@ -59,7 +65,7 @@ pub(crate) fn set_up(wanted: &SetUp, root: &OwnedFd) -> Result<Sandbox, Failure>
     } else {
         None
     };
-    Ok(Sandbox { listener, null, shared_memory })
+    Ok(Sandbox { listener, null, shared_memory, users, shares_processes: wanted.processes, processes: None })
 }
 
 /// Root of the sandbox's user namespace, as the host sees it: user and group.
@@ -70,24 +76,34 @@ fn root_of(wanted: &SetUp) -> Option<(u32, u32)> {
 /// Namespaces of a sandbox with a user namespace belong to it, and are made in it by a process of its own; this one only
 /// joins them. It stays the host's root in the host's user namespace: it writes logs and records, and starts containers
 /// in groups that only that root may use.
-fn enter_namespaces(wanted: &SetUp) -> Result<(), Failure> {
+fn enter_namespaces(wanted: &SetUp) -> Result<Option<OwnedFd>, Failure> {
     let kinds = flags(wanted.namespaces);
     let Some(maps) = &wanted.user_namespace else {
-        return step("new namespaces", nix::sched::unshare(kinds | CloneFlags::CLONE_NEWNS).map_err(from_nix));
+        step("new namespaces", nix::sched::unshare(kinds | CloneFlags::CLONE_NEWNS).map_err(from_nix))?;
+        return Ok(None);
     };
     let born = Born::new(maps, container::Namespaces(kinds.bits().cast_unsigned()));
     let born = born.map_err(|error| failure(error.step, &error.source))?;
     step("new namespaces", nix::sched::unshare(CloneFlags::CLONE_NEWNS).map_err(from_nix))?;
-    step("join namespaces", nix::sched::setns(born.process(), kinds).map_err(from_nix))
+    step("join namespaces", nix::sched::setns(born.process(), kinds).map_err(from_nix))?;
+    let users = wanted.processes.then(|| rustix::io::fcntl_dupfd_cloexec(born.user_namespace(), 3));
+    step("keep user namespace", users.transpose())
 }
 
 /// Does what belongs to the process that stays. That it cannot join a group is worth a warning only.
-pub(crate) fn settle(sandbox: &Sandbox, groups: &[OwnedFd]) -> Result<Vec<Warning>, Failure> {
+pub(crate) fn settle(sandbox: &mut Sandbox, groups: &[OwnedFd]) -> Result<Vec<Warning>, Failure> {
     step("new session", rustix::process::setsid())?;
     // Whoever connects sees the id of the process that did this.
     step("listen on control socket", rustix::net::listen(&sandbox.listener, 16))?;
     let refused = groups.iter().filter_map(|group| cgroup::join(group.as_fd()).err());
-    Ok(refused.map(|errno| stays("v1", errno)).collect())
+    let warnings = refused.map(|errno| stays("v1", errno)).collect();
+    // Its parent has to be the process that stays.
+    if sandbox.shares_processes {
+        let users = sandbox.users.take();
+        let kept = container::keep_processes(sandbox.null.as_fd(), users.as_ref().map(AsFd::as_fd));
+        sandbox.processes = Some(kept.map_err(|error| failure("make process namespace", &error.io()))?);
+    }
+    Ok(warnings)
 }
 
 /// What is told of a group that the shim is not in.

@@ -3,6 +3,24 @@
 use std::mem::MaybeUninit;
 use std::ptr;
 
+/// Has the kernel reap all children, see SIGCHLD in wait(2).
+pub fn ignore_children() {
+    // SAFETY: SIG_IGN is a valid action for this signal, and no handler of it is relied upon in a freshly cloned child.
+    unsafe {
+        libc::signal(libc::SIGCHLD, libc::SIG_IGN);
+    }
+}
+
+/// Waits until a signal ends the process.
+pub fn wait_for_end() -> ! {
+    loop {
+        // SAFETY: pause(2) touches no memory.
+        unsafe {
+            libc::pause();
+        }
+    }
+}
+
 /// Gives every signal its default action and unblocks all of them, as a new program expects: execve(2) keeps both what
 /// is ignored and what is blocked, and std ignores SIGPIPE.
 pub fn reset_all() {

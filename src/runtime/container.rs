@@ -106,8 +106,32 @@ pub struct User {
     pub user: String,
     /// Overrides the primary group.
     pub gid: Option<u32>,
-    /// Supplementary groups beside those of the image's `/etc/group`.
+    /// Supplementary groups.
     pub additional_gids: Vec<u32>,
+    /// Whether those of the image's `/etc/group` count as well.
+    #[serde(default)]
+    pub group_files: GroupFiles,
+}
+
+/// Whether the image says which supplementary groups its user has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum GroupFiles {
+    /// Those of its `/etc/group` are added.
+    #[default]
+    Merged,
+    /// They do not count.
+    Ignored,
+}
+
+/// Who a container's first process was at its start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinuxUser {
+    /// User.
+    pub uid: u32,
+    /// Primary group.
+    pub gid: u32,
+    /// Supplementary groups, the primary one among them, in ascending order.
+    pub groups: Vec<u32>,
 }
 
 /// What a container may do beyond its user's rights.
@@ -125,6 +149,19 @@ pub struct Privileges {
     pub seccomp: Seccomp,
     /// Whether the root file system cannot be written.
     pub read_only_root: bool,
+    /// How much of the process file system is there.
+    #[serde(default)]
+    pub proc_mount: ProcMount,
+}
+
+/// How much of the process file system a container has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum ProcMount {
+    /// What tells of or changes the host is hidden or read-only.
+    #[default]
+    Masked,
+    /// All of it.
+    Whole,
 }
 
 /// What a container shall be.
@@ -215,6 +252,8 @@ pub struct ContainerStatus {
     pub image_reference: String,
     /// The labels that it was given.
     pub labels: BTreeMap<String, String>,
+    /// Who its first process was; unknown for what an earlier release has started.
+    pub user: Option<LinuxUser>,
     /// Where in its life it is.
     pub state: ContainerState,
     /// Its log file.

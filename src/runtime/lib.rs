@@ -17,7 +17,7 @@ pub use native::{LogLimits, NativeConfig, NativeRuntime, PidLimits, raise_open_f
 pub use native_images::{NativeImages, RegistryOptions};
 pub use sandbox::*;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use oci::sys::NetNs;
@@ -38,6 +38,13 @@ pub enum RuntimeError {
     /// The user named by the image or the caller is not in the image's `/etc/passwd` (or group in `/etc/group`).
     #[error("user {user:?} is not known in the image")]
     UnknownUser { user: String },
+    /// A system call filter cannot be read.
+    #[error("cannot load seccomp profile {profile:?}")]
+    SeccompProfile {
+        profile: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
     /// What the caller asked for cannot be expressed as a container.
     #[error("invalid container: {message}")]
     Invalid { message: String },

@@ -34,13 +34,10 @@ pub(super) fn of_container(
     Ok(env)
 }
 
-/// The whole environment: `PATH` and `HOSTNAME` below the image's variables below the pod's.
-pub(super) fn with_image(
-    own: Vec<(String, String)>,
-    defaults: &ImageDefaults,
-    host_name: &str,
-) -> Vec<(String, String)> {
-    let mut env = vec![("PATH".to_owned(), DEFAULT_PATH.to_owned()), ("HOSTNAME".to_owned(), host_name.to_owned())];
+/// The whole environment: `PATH` below the image's variables below the pod's. `HOSTNAME` is the runtime's, which knows
+/// what the container will see.
+pub(super) fn with_image(own: Vec<(String, String)>, defaults: &ImageDefaults) -> Vec<(String, String)> {
+    let mut env = vec![("PATH".to_owned(), DEFAULT_PATH.to_owned())];
     for variable in &defaults.env {
         let (name, value) = variable.split_once('=').unwrap_or((variable, ""));
         set(&mut env, name.to_owned(), value.to_owned());

@@ -30,6 +30,14 @@ pub enum ConfigError {
         "container has runAsNonRoot and image has non-numeric user ({user}), cannot verify user is non-root (pod: {pod:?}, container: {container})"
     )]
     UserIsName { user: String, pod: String, container: String },
+    /// The whole host name does not fit into the kernel.
+    #[error(
+        "failed to construct FQDN from pod hostname and cluster domain, FQDN {name} is too long ({limit} characters is the max, {length} characters requested)"
+    )]
+    NameTooLong { name: String, limit: usize, length: usize },
+    /// A profile on the node is asked for without its name.
+    #[error("localhostProfile must be set if seccompProfile type is Localhost.")]
+    NoProfile,
     /// Neither the pod nor the image says what to run.
     #[error("no command specified")]
     NoCommand,

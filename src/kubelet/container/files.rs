@@ -7,10 +7,15 @@ use std::net::IpAddr;
 use k8s_openapi::api::core::v1::{Pod, PodDNSConfig};
 
 use super::host_name;
+use super::sandbox::whole_name;
+use crate::shared::in_full;
 
 /// Limits of the resolver library, as upstream's validation.
 const MAX_NAMESERVERS: usize = 3;
 const MAX_SEARCH: usize = 32;
+const MAX_SEARCH_LENGTH: usize = 2048;
+/// Longest domain name; some resolvers abort on a longer one.
+const MAX_DOMAIN: usize = 253;
 
 /// What the cluster offers for name resolution.
 #[derive(Debug, Clone, Default)]
@@ -40,7 +45,10 @@ impl ResolvConf {
             let mut words = line.split_whitespace().map(str::to_owned);
             match words.next().as_deref() {
                 Some("nameserver") => conf.nameservers.extend(words.next()),
-                Some("search" | "domain") => conf.search = words.filter(|domain| domain != ".").collect(),
+                Some("search" | "domain") => {
+                    let plain = words.map(|domain| domain.trim_end_matches('.').to_owned());
+                    conf.search = plain.filter(|domain| !domain.is_empty()).collect();
+                }
                 Some("options") => conf.options = words.collect(),
                 _ => {}
             }
@@ -51,17 +59,41 @@ impl ResolvConf {
     /// As a file.
     pub fn render(&self) -> String {
         let mut text = String::new();
-        for server in self.nameservers.iter().take(MAX_NAMESERVERS) {
+        for server in &self.nameservers {
             text.push_str(&format!("nameserver {server}\n"));
         }
-        let search: Vec<&str> = self.search.iter().take(MAX_SEARCH).map(String::as_str).collect();
-        if !search.is_empty() {
-            text.push_str(&format!("search {}\n", search.join(" ")));
+        if !self.search.is_empty() {
+            text.push_str(&format!("search {}\n", self.search.join(" ")));
         }
         if !self.options.is_empty() {
             text.push_str(&format!("options {}\n", self.options.join(" ")));
         }
         text
+    }
+
+    /// Leaves out what is too much for the resolver library, and says so.
+    fn limit(&mut self) -> Vec<String> {
+        let mut told = Vec::new();
+        if self.nameservers.len() > MAX_NAMESERVERS {
+            self.nameservers.truncate(MAX_NAMESERVERS);
+            told.push(format!(
+                "Nameserver limits were exceeded, some nameservers have been omitted, the applied nameserver line is: {}",
+                self.nameservers.join(" ")
+            ));
+        }
+        let asked = self.search.len();
+        self.search.truncate(MAX_SEARCH);
+        self.search.retain(|domain| domain.len() <= MAX_DOMAIN);
+        while self.search.join(" ").len() > MAX_SEARCH_LENGTH {
+            self.search.pop();
+        }
+        if self.search.len() < asked {
+            told.push(format!(
+                "Search Line limits were exceeded, some search paths have been omitted, the applied search line is: {}",
+                self.search.join(" ")
+            ));
+        }
+        told
     }
 
     fn merge(&mut self, config: &PodDNSConfig) {
@@ -85,32 +117,59 @@ impl ResolvConf {
     }
 }
 
+/// Whether a pod's names are resolved by the cluster, or would be.
+fn asks_cluster(pod: &Pod) -> bool {
+    let spec = pod.spec.as_ref();
+    match spec.and_then(|spec| spec.dns_policy.as_deref()).unwrap_or("ClusterFirst") {
+        "ClusterFirstWithHostNet" => true,
+        "ClusterFirst" => spec.is_none_or(|spec| spec.host_network != Some(true)),
+        _ => false,
+    }
+}
+
 /// The pod's resolver configuration. `ClusterFirst` falls back to the host's while the cluster has no DNS.
 pub fn resolv_conf(pod: &Pod, host: &ResolvConf, dns: &Dns) -> ResolvConf {
+    limited(pod, host, dns).0
+}
+
+fn limited(pod: &Pod, host: &ResolvConf, dns: &Dns) -> (ResolvConf, Vec<String>) {
     let spec = pod.spec.as_ref();
-    let policy = spec.and_then(|spec| spec.dns_policy.as_deref()).unwrap_or("ClusterFirst");
-    let host_network = spec.is_some_and(|spec| spec.host_network == Some(true));
-    let cluster = match policy {
-        "ClusterFirstWithHostNet" => true,
-        "ClusterFirst" => !host_network,
-        _ => false,
-    };
-    let mut conf = match policy {
-        "None" => ResolvConf::default(),
-        _ if cluster && !dns.servers.is_empty() => cluster_first(pod, host, dns),
+    let mut conf = match spec.and_then(|spec| spec.dns_policy.as_deref()) {
+        Some("None") => ResolvConf::default(),
+        _ if asks_cluster(pod) && !dns.servers.is_empty() => cluster_first(pod, host, dns),
         _ => host.clone(),
     };
     if let Some(config) = spec.and_then(|spec| spec.dns_config.as_ref()) {
         conf.merge(config);
     }
-    conf
+    let told = conf.limit();
+    (conf, told)
+}
+
+/// What users are told of the pod's resolver configuration: reasons and messages of warnings.
+pub fn name_resolution(pod: &Pod, host: &ResolvConf, dns: &Dns) -> Vec<(&'static str, String)> {
+    let mut told = Vec::new();
+    if asks_cluster(pod) && dns.servers.is_empty() {
+        let message = format!(
+            "pod: {:?}. kubelet does not have ClusterDNS IP configured and cannot create Pod using \"ClusterFirst\" policy. \
+             Falling back to \"Default\" policy.",
+            in_full(&pod.metadata)
+        );
+        told.push(("MissingClusterDNS", message));
+    }
+    told.extend(limited(pod, host, dns).1.into_iter().map(|message| ("DNSConfigForming", message)));
+    told
 }
 
 fn cluster_first(pod: &Pod, host: &ResolvConf, dns: &Dns) -> ResolvConf {
     let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
     let domain = &dns.domain;
     let mut search = vec![format!("{namespace}.svc.{domain}"), format!("svc.{domain}"), domain.clone()];
-    search.extend(host.search.iter().cloned());
+    for domain in &host.search {
+        if !search.contains(domain) {
+            search.push(domain.clone());
+        }
+    }
     ResolvConf {
         nameservers: dns.servers.iter().map(ToString::to_string).collect(),
         search,
@@ -140,12 +199,10 @@ fn own_hosts(pod: &Pod, pod_ips: &[IpAddr], domain: &str) -> String {
         "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n\
                     fe00::0\tip6-localnet\nfe00::0\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n"
             .to_owned();
-    let host = host_name(pod);
-    let subdomain = pod.spec.as_ref().and_then(|spec| spec.subdomain.as_deref()).filter(|name| !name.is_empty());
-    let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
+    let (host, whole) = (host_name(pod), whole_name(pod, domain));
     for ip in pod_ips {
-        match subdomain {
-            Some(subdomain) => text.push_str(&format!("{ip}\t{host}.{subdomain}.{namespace}.svc.{domain}\t{host}\n")),
+        match &whole {
+            Some(whole) => text.push_str(&format!("{ip}\t{whole}\t{host}\n")),
             None => text.push_str(&format!("{ip}\t{host}\n")),
         }
     }

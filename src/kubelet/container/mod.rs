@@ -30,12 +30,12 @@ pub use command::expand;
 pub use credentials::pull_credentials;
 pub use error::ConfigError;
 pub use fields::{field, resource_field};
-pub use files::{Dns, ResolvConf, hosts_file, resolv_conf};
+pub use files::{Dns, ResolvConf, hosts_file, name_resolution, resolv_conf};
 pub use links::links;
 pub use ports::host_ports;
 pub use qos::{Qos, qos};
 pub use resources::{amount, pod_resources};
-pub use sandbox::{cgroup, host_name, sandbox_spec};
+pub use sandbox::{cgroup, host_name, kernel_name, sandbox_spec};
 pub use unsupported::unsupported_fields;
 
 /// Objects that a pod refers to; absent ones are not in the maps.
@@ -136,7 +136,7 @@ pub fn compile(request: Request<'_>, context: &Context) -> Result<ContainerSpec,
         image: request.image,
         image_reference: container.image.clone().unwrap_or_default(),
         args,
-        env: env::with_image(own, defaults, &host_name(pod)),
+        env: env::with_image(own, defaults),
         cwd: PathBuf::from(if cwd.is_empty() { "/" } else { &cwd }),
         user,
         privileges,

@@ -1,7 +1,7 @@
 //! Users, capabilities and filters, after `pkg/kubelet/kuberuntime/security_context.go` upstream.
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSecurityContext, SeccompProfile, SecurityContext};
-use runtime::{ImageDefaults, Privileges, Seccomp, User};
+use runtime::{GroupFiles, ImageDefaults, Privileges, ProcMount, Seccomp, User};
 
 use super::{ConfigError, Context};
 use crate::shared::in_full;
@@ -32,6 +32,10 @@ pub(super) fn user(pod: &Pod, container: &Container, defaults: &ImageDefaults) -
         user: uid.map_or_else(|| defaults.user.clone(), |uid| uid.to_string()),
         gid: gid.map(|gid| group("runAsGroup", gid)).transpose()?,
         additional_gids,
+        group_files: match all.and_then(|all| all.supplemental_groups_policy.as_deref()) {
+            Some("Strict") => GroupFiles::Ignored,
+            _ => GroupFiles::Merged,
+        },
     })
 }
 
@@ -68,6 +72,10 @@ pub(super) fn privileges(pod: &Pod, container: &Container, context: &Context) ->
         drop_capabilities: capabilities.and_then(|list| list.drop.clone()).unwrap_or_default(),
         no_new_privileges: own.and_then(|own| own.allow_privilege_escalation) == Some(false),
         seccomp: if privileged { Seccomp::Unconfined } else { seccomp(profile, context)? },
+        proc_mount: match own.and_then(|own| own.proc_mount.as_deref()) {
+            Some("Unmasked") => ProcMount::Whole,
+            _ => ProcMount::Masked,
+        },
         read_only_root: own.and_then(|own| own.read_only_root_filesystem).unwrap_or(false),
     })
 }
@@ -80,7 +88,10 @@ fn seccomp(profile: Option<&SeccompProfile>, context: &Context) -> Result<Seccom
         "Unconfined" => Ok(Seccomp::Unconfined),
         "Localhost" => {
             let name = profile.localhost_profile.as_deref().unwrap_or_default();
-            let outside = name.is_empty() || name.starts_with('/') || name.split('/').any(|part| part == "..");
+            if name.is_empty() {
+                return Err(ConfigError::NoProfile);
+            }
+            let outside = name.starts_with('/') || name.split('/').any(|part| part == "..");
             if outside {
                 let field = "seccompProfile.localhostProfile";
                 return Err(ConfigError::Value { field, value: name.to_owned() });

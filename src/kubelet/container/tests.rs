@@ -97,7 +97,6 @@ fn the_environment_comes_from_image_pod_and_references() {
     .expect("a container");
     let seen = |name| variable(&spec, name);
     assert_eq!(seen("PATH").as_deref(), Some("/bin"));
-    assert_eq!(seen("HOSTNAME").as_deref(), Some("web"));
     assert_eq!(seen("MODE").as_deref(), Some("pod"));
     assert_eq!(seen("MY_COLOR").as_deref(), Some("blue"));
     assert_eq!(seen("IP").as_deref(), Some("10.42.0.2"));
@@ -176,6 +175,7 @@ fn the_resolver_asks_the_cluster_once_there_is_one() {
     assert_eq!(resolv_conf(&pod, &host, &Dns::default()), host);
     let dns = Dns { servers: vec!["10.43.0.10".parse().expect("an address")], domain: "cluster.local".to_owned() };
     let text = resolv_conf(&pod, &host, &dns).render();
+    assert!(name_resolution(&pod, &host, &dns).is_empty());
     let expected = "nameserver 10.43.0.10\nsearch default.svc.cluster.local svc.cluster.local cluster.local example.org\noptions ndots:5\n";
     assert_eq!(text, expected);
 }

@@ -96,6 +96,7 @@ pub(super) fn status(sources: &Sources<'_>, old: Option<&k8s::NodeStatus>) -> k8
             swap: None,
             system_uuid: facts.system_uuid.clone(),
         }),
+        features: Some(k8s::NodeFeatures { supplemental_groups_policy: Some(true) }),
         ..k8s::NodeStatus::default()
     }
 }

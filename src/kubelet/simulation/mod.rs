@@ -47,6 +47,7 @@ pub(crate) struct World {
     pub(crate) clock: SharedClock,
     kubelet: Option<(Arc<Kubelet>, Tasks)>,
     with_api: bool,
+    pub(crate) cluster_dns: Vec<std::net::IpAddr>,
 }
 
 impl World {
@@ -64,6 +65,7 @@ impl World {
             clock,
             kubelet: None,
             with_api: true,
+            cluster_dns: vec!["10.43.0.10".parse().expect("a valid address")],
         }
     }
 
@@ -95,7 +97,7 @@ impl World {
             kubelet_port: 10250,
             labels: Default::default(),
             taints: Vec::new(),
-            cluster_dns: Vec::new(),
+            cluster_dns: self.cluster_dns.clone(),
             cluster_domain: "cluster.local".to_owned(),
             resolv_conf: root.join("etc/resolv.conf"),
             hosts_file: root.join("etc/hosts"),

@@ -60,9 +60,6 @@ fn validate(spec: &SandboxSpec) -> Result<(), RuntimeError> {
     if !is_plain_name(&spec.id.0) {
         return invalid("the sandbox's identity is no file name");
     }
-    if spec.pid == PidSharing::Sandbox {
-        return invalid("process namespaces shared by the containers of a sandbox are not supported");
-    }
     if spec.user_namespace.is_some() {
         if spec.network == Sharing::Host || spec.ipc == Sharing::Host || spec.pid == PidSharing::Host {
             return invalid("a user namespace cannot be combined with the host's network, IPC or processes");
@@ -197,6 +194,7 @@ fn wanted(spec: &SandboxSpec, joins: &Joins) -> SetUp {
         user_namespace: spec.user_namespace.map(|range| IdMaps::contiguous(range.first, range.count)),
         joins: u16::try_from(joins.v1.len()).expect("there are fewer controllers"),
         born_in: joins.v2.is_some(),
+        processes: spec.pid == PidSharing::Sandbox,
     }
 }
 

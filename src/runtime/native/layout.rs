@@ -25,7 +25,7 @@ use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::{ContainerId, ImageId, SandboxId, SandboxSpec};
+use crate::{ContainerId, ImageId, LinuxUser, SandboxId, SandboxSpec};
 
 /// Bytes of the longest record that is read.
 const LONGEST: u64 = 16 << 20;
@@ -47,6 +47,9 @@ pub(super) struct ContainerStarted {
     pub(super) image_reference: String,
     pub(super) labels: BTreeMap<String, String>,
     pub(super) log_path: PathBuf,
+    /// Known once its image has been looked at.
+    #[serde(default)]
+    pub(super) user: Option<LinuxUser>,
     /// Orders containers by age.
     pub(super) created_at: Timestamp,
 }

@@ -227,6 +227,7 @@ fn status(known: &Known) -> ContainerStatus {
         image: started.image.clone(),
         image_reference: started.image_reference.clone(),
         labels: started.labels.clone(),
+        user: started.user.clone(),
         state,
         log_path: started.log_path.clone(),
     }

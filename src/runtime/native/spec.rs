@@ -13,11 +13,15 @@ use serde_json::{Value, json};
 use super::users::Identity;
 use super::{parts, user_namespace};
 use crate::{
-    ContainerSpec, Mount, MountSource, PidSharing, Privileges, Propagation, RuntimeError, SandboxSpec, Sharing,
+    ContainerSpec, Mount, MountSource, PidSharing, Privileges, ProcMount, Propagation, RuntimeError, SandboxSpec,
+    Sharing,
 };
 
 /// Stands for the sandbox's `/dev/shm`, which only the shim can reach.
 pub(super) const SHARED_MEMORY: &str = "/.coracle/shared-memory";
+
+/// Stands for the sandbox's process namespace, of which only the shim has a handle.
+pub(super) const SHARED_PROCESSES: &str = "/.coracle/processes";
 
 /// What containers may do without further words.
 const DEFAULT_CAPABILITIES: [&str; 14] = [
@@ -71,6 +75,8 @@ pub(super) enum Filter {
 pub(super) struct Surroundings<'a> {
     pub(super) sandbox: &'a SandboxSpec,
     pub(super) identity: &'a Identity,
+    /// The host's name, for those who share it.
+    pub(super) host_name: &'a str,
     /// The container's group below the mount points.
     pub(super) cgroup: &'a Path,
     /// Names of all capabilities that this process holds.
@@ -96,7 +102,7 @@ pub(super) fn runtime_spec(request: &ContainerSpec, around: &Surroundings<'_>) -
             "devices": around.devices,
         },
     });
-    if !privileges.privileged {
+    if !privileges.privileged && privileges.proc_mount == ProcMount::Masked {
         config["linux"]["maskedPaths"] = json!(MASKED_PATHS);
         config["linux"]["readonlyPaths"] = json!(READ_ONLY_PATHS);
     }
@@ -147,9 +153,10 @@ fn environment(request: &ContainerSpec, around: &Surroundings<'_>) -> Vec<String
     if request.tty {
         defaults.push(("TERM", "xterm"));
     }
-    if around.sandbox.network == Sharing::Sandbox {
-        defaults.push(("HOSTNAME", &around.sandbox.hostname));
-    }
+    defaults.push(match around.sandbox.network {
+        Sharing::Sandbox => ("HOSTNAME", &around.sandbox.hostname),
+        Sharing::Host => ("HOSTNAME", around.host_name),
+    });
     let is_given = |name: &str| request.env.iter().any(|(given, _)| given == name);
     let defaults = defaults.into_iter().filter(|(name, _)| !is_given(name));
     let given = request.env.iter().map(|(name, value)| (name.as_str(), value.as_str()));
@@ -188,7 +195,8 @@ fn capability(name: &str) -> String {
 fn namespaces(sandbox: &SandboxSpec) -> Value {
     let mut own = vec![json!({ "type": "mount" }), json!({ "type": "cgroup" })];
     match sandbox.pid {
-        PidSharing::Container | PidSharing::Sandbox => own.push(json!({ "type": "pid" })),
+        PidSharing::Container => own.push(json!({ "type": "pid" })),
+        PidSharing::Sandbox => own.push(json!({ "type": "pid", "path": SHARED_PROCESSES })),
         PidSharing::Host => {}
     }
     if sandbox.user_namespace.is_some() {

@@ -18,11 +18,13 @@ use rustix::io::Errno;
 use super::create::is_plain_name;
 use super::layout::{CONFIG, CONTAINER, ContainerStarted, make_private, write_json};
 use super::sandbox::{Known, Sandbox};
-use super::spec::{Filter, SHARED_MEMORY, Surroundings, runtime_spec};
+use super::spec::{Filter, SHARED_MEMORY, SHARED_PROCESSES, Surroundings, runtime_spec};
 use super::user_namespace::{UserNamespace, check_identity};
-use super::users::Databases;
+use super::users::{Databases, Identity};
 use super::{Node, failed, groups, parts, remove};
-use crate::{ContainerId, ContainerSpec, Image, ImageId, MountSource, RuntimeError, SandboxId, Seccomp, Stop};
+use crate::{
+    ContainerId, ContainerSpec, Image, ImageId, LinuxUser, MountSource, RuntimeError, SandboxId, Seccomp, Stop,
+};
 
 /// Everything that the shim needs to start a container.
 struct Prepared {
@@ -140,7 +142,7 @@ fn prepare(node: &Node, sandbox: &Sandbox, request: &ContainerSpec, images: &Use
     remove::container_leftovers(node, sandbox, &request.id)?;
     let directory = node.layout.container(sandbox.id(), &request.id);
     make_private(&directory).map_err(|source| failed("create container directory", source))?;
-    let started = record(node, sandbox, request);
+    let mut started = record(node, sandbox, request);
     write_json(&directory.join(CONTAINER), &started).map_err(|source| failed("record container", source))?;
     let group = groups::container(&node.host.cgroups, &sandbox.record.spec, &request.id)?;
     groups::create_container(node, &group, &request.resources)?;
@@ -148,7 +150,10 @@ fn prepare(node: &Node, sandbox: &Sandbox, request: &ContainerSpec, images: &Use
     let users = UserNamespace::of(sandbox)?;
     let made = parts::make(request, &images.mounted, users.as_ref())?;
     let rootfs = mount(&directory, &images.own, users.as_ref())?;
-    let spec = configure(node, sandbox, request, &group, &rootfs)?;
+    let identity = identify(sandbox, request, &rootfs)?;
+    let spec = configure(node, sandbox, request, &group, &identity)?;
+    started.user = Some(LinuxUser { uid: identity.uid, gid: identity.gid, groups: identity.groups });
+    write_json(&directory.join(CONTAINER), &started).map_err(|source| failed("record container", source))?;
     write_json(&directory.join(CONFIG), &spec).map_err(|source| failed("record container", source))?;
     let mut compiled = compile(&spec, &node.host).map_err(|error| compile_failed(&error))?;
     if let Some(users) = &users {
@@ -158,7 +163,7 @@ fn prepare(node: &Node, sandbox: &Sandbox, request: &ContainerSpec, images: &Use
         tracing::warn!(container = %request.id, warning, "container goes without");
     }
     let log_directory = log_directory(&started.log_path)?;
-    let (script_descriptors, shared_memory) = descriptors(&compiled, rootfs, made, &group)?;
+    let (script_descriptors, [shared_memory, processes]) = descriptors(&compiled, rootfs, made, &group)?;
     let mut all: Vec<(Role, OwnedFd)> = script_descriptors.into_iter().map(|file| (Role::Script, file)).collect();
     all.push((Role::LogDirectory, log_directory));
     all.extend(groups::watched(&node.host.cgroups, &group));
@@ -168,7 +173,8 @@ fn prepare(node: &Node, sandbox: &Sandbox, request: &ContainerSpec, images: &Use
         limits: Limits { max_size: node.logs.max_size, max_files: node.logs.max_files },
     };
     let script = compiled.script.to_bytes().map_err(|error| failed("write script", io::Error::other(error)))?;
-    let start = Start { container: request.id.0.clone(), script, roles, shared_memory, log, stdin: request.stdin };
+    let start =
+        Start { container: request.id.0.clone(), script, roles, shared_memory, log, stdin: request.stdin, processes };
     Ok(Prepared { started, start, descriptors })
 }
 
@@ -182,6 +188,7 @@ fn record(node: &Node, sandbox: &Sandbox, request: &ContainerSpec) -> ContainerS
         image_reference: request.image_reference.clone(),
         labels: request.labels.clone(),
         log_path: directory.join(format!("{}.log", request.attempt)),
+        user: None,
         created_at: node.clock.now(),
     }
 }
@@ -213,22 +220,29 @@ fn mount(directory: &Path, image: &Image, users: Option<&UserNamespace>) -> Resu
     mounted.map_err(|error| failed("mount root file system", io::Error::other(error)))
 }
 
-fn configure(
-    node: &Node,
-    sandbox: &Sandbox,
-    request: &ContainerSpec,
-    group: &Group,
-    rootfs: &OwnedFd,
-) -> Result<Spec, RuntimeError> {
-    let databases = Databases::read(std::os::fd::AsFd::as_fd(rootfs));
+/// Who the container is, by the files of its image.
+fn identify(sandbox: &Sandbox, request: &ContainerSpec, rootfs: &OwnedFd) -> Result<Identity, RuntimeError> {
+    let databases = Databases::read(rootfs.as_fd());
     let databases = databases.map_err(|source| failed("read the image's users", source))?;
     let identity = databases.resolve(&request.user)?;
     if let Some(range) = sandbox.record.spec.user_namespace {
         check_identity(&identity, range)?;
     }
+    Ok(identity)
+}
+
+fn configure(
+    node: &Node,
+    sandbox: &Sandbox,
+    request: &ContainerSpec,
+    group: &Group,
+    identity: &Identity,
+) -> Result<Spec, RuntimeError> {
+    let uname = rustix::system::uname();
     let around = Surroundings {
         sandbox: &sandbox.record.spec,
-        identity: &identity,
+        identity,
+        host_name: &uname.nodename().to_string_lossy(),
         cgroup: group.path(),
         all_capabilities: &all_capabilities(node.host.capabilities),
         filter: filter(request)?,
@@ -252,11 +266,9 @@ fn filter(request: &ContainerSpec) -> Result<Filter, RuntimeError> {
         Seccomp::Unconfined => Ok(Filter::Nothing),
         Seccomp::RuntimeDefault => Ok(Filter::Default),
         Seccomp::Localhost(path) => {
-            let bytes = std::fs::read(path).map_err(|source| failed("read seccomp profile", source))?;
-            let profile = serde_json::from_slice(&bytes);
-            let invalid =
-                |error| RuntimeError::Invalid { message: format!("seccomp profile {}: {error}", path.display()) };
-            profile.map(Filter::Profile).map_err(invalid)
+            let failed = |source| RuntimeError::SeccompProfile { profile: path.clone(), source };
+            let bytes = std::fs::read(path).map_err(failed)?;
+            serde_json::from_slice(&bytes).map(Filter::Profile).map_err(|error| failed(error.into()))
         }
     }
 }
@@ -284,21 +296,28 @@ fn create_log(directory: &OwnedFd, log: &Path) -> Result<(), Errno> {
     rustix::fs::openat(directory, name, flags, Mode::from_raw_mode(0o640)).map(drop)
 }
 
+/// What only the shim can open: its shared memory and process namespace.
+const OF_SHIM: [&str; 2] = [SHARED_MEMORY, SHARED_PROCESSES];
+
 /// Opens what the script needs, and says where the shim puts in what only it can open.
 fn descriptors(
     compiled: &Compiled,
     rootfs: OwnedFd,
     made: BTreeMap<PathBuf, OwnedFd>,
     group: &Group,
-) -> Result<(Vec<OwnedFd>, Option<u16>), RuntimeError> {
-    let is_shared = |descriptor: &Descriptor| matches!(descriptor, Descriptor::HostPath { path, .. } if path == Path::new(SHARED_MEMORY));
-    let place = compiled.descriptors.iter().position(is_shared);
-    let ours: Vec<Descriptor> =
-        compiled.descriptors.iter().filter(|descriptor| !is_shared(descriptor)).cloned().collect();
+) -> Result<(Vec<OwnedFd>, [Option<u16>; 2]), RuntimeError> {
+    let is_of_shim = |descriptor: &Descriptor, name: &str| match descriptor {
+        Descriptor::HostPath { path, .. } | Descriptor::Namespace { path } => path == Path::new(name),
+        _ => false,
+    };
+    let places = OF_SHIM.map(|name| compiled.descriptors.iter().position(|descriptor| is_of_shim(descriptor, name)));
+    let ours = compiled.descriptors.iter().filter(|one| !OF_SHIM.iter().any(|name| is_of_shim(one, name)));
+    let ours: Vec<Descriptor> = ours.cloned().collect();
     let joins = group.open_joins().map_err(groups::cgroup_failed)?;
     let opened = open_with(&ours, Some(rootfs), &joins, made);
     let opened = opened.map_err(|error| failed("open what the container needs", io::Error::other(error)))?;
-    Ok((opened, place.map(|place| u16::try_from(place).expect("a script's places are 16 bits wide"))))
+    let place = |place: usize| u16::try_from(place).expect("a script's places are 16 bits wide");
+    Ok((opened, places.map(|found| found.map(place))))
 }
 
 /// Sends the stop signal and arms the shim's timer.

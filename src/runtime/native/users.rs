@@ -10,7 +10,7 @@ use std::os::fd::BorrowedFd;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use crate::{RuntimeError, User};
+use crate::{GroupFiles, RuntimeError, User};
 
 /// Bytes of the longest user database that is read.
 const LONGEST: u64 = 8 << 20;
@@ -20,7 +20,7 @@ const LONGEST: u64 = 8 << 20;
 pub(super) struct Identity {
     pub(super) uid: u32,
     pub(super) gid: u32,
-    /// Further groups, without duplicates.
+    /// Supplementary groups, the primary one among them, without duplicates.
     pub(super) groups: Vec<u32>,
     /// For `HOME`.
     pub(super) home: String,
@@ -58,8 +58,13 @@ impl Databases {
             None => None,
         };
         let gid = user.gid.or(named_group).or(entry.as_ref().map(|entry| entry.gid)).unwrap_or(0);
-        let mut groups: Vec<u32> = entry.iter().flat_map(|entry| self.groups_of(entry.name)).collect();
+        let mut groups: Vec<u32> = match user.group_files {
+            GroupFiles::Merged => entry.iter().flat_map(|entry| self.groups_of(entry.name)).collect(),
+            GroupFiles::Ignored => Vec::new(),
+        };
         groups.extend(&user.additional_gids);
+        // Else a program could give its primary group up and with it what that group is denied (CVE-2022-2989).
+        groups.push(gid);
         groups.sort_unstable();
         groups.dedup();
         let home = entry.map(|entry| entry.home).filter(|home| !home.is_empty()).unwrap_or("/").to_owned();
@@ -150,26 +155,34 @@ mod tests {
 
     #[test]
     fn users_are_found_by_name_and_number() {
-        check("", 0, 0, &[], "/root");
-        check("web", 33, 34, &[50, 60], "/srv");
-        check("33", 33, 34, &[50, 60], "/srv");
+        check("", 0, 0, &[0], "/root");
+        check("web", 33, 34, &[34, 50, 60], "/srv");
+        check("33", 33, 34, &[34, 50, 60], "/srv");
         check("web:logs", 33, 50, &[50, 60], "/srv");
-        check("web:7", 33, 7, &[50, 60], "/srv");
+        check("web:7", 33, 7, &[7, 50, 60], "/srv");
     }
 
     #[test]
     fn a_number_needs_no_entry_and_a_name_does() {
-        check("1234", 1234, 0, &[], "/");
-        check("1234:5", 1234, 5, &[], "/");
+        check("1234", 1234, 0, &[0], "/");
+        check("1234:5", 1234, 5, &[5], "/");
         assert!(matches!(databases().resolve(&user("nobody")), Err(RuntimeError::UnknownUser { .. })));
         assert!(matches!(databases().resolve(&user("web:nogroup")), Err(RuntimeError::UnknownUser { .. })));
     }
 
     #[test]
     fn an_override_wins_over_the_image_and_further_groups_are_added_once() {
-        let wanted = User { user: "web".to_owned(), gid: Some(99), additional_gids: vec![50, 70] };
+        let wanted = User { user: "web".to_owned(), gid: Some(99), additional_gids: vec![50, 70], ..User::default() };
         let identity = databases().resolve(&wanted).unwrap();
-        assert_eq!((identity.gid, identity.groups), (99, vec![50, 60, 70]));
+        assert_eq!((identity.gid, identity.groups), (99, vec![50, 60, 70, 99]));
+    }
+
+    #[test]
+    fn what_the_image_says_of_groups_can_be_left_out() {
+        let additional_gids = vec![70];
+        let wanted = User { user: "web".to_owned(), gid: None, additional_gids, group_files: GroupFiles::Ignored };
+        let identity = databases().resolve(&wanted).unwrap();
+        assert_eq!((identity.uid, identity.gid, identity.groups), (33, 34, vec![34, 70]));
     }
 
     #[test]

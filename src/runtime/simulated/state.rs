@@ -10,8 +10,8 @@ use tokio::time::Instant;
 
 use super::program::{Ending, OnStop, Program};
 use crate::{
-    Changed, ContainerId, ContainerSpec, ContainerState, ContainerStatus, Exit, SandboxId, SandboxSpec, SandboxState,
-    SandboxStatus, Stop,
+    Changed, ContainerId, ContainerSpec, ContainerState, ContainerStatus, Exit, LinuxUser, SandboxId, SandboxSpec,
+    SandboxState, SandboxStatus, Stop, User,
 };
 
 const SIGKILL: i32 = 9;
@@ -75,6 +75,7 @@ impl State {
             image: spec.image,
             image_reference: spec.image_reference,
             labels: spec.labels,
+            user: Some(user(&spec.user)),
             state: ContainerState::Running { pid, started_at: now.wall },
             log_path,
         });
@@ -179,6 +180,16 @@ fn exit(status: &mut ContainerStatus, ending: Ending, now: Timestamp) -> bool {
         finished_at: now,
     });
     true
+}
+
+/// Who a container is whose image names nobody.
+fn user(wanted: &User) -> LinuxUser {
+    let (uid, gid) = wanted.user.split_once(':').unwrap_or((&wanted.user, ""));
+    let gid = wanted.gid.or_else(|| gid.parse().ok()).unwrap_or(0);
+    let mut groups = [&wanted.additional_gids[..], &[gid]].concat();
+    groups.sort_unstable();
+    groups.dedup();
+    LinuxUser { uid: uid.parse().unwrap_or(0), gid, groups }
 }
 
 fn log_path(sandbox: &SandboxSpec, container: &ContainerSpec) -> PathBuf {

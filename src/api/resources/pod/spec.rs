@@ -221,9 +221,24 @@ fn names_and_limits(spec: &Value, path: &Path, errors: &mut Vec<FieldError>) {
         let detail = "must be between 1 and 2147483647, inclusive";
         errors.push(FieldError::invalid(path.child("activeDeadlineSeconds"), &seconds.into(), detail));
     }
+    hostname_override(spec, &path.child("hostnameOverride"), errors);
     for field in ["hostname", "subdomain"] {
         if !text(spec, field).is_empty() {
             errors.extend(rule::label(&path.child(field), text(spec, field)));
+        }
+    }
+}
+
+/// What takes the place of the host name (KEP-4762) has to fit into the kernel, and nothing else may make one.
+fn hostname_override(spec: &Value, path: &Path, errors: &mut Vec<FieldError>) {
+    let Some(name) = spec["hostnameOverride"].as_str() else { return };
+    errors.extend(rule::subdomain(path, name));
+    if name.len() > 64 {
+        errors.push(FieldError::too_long(path, 64));
+    }
+    for other in ["setHostnameAsFQDN", "hostNetwork"] {
+        if spec[other] == true {
+            errors.push(FieldError::forbidden(path, &format!("may not be set when {other} is true")));
         }
     }
 }

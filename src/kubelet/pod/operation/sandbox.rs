@@ -9,7 +9,7 @@ use runtime::{RuntimeError, SandboxId};
 use super::super::files::PodDirs;
 use super::super::{report, users};
 use super::{Job, Outcome, retry};
-use crate::container::{host_ports, sandbox_spec};
+use crate::container::{ResolvConf, host_ports, kernel_name, name_resolution, sandbox_spec};
 use crate::shared::chain;
 
 /// Why a sandbox is not connected.
@@ -25,6 +25,11 @@ pub(super) async fn create(job: &Job, attempt: u32) -> Outcome {
     let shared = &job.shared;
     let logs = PodDirs::of(&job.pod, &shared.config).logs;
     let mut spec = sandbox_spec(&job.pod, attempt, &shared.config.cgroup_prefix, logs);
+    spec.hostname = match kernel_name(&job.pod, &shared.config.cluster_domain) {
+        Ok(name) => name,
+        Err(error) => return failed(job, &error),
+    };
+    tell_of_name_resolution(job).await;
     let (sandbox, shared_network) = (spec.id.clone(), spec.network == runtime::Sharing::Host);
     if users::are_own(&job.pod) {
         let (inner, pod) = (Arc::clone(shared), Arc::clone(&job.pod));
@@ -41,6 +46,16 @@ pub(super) async fn create(job: &Job, attempt: u32) -> Outcome {
         Ok(()) if shared_network => Outcome::SandboxReady,
         Ok(()) => attach(job, sandbox).await,
         Err(error) => failed(job, &error),
+    }
+}
+
+/// Says once for each sandbox what its containers' resolver configuration lacks.
+async fn tell_of_name_resolution(job: &Job) {
+    let path = job.shared.config.resolv_conf.clone();
+    // What cannot be read is told when the file is written.
+    let host = task::blocking(move || std::fs::read_to_string(path)).await.unwrap_or_default();
+    for (reason, message) in name_resolution(&job.pod, &ResolvConf::parse(&host), &job.shared.dns()) {
+        report::of_pod(&job.shared, &job.pod, EventType::Warning, reason, &message);
     }
 }
 

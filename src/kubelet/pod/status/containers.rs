@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
+    ContainerUser, LinuxContainerUser,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -60,8 +61,15 @@ fn one(view: &View<'_>, draft: &Draft, container: &Contained<'_>) -> ContainerSt
         image_id,
         state: Some(state),
         last_state: Some(last.map(terminated).unwrap_or_default()),
+        user: container.records.first().filter(|_| shown).and_then(|(_, record)| record.user.as_ref()).map(user),
         ..ContainerStatus::default()
     }
+}
+
+fn user(user: &runtime::LinuxUser) -> ContainerUser {
+    let groups = user.groups.iter().map(|group| i64::from(*group)).collect();
+    let linux = LinuxContainerUser { uid: user.uid.into(), gid: user.gid.into(), supplemental_groups: Some(groups) };
+    ContainerUser { linux: Some(linux) }
 }
 
 fn running(since: Timestamp) -> ContainerState {

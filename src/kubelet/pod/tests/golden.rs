@@ -200,6 +200,7 @@ impl Container {
                 (labels::IMAGE_ID.to_owned(), image(&self.image).status_id),
             ]
             .into(),
+            user: None,
             state,
             log_path: PathBuf::from("log"),
         }

@@ -338,6 +338,7 @@ impl Toy {
             image: start.image.id.clone(),
             image_reference: start.image.id.0.clone(),
             labels: [(labels::BACKOFF.to_owned(), start.backoff.as_secs().to_string())].into(),
+            user: None,
             state: ContainerState::Running { pid: 1, started_at: self.now },
             log_path: PathBuf::from("log"),
         };

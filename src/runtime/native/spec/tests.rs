@@ -49,6 +49,7 @@ fn config(request: &ContainerSpec, sandbox: &SandboxSpec) -> Value {
     let around = Surroundings {
         sandbox,
         identity: &identity,
+        host_name: "host",
         cgroup: Path::new("kubepods/poduid/id"),
         all_capabilities: &all(),
         filter: Filter::Nothing,

@@ -3,6 +3,8 @@
 mod disk;
 mod host;
 mod hostile;
+mod identity;
+mod processes;
 mod users;
 mod volumes;
 
