@@ -67,8 +67,18 @@ pub trait Sink<K>: Send + Sync + 'static {
 
 /// Tells a sink of the collection at a path, until the task group ends.
 pub fn follow<K: Tracked, S: Sink<K>>(client: &Client, tasks: &Tasks, path: &str, sink: Arc<S>) {
-    let copier = Copier::new(client, path.to_owned(), ListOptions::default(), sink);
-    tasks.spawn("follower", copier.run());
+    follow_selected(client, tasks, path, ListOptions::default(), sink);
+}
+
+/// As [`follow`], of what the options select.
+pub fn follow_selected<K: Tracked, S: Sink<K>>(
+    client: &Client,
+    tasks: &Tasks,
+    path: &str,
+    options: ListOptions,
+    sink: Arc<S>,
+) {
+    tasks.spawn("follower", Copier::new(client, path.to_owned(), options, sink).run());
 }
 
 /// A live copy of a selection of objects; clones share it.

@@ -21,7 +21,7 @@ mod watch;
 
 pub use client::Client;
 pub use error::ClientError;
-pub use informer::{Dirty, Informer, Sink, Tracked, follow};
+pub use informer::{Dirty, Informer, Sink, Tracked, follow, follow_selected};
 pub use kubeconfig::{Kubeconfig, KubeconfigError};
 pub use object::{Key, Object, Scope};
 pub use options::{DeleteOptions, ListOptions, Page, Patch};

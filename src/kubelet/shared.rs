@@ -16,6 +16,7 @@ use crate::config::{KubeletConfig, Seams};
 use crate::container::{ConfigError, Context, Dns, links};
 use crate::node::Capacity;
 use crate::sources::SOURCE;
+use crate::volumes::Watches;
 
 /// How long a container waits for the first list of Services.
 const SERVICES_PATIENCE: Duration = Duration::from_secs(5);
@@ -32,6 +33,8 @@ pub(crate) struct Shared {
     board: Mutex<BTreeMap<String, Entry>>,
     /// Which pods have claims that only one may use.
     claims: Mutex<BTreeMap<String, String>>,
+    /// Objects that volumes are made of.
+    pub(crate) watches: Watches,
     /// Whether what is to stay in memory has its file system.
     pub(crate) in_memory: tokio::sync::OnceCell<()>,
     /// Held, on blocking threads only, while ids are picked for a pod.
@@ -57,7 +60,19 @@ impl Shared {
             client.as_ref().map(|client| Informer::spawn(client, &seams.tasks, Scope::Cluster, ListOptions::default()));
         let (board, claims, users) = (Mutex::default(), Mutex::default(), Mutex::default());
         let in_memory = tokio::sync::OnceCell::new();
-        Self { config, seams, client, recorder, capacity, services, board, claims, in_memory, users }
+        Self {
+            config,
+            seams,
+            client,
+            recorder,
+            capacity,
+            services,
+            board,
+            claims,
+            watches: Watches::default(),
+            in_memory,
+            users,
+        }
     }
 
     pub(crate) fn now(&self) -> Timestamp {

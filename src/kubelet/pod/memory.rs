@@ -61,7 +61,7 @@ pub enum Files {
     /// Not made since this agent started.
     #[default]
     Absent,
-    /// Complete, until a token must be renewed, if there is one.
+    /// Complete, until a token must be renewed, if there is one, or what they are made of has changed.
     Ready { renew_at: Option<Timestamp> },
     /// Could not be made.
     Failed(Failure),
@@ -228,6 +228,13 @@ impl Memory {
     pub fn forget_all_but(&mut self, exists: impl Fn(&ContainerId) -> bool) {
         self.stops.retain(|id, _| exists(id));
         self.post_starts.retain(|id, _| exists(id));
+    }
+
+    /// What the volumes are made of has changed.
+    pub fn volumes_changed(&mut self, now: Timestamp) {
+        if let Files::Ready { renew_at } = &mut self.files {
+            *renew_at = Some(now);
+        }
     }
 
     /// The volumes could not be made, or not made anew, in which case those that are there stay in use.

@@ -28,7 +28,7 @@ use super::report;
 use crate::container::pull_credentials;
 use crate::references;
 use crate::shared::{Shared, chain};
-use crate::volumes;
+use crate::volumes::{self, MadeOf};
 
 /// Pause after a failure that has no wait of its own.
 pub(super) const PAUSE: Duration = Duration::from_secs(1);
@@ -47,6 +47,7 @@ pub(super) struct Job {
 pub(super) enum Outcome {
     FilesReady {
         renew_at: Option<Timestamp>,
+        made_of: MadeOf,
     },
     FilesFailed(String),
     FilesRemoved,

@@ -74,17 +74,22 @@ fn prepare_files(view: &View<'_>, draft: &mut Draft) {
     };
     if at > view.now {
         draft.wake(at);
-    } else if any_start_is_due(view) || renews_tokens(view) {
+    } else if any_start_is_due(view) || keeps_up(view) {
         draft.act(view, Action::PrepareFiles);
     }
 }
 
-/// Whether a container runs that reads tokens from a file; who knows how old they are, if an earlier agent wrote them.
-fn renews_tokens(view: &View<'_>) -> bool {
-    let volumes = view.pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
-    let mut sources = volumes.filter_map(|volume| volume.projected.as_ref()?.sources.as_ref()).flatten();
-    sources.any(|source| source.service_account_token.is_some())
-        && view.containers().any(|container| matches!(container.life, Life::Runs { .. }))
+/// Whether a container runs that reads files whose content comes from the API: tokens end, objects change, and who knows
+/// how old they are, if an earlier agent wrote them.
+fn keeps_up(view: &View<'_>) -> bool {
+    let mut volumes = view.pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    let from_api = volumes.any(|volume| {
+        volume.projected.is_some()
+            || volume.config_map.is_some()
+            || volume.secret.is_some()
+            || volume.downward_api.is_some()
+    });
+    from_api && view.containers().any(|container| matches!(container.life, Life::Runs { .. }))
 }
 
 /// Whether there is any container that does not run and is not done: a pod that merely runs on needs nothing made.

@@ -25,6 +25,7 @@ use super::{observe, report};
 use crate::container::unsupported_fields;
 use crate::probe::Prober;
 use crate::shared::Shared;
+use crate::volumes::Follower;
 
 /// Pause before a worker that panicked is started again.
 const AFTER_PANIC: Duration = Duration::from_secs(1);
@@ -64,6 +65,7 @@ pub(super) struct Worker {
     pub(super) known: BTreeSet<SandboxId>,
     pub(super) messages: BTreeMap<runtime::ContainerId, String>,
     pub(super) prober: Prober,
+    follower: Follower,
     jobs: JoinSet<Outcome>,
     busy: HashMap<Id, Subject>,
     /// The pod whose fields were last looked at.
@@ -87,6 +89,7 @@ impl Worker {
         memory.longest_backoff = shared.config.longest_restart_backoff;
         memory.next_sandbox = known.iter().filter_map(SandboxId::attempt).max().unwrap_or(0);
         let prober = Prober::new(Arc::clone(&shared), Arc::clone(&look));
+        let follower = Follower::new(Arc::clone(&look));
         Self {
             shared,
             uid,
@@ -96,6 +99,7 @@ impl Worker {
             known,
             messages: BTreeMap::new(),
             prober,
+            follower,
             jobs: JoinSet::new(),
             busy: HashMap::new(),
             checked: None,
@@ -130,6 +134,9 @@ impl Worker {
         self.memory.heed(pod);
         let records = || observed.sandboxes.iter().flat_map(|sandbox| &sandbox.containers);
         self.memory.forget_all_but(|id| records().any(|record| record.id == *id));
+        if self.follower.is_stale(pod) {
+            self.memory.volumes_changed(self.shared.now());
+        }
         let mut plan = plan(Desired { pod, wish }, &observed, &self.memory, self.shared.now());
         self.prober.follow(pod, &observed, &plan.status);
         if plan.finished {
@@ -279,7 +286,11 @@ impl Worker {
     fn apply(&mut self, outcome: Outcome, now: Timestamp) {
         let memory = &mut self.memory;
         match outcome {
-            Outcome::FilesReady { renew_at } => memory.files = super::memory::Files::Ready { renew_at },
+            Outcome::FilesReady { renew_at, made_of } => {
+                memory.files = super::memory::Files::Ready { renew_at };
+                let shared = &self.shared;
+                self.follower.made(made_of, &shared.watches, shared.client.as_ref(), &shared.seams.tasks);
+            }
             Outcome::FilesFailed(message) => memory.files_failed(message, now),
             Outcome::FilesRemoved => memory.files = super::memory::Files::Removed,
             Outcome::SandboxReady => memory.sandbox = None,

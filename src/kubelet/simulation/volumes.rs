@@ -154,3 +154,70 @@ async fn an_image_is_fetched_for_a_volume_and_kept_for_the_life_of_the_pod() {
     let words = "Container image \"no:1\" is not present with pull policy of Never";
     until_said(&world, "FailedMount", words).await;
 }
+
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+const SECRETS: &str = "/api/v1/namespaces/default/secrets";
+
+/// Where a volume of the API is on the host.
+fn shown(world: &World, name: &str, root: &str, kind: &str) -> PathBuf {
+    let uid = world.pod(name).expect("the pod")["metadata"]["uid"].as_str().expect("a uid").to_owned();
+    world.directory.path().join(root).join("pods").join(uid).join(format!("volumes/kubernetes.io~{kind}/data"))
+}
+
+fn text(path: &std::path::Path) -> Option<String> {
+    std::fs::read_to_string(path).ok()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_config_map_is_followed_while_its_pod_runs() {
+    let mut world = started().await;
+    let map = json!({"metadata": {"name": "settings", "namespace": "default"}, "data": {"a": "1", "b": "1"}});
+    world.api.create(MAPS, map);
+    world.create("web", with_volume(&json!({"configMap": {"name": "settings"}}), &json!({})));
+    world.until_pod("web", "it is ready", is_ready).await;
+    let volume = shown(&world, "web", "lib", "configmap");
+    let begun = world.elapsed();
+    world.api.patch(&format!("{MAPS}/settings"), &json!({"data": {"a": "2", "b": null, "c": "2"}}));
+    world.until("the new value shows", |_| text(&volume.join("a")).as_deref() == Some("2")).await;
+    assert!(world.elapsed() - begun < 5, "it took {} seconds", world.elapsed() - begun);
+    world.until("the new key shows", |_| text(&volume.join("c")).as_deref() == Some("2")).await;
+    world.until("the key that was removed has gone", |_| !volume.join("b").exists()).await;
+    // The next agent knows nothing of the state in which the last one left the volume.
+    world.start_agent().await;
+    world.api.patch(&format!("{MAPS}/settings"), &json!({"data": {"a": "3"}}));
+    world.until("the newest value shows", |_| text(&volume.join("a")).as_deref() == Some("3")).await;
+    // One that has gone leaves the volume as it is, says so, and is followed again when it comes back.
+    world.api.delete(&format!("{MAPS}/settings"), None);
+    until_said(&world, "FailedMount", "configmap \"settings\" not found").await;
+    assert_eq!(text(&volume.join("a")).as_deref(), Some("3"));
+    world.api.create(MAPS, json!({"metadata": {"name": "settings", "namespace": "default"}, "data": {"a": "4"}}));
+    world.until("the value of the other shows", |_| text(&volume.join("a")).as_deref() == Some("4")).await;
+    assert_eq!(world.pod("web").expect("the pod")["status"]["containerStatuses"][0]["restartCount"], 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_optional_appears_later_and_what_never_changes_is_not_followed() {
+    let world = started().await;
+    world.create("web", with_volume(&json!({"secret": {"secretName": "key", "optional": true}}), &json!({})));
+    world.until_pod("web", "it is ready", is_ready).await;
+    let volume = shown(&world, "web", "run", "secret");
+    assert!(volume.is_dir() && !volume.join("k").exists());
+    let secret = json!({"metadata": {"name": "key", "namespace": "default"}, "data": {"k": "MQ=="}, "immutable": true});
+    world.api.create(SECRETS, secret);
+    world.until("the secret shows", |_| text(&volume.join("k")).as_deref() == Some("1")).await;
+    world.api.patch(&format!("{SECRETS}/key"), &json!({"data": {"k": "Mg=="}}));
+    tokio::time::sleep(std::time::Duration::from_secs(300)).await;
+    assert_eq!(text(&volume.join("k")).as_deref(), Some("1"), "nobody looks at what says that it never changes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn labels_are_shown_as_they_are_now() {
+    let world = started().await;
+    let item = json!({"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}});
+    let source = json!({"projected": {"sources": [{"downwardAPI": {"items": [item]}}]}});
+    world.create("web", with_volume(&source, &json!({})));
+    world.until_pod("web", "it is ready", is_ready).await;
+    let volume = shown(&world, "web", "run", "projected");
+    world.api.patch("/api/v1/namespaces/default/pods/web", &json!({"metadata": {"labels": {"tier": "front"}}}));
+    world.until("the label shows", |_| text(&volume.join("labels")).as_deref() == Some("tier=\"front\"")).await;
+}

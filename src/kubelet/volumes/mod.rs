@@ -11,6 +11,7 @@ mod host_path;
 mod ownership;
 mod release;
 mod source;
+mod watch;
 
 use std::fs;
 use std::io;
@@ -23,7 +24,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, EmptyDirVolumeSource, ImageVolumeSource, Pod, Volume, VolumeMount};
 use runtime::{ImageId, Mount, MountSource, Propagation, RuntimeError, VolumeSource};
 
-use crate::container::{ConfigError, Context, expand, pod_resources, pull_credentials};
+use crate::container::{ConfigError, Context, References, expand, pod_resources, pull_credentials};
 use crate::pod::{PodDirs, report};
 use crate::references;
 use crate::shared::{PrepareError, Shared, chain};
@@ -31,6 +32,8 @@ use ownership::Group;
 pub(crate) use release::release;
 pub use release::release_all;
 use source::{Found, Source};
+use watch::ObjectName;
+pub(crate) use watch::{Follower, MadeOf, Watches};
 
 /// A volume that could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -101,6 +104,8 @@ pub(crate) struct Prepared {
     pub(crate) problems: Vec<VolumeError>,
     /// When to do it again, because a token in them is about to end.
     pub(crate) renew_at: Option<Timestamp>,
+    /// What was read for them, and may change.
+    pub(crate) made_of: MadeOf,
 }
 
 /// Sees to it that what is to stay in memory does.
@@ -125,7 +130,7 @@ pub(crate) async fn prepare(shared: &Shared, pod: &Pod, dirs: &PodDirs) -> Prepa
         };
         let name = found.name.clone();
         let making = Making { shared, pod, dirs, volume, found };
-        match making.make().await {
+        match making.make(&mut prepared.made_of).await {
             Ok(renew_at) => prepared.renew_at = [prepared.renew_at, renew_at].into_iter().flatten().min(),
             Err(source) => prepared.problems.push(VolumeError { volume: name, source }),
         }
@@ -144,7 +149,7 @@ struct Making<'a> {
 
 impl Making<'_> {
     /// Makes the volume; tells when a token in it is to be renewed.
-    async fn make(self) -> Result<Option<Timestamp>, Problem> {
+    async fn make(self, made_of: &mut MadeOf) -> Result<Option<Timestamp>, Problem> {
         let directory = directory(self.dirs, &self.found);
         let group = group(self.pod)?;
         match self.found.source.clone() {
@@ -156,7 +161,7 @@ impl Making<'_> {
             }
             Source::EmptyDir(source) => self.empty_dir(&source, directory, group).await?,
             Source::Image(image) => self.image(&image).await?,
-            Source::Api(_) => return self.api(directory, group).await,
+            Source::Api(_) => return self.api(directory, group, made_of).await,
         }
         Ok(None)
     }
@@ -198,13 +203,43 @@ impl Making<'_> {
         }
     }
 
-    async fn api(&self, directory: PathBuf, group: Option<Group>) -> Result<Option<Timestamp>, Problem> {
+    async fn api(
+        &self,
+        directory: PathBuf,
+        group: Option<Group>,
+        made_of: &mut MadeOf,
+    ) -> Result<Option<Timestamp>, Problem> {
         let mut context = self.shared.context();
-        context.references = references::fetch(self.shared, self.pod, &content::names(self.volume)).await?;
+        let names = content::names(self.volume);
+        context.references = references::fetch(self.shared, self.pod, &names).await?;
+        self.note(&names, &context.references, made_of);
         let files = content::files(self.pod, self.volume, &context)?;
         let group = group.map(|group| group.id);
         task::blocking(move || atomic::write(&directory, &files, group)).await?;
         Ok(context.references.tokens.values().map(|token| token.renew_at).min())
+    }
+
+    /// Notes what a volume is made of, also what is not there: it may appear.
+    fn note(&self, names: &references::Names, found: &References, made_of: &mut MadeOf) {
+        let namespace = self.pod.metadata.namespace.clone().unwrap_or_default();
+        let object =
+            |collection, name: &String| ObjectName { collection, namespace: namespace.clone(), name: name.clone() };
+        for name in &names.config_maps {
+            let map = found.config_maps.get(name);
+            let version = map.and_then(|map| map.metadata.resource_version.clone());
+            let immutable = map.and_then(|map| map.immutable) == Some(true);
+            made_of.object(object("configmaps", name), version, immutable);
+        }
+        for name in &names.secrets {
+            let secret = found.secrets.get(name);
+            let version = secret.and_then(|secret| secret.metadata.resource_version.clone());
+            let immutable = secret.and_then(|secret| secret.immutable) == Some(true);
+            made_of.object(object("secrets", name), version, immutable);
+        }
+        let sources = self.volume.projected.iter().flat_map(|projected| projected.sources.iter().flatten());
+        if self.volume.downward_api.is_some() || sources.into_iter().any(|source| source.downward_api.is_some()) {
+            made_of.pod(self.pod);
+        }
     }
 
     /// Fetches an image once for the life of the pod, and notes which one it is.

@@ -33,9 +33,9 @@ pub(super) async fn prepare_files(job: &Job) -> Outcome {
     if let Err(error) = volumes::keep_in_memory(shared).await {
         return Outcome::FilesFailed(chain(&error));
     }
-    let Prepared { problems, renew_at } = volumes::prepare(shared, &job.pod, &dirs).await;
+    let Prepared { problems, renew_at, made_of } = volumes::prepare(shared, &job.pod, &dirs).await;
     if problems.is_empty() {
-        return Outcome::FilesReady { renew_at };
+        return Outcome::FilesReady { renew_at, made_of };
     }
     for problem in &problems {
         report::of_pod(shared, &job.pod, EventType::Warning, "FailedMount", &chain(problem));
