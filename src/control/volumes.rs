@@ -7,6 +7,7 @@
 //! that was bound once is never bound to another volume.
 
 mod claim;
+mod ephemeral;
 mod matching;
 mod protection;
 mod step;
@@ -61,8 +62,9 @@ impl fmt::Display for Target {
     }
 }
 
-/// Starts the controller.
+/// Starts the controller, and the one that makes the claims of single pods.
 pub fn spawn(client: &Client, clock: &SharedClock, tasks: &Tasks, pods: &Informer<Pod>) {
+    ephemeral::spawn(client, clock, tasks, pods);
     let source = Source { component: "persistentvolume-controller".to_owned(), host: String::new() };
     let shell = Arc::new(Shell {
         client: client.clone(),

@@ -104,6 +104,8 @@ fn may_control(request: &ResourceRequest) -> bool {
         // The namespace controller removes whatever there is in a namespace, of any kind; the garbage collector
         // changes references to owners and finalizers of any kind.
         (_, _, "") if is_read(r) || matches!(r.verb.as_str(), "delete" | "deletecollection" | "patch") => true,
+        // A volume that lives with one pod gets a claim of its own.
+        ("", "persistentvolumeclaims", "") => writes,
         // Budgets count by the scales of whatever has one.
         (_, _, "scale") => r.verb == "get",
         ("", "serviceaccounts" | "configmaps" | "events", "") | ("coordination.k8s.io", "leases", "") => writes,
@@ -111,7 +113,8 @@ fn may_control(request: &ResourceRequest) -> bool {
         | ("", "nodes", "" | "status")
         | ("", "pods", "status")
         | ("policy", "poddisruptionbudgets", "status")
-        | ("", "persistentvolumes" | "persistentvolumeclaims", "" | "status") => {
+        | ("", "persistentvolumes", "" | "status")
+        | ("", "persistentvolumeclaims", "status") => {
             matches!(r.verb.as_str(), "update" | "patch")
         }
         ("certificates.k8s.io", "certificatesigningrequests", "approval" | "status") => r.verb == "update",

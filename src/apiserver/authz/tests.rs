@@ -142,6 +142,8 @@ fn components_may_do_what_they_are_for() {
         "PUT /apis/policy/v1/namespaces/x/poddisruptionbudgets/b/status",
         "PUT /apis/rbac.authorization.k8s.io/v1/clusterroles/admin",
         "GET /apis/apps/v1/namespaces/x/deployments/d/scale",
+        "POST /api/v1/namespaces/x/persistentvolumeclaims",
+        "PATCH /api/v1/namespaces/x/persistentvolumeclaims/c/status",
     ] {
         check(&control, request, Decision::Allow);
     }

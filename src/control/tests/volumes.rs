@@ -269,3 +269,32 @@ async fn whoever_makes_volumes_is_told_the_node_and_the_pod_follows() {
     assert_eq!(node_of(&cluster, "web").await, node);
     cluster.tasks.shutdown().await;
 }
+
+#[tokio::test]
+async fn a_volume_that_lives_with_its_pod_has_a_claim_that_goes_with_it() {
+    let cluster = cluster().await;
+    let client = &cluster.client;
+    until::<ServiceAccount>(&cluster, Key::namespaced("default", "default"), |account| account.is_some()).await;
+    add_nodes(client).await;
+    add_class(client, "kubernetes.io/no-provisioner").await;
+    client.create(&local("disk", "edge-2")).await.unwrap();
+    add_claim(client, "second-data", "late").await;
+    for name in ["web", "second"] {
+        let pod: Pod = read(json!({"metadata": {"name": name, "namespace": "default"}, "spec": {
+            "containers": [{"name": "c", "image": "web"}],
+            "volumes": [{"name": "data", "ephemeral": {"volumeClaimTemplate": {
+                "metadata": {"labels": {"of": "web"}},
+                "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": "late",
+                    "resources": {"requests": {"storage": "1Gi"}}}}}}]}}));
+        client.create(&pod).await.unwrap();
+    }
+    assert_eq!(node_of(&cluster, "web").await, "edge-2");
+    let claim = claim_in_phase(&cluster, "web-data", "Bound").await;
+    assert_eq!(claim.metadata.labels.unwrap()["of"], "web");
+    // A claim of the right name that was there before is nobody's to take.
+    said(&cluster, "FailedBinding").await;
+    let options = DeleteOptions { grace_period_seconds: Some(0), ..DeleteOptions::default() };
+    client.delete::<Pod>(&Key::namespaced("default", "web"), &options).await.unwrap();
+    until::<PersistentVolumeClaim>(&cluster, Key::namespaced("default", "web-data"), |claim| claim.is_none()).await;
+    cluster.tasks.shutdown().await;
+}
