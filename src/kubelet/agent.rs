@@ -15,6 +15,7 @@ use crate::pods::{self, Sources};
 use crate::serve;
 use crate::shared::Shared;
 use crate::sources::{self, Manifests};
+use crate::volumes;
 
 /// The node agent.
 pub struct Kubelet {
@@ -60,10 +61,16 @@ impl Kubelet {
         let (registering, registered) = watch::channel(false);
         let shared = Arc::new(Shared::new(config, seams, client.clone(), recorder, capacity));
         let tasks = shared.seams.tasks.clone();
+        if let Err(error) = volumes::keep_in_memory(&shared).await {
+            // Each pod tries again, and says so if it has to wait for it.
+            let error: &dyn std::error::Error = &error;
+            tracing::warn!(error, "no file system in memory for secrets");
+        }
         let sources = take_over(&shared).await?;
         if let Some(client) = client {
             tasks.spawn("node", node::keep(Arc::clone(&shared), client, registering));
         }
+        tasks.spawn("volume usage", volumes::usage::watch(Arc::clone(&shared)));
         tasks.spawn("pods", pods::run(Arc::clone(&shared), sources));
         Ok(Arc::new(Self { shared, registered }))
     }

@@ -65,7 +65,7 @@ fn respond(code: StatusCode, content_type: &'static str, body: Body) -> Response
 }
 
 fn pods(shared: &Shared) -> Response<Body> {
-    let items = shared.pods().into_iter().map(|Entry { pod, status }| {
+    let items = shared.pods().into_iter().map(|Entry { pod, status, .. }| {
         let mut pod: Pod = (*pod).clone();
         pod.status = Some(status);
         pod

@@ -12,6 +12,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod, PodStatus, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use tokio::sync::Notify;
+
 use crate::config::{KubeletConfig, Seams};
 use crate::container::{ConfigError, Context, Dns, links};
 use crate::node::Capacity;
@@ -31,6 +33,8 @@ pub(crate) struct Shared {
     /// All Services, for the variables that name them.
     services: Option<Informer<Service>>,
     board: Mutex<BTreeMap<String, Entry>>,
+    /// Why pods must end, by UID.
+    evictions: Mutex<BTreeMap<String, String>>,
     /// Which pods have claims that only one may use.
     claims: Mutex<BTreeMap<String, String>>,
     /// Objects that volumes are made of.
@@ -46,6 +50,7 @@ pub(crate) struct Shared {
 pub(crate) struct Entry {
     pub(crate) pod: Arc<Pod>,
     pub(crate) status: PodStatus,
+    look: Arc<Notify>,
 }
 
 impl Shared {
@@ -69,6 +74,7 @@ impl Shared {
             services,
             board,
             claims,
+            evictions: Mutex::default(),
             watches: Watches::default(),
             in_memory,
             users,
@@ -122,14 +128,44 @@ impl Shared {
     }
 
     /// Writes how a pod fares on the board.
-    pub(crate) fn post(&self, uid: &str, pod: Arc<Pod>, status: PodStatus) {
-        self.board().insert(uid.to_owned(), Entry { pod, status });
+    pub(crate) fn post(&self, uid: &str, pod: Arc<Pod>, status: PodStatus, look: &Arc<Notify>) {
+        self.board().insert(uid.to_owned(), Entry { pod, status, look: Arc::clone(look) });
     }
 
     /// Takes a pod off the board.
     pub(crate) fn unpost(&self, uid: &str) {
         self.board().remove(uid);
         self.claims().retain(|_, holder| holder != uid);
+        self.evictions().remove(uid);
+    }
+
+    fn evictions(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        self.evictions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says that a pod must end, and why.
+    pub(crate) fn evict(&self, uid: &str, message: &str) {
+        let look = self.board().get(uid).map(|entry| Arc::clone(&entry.look));
+        if let Some(look) = look {
+            self.evictions().entry(uid.to_owned()).or_insert_with(|| message.to_owned());
+            look.notify_one();
+        }
+    }
+
+    /// Why a pod must end, if it must.
+    pub(crate) fn eviction(&self, uid: &str) -> Option<String> {
+        self.evictions().get(uid).cloned()
+    }
+
+    /// What there is about pods that run or will.
+    pub(crate) fn running<T>(&self, of: impl Fn(&Pod) -> Option<T>) -> Vec<(String, T)> {
+        let board = self.board();
+        let runs = |entry: &Entry| {
+            entry.pod.metadata.deletion_timestamp.is_none()
+                && !matches!(entry.status.phase.as_deref(), Some("Succeeded" | "Failed"))
+        };
+        let running = board.iter().filter(|(_, entry)| runs(entry));
+        running.filter_map(|(uid, entry)| Some((uid.clone(), of(&entry.pod)?))).collect()
     }
 
     fn claims(&self) -> MutexGuard<'_, BTreeMap<String, String>> {

@@ -10,7 +10,7 @@
 //!                  /volumes/kubernetes.io~<kind>/<volume>/    volumes on disk, and those of servers
 //!                  /images/<volume>                           which image a volume is made of
 //!                  /given/<volume>                            says that a volume was given to the pod's group
-//! <run>/pods/                                                 a file system in memory, once there is a pod
+//! <run>/pods/                                                 a file system in memory
 //! <run>/pods/<uid>/volumes/kubernetes.io~<kind>/<volume>/     secrets, in memory; emptyDirs in memory are mounts
 //! <logs>/<namespace>_<name>_<uid>/<container>/<attempt>.log
 //! ```

@@ -35,6 +35,8 @@ pub struct Memory {
     pub acknowledged: bool,
     /// When what is being terminated will be killed.
     pub deadline: Option<Timestamp>,
+    /// Why the pod must end, because it has used more than it may.
+    pub evicted: Option<String>,
     /// The pod's directory and volumes.
     pub files: Files,
     /// The last failure to make or connect a sandbox.
@@ -161,6 +163,7 @@ impl Memory {
     /// What can be known about a pod that this agent has not seen before.
     pub fn of(pod: &Pod) -> Self {
         Self {
+            evicted: None,
             status: pod.status.clone().unwrap_or_default(),
             acknowledged: true,
             deadline: None,

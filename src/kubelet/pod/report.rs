@@ -39,6 +39,9 @@ pub(super) fn transitions(shared: &Shared, pod: &Pod, old: &PodStatus, new: &Pod
     if let (Some(reason @ "DeadlineExceeded"), true) = (new.reason.as_deref(), new.reason != old.reason) {
         of_pod(shared, pod, EventType::Normal, reason, new.message.as_deref().unwrap_or_default());
     }
+    if let (Some(reason @ "Evicted"), true) = (new.reason.as_deref(), new.reason != old.reason) {
+        of_pod(shared, pod, EventType::Warning, reason, new.message.as_deref().unwrap_or_default());
+    }
     let before = statuses(old);
     for status in statuses(new) {
         let was = before.iter().find(|was| was.name == status.name).and_then(|was| waiting_reason(was));

@@ -156,6 +156,8 @@ fn deadline(view: &View<'_>) -> Timestamp {
     let forced = view.wish == Wish::Gone && notes.is_none_or(|notes| !notes.contains_key(SOURCE));
     let own = if forced { 0 } else { view.spec.termination_grace_period_seconds.unwrap_or(DEFAULT_GRACE) };
     let seconds = view.pod.metadata.deletion_grace_period_seconds.unwrap_or(own);
+    // Upstream's `immediateEvictionGracePeriodSeconds`.
+    let seconds = if view.memory.evicted.is_some() { seconds.min(1) } else { seconds };
     let asked = view.now + grace(seconds);
     view.memory.deadline.map_or(asked, |known| known.min(asked))
 }

@@ -164,7 +164,10 @@ impl<'a> View<'a> {
     /// Whether the pod has reached a terminal phase, or must because its work or its time is over.
     pub(super) fn is_over(&self) -> bool {
         let phase = self.memory.status.phase.as_deref();
-        matches!(phase, Some("Succeeded" | "Failed")) || self.past_active_deadline() || self.outcome().is_some()
+        matches!(phase, Some("Succeeded" | "Failed"))
+            || self.past_active_deadline()
+            || self.memory.evicted.is_some()
+            || self.outcome().is_some()
     }
 
     /// Whether the pod has done its work, and well; none while anything is left to do. Sidecars and ephemeral containers

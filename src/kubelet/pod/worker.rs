@@ -134,6 +134,9 @@ impl Worker {
         self.memory.heed(pod);
         let records = || observed.sandboxes.iter().flat_map(|sandbox| &sandbox.containers);
         self.memory.forget_all_but(|id| records().any(|record| record.id == *id));
+        if self.memory.evicted.is_none() {
+            self.memory.evicted = self.shared.eviction(&self.uid);
+        }
         if self.follower.is_stale(pod) {
             self.memory.volumes_changed(self.shared.now());
         }
@@ -148,7 +151,7 @@ impl Worker {
         Box::pin(self.keep_checkpoint(pod)).await;
         self.report(assignment, &mut plan);
         self.begin(assignment, &plan);
-        self.shared.post(&self.uid, Arc::clone(pod), self.memory.status.clone());
+        self.shared.post(&self.uid, Arc::clone(pod), self.memory.status.clone(), &self.look);
         Some(plan)
     }
 

@@ -221,3 +221,27 @@ async fn labels_are_shown_as_they_are_now() {
     world.api.patch("/api/v1/namespaces/default/pods/web", &json!({"metadata": {"labels": {"tier": "front"}}}));
     world.until("the label shows", |_| text(&volume.join("labels")).as_deref() == Some("tier=\"front\"")).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_writes_more_than_its_volume_may_hold_is_evicted() {
+    let world = started().await;
+    world.create("web", with_volume(&json!({"emptyDir": {"sizeLimit": "64Ki"}}), &json!({})));
+    world.create("other", with_volume(&json!({"emptyDir": {"sizeLimit": "64Ki"}}), &json!({})));
+    for name in ["web", "other"] {
+        world.until_pod(name, "it is ready", is_ready).await;
+    }
+    let file = shown(&world, "web", "lib", "empty-dir").join("file");
+    std::fs::write(&file, vec![1; 256 << 10]).expect("a file");
+    std::fs::File::open(&file).and_then(|file| file.sync_all()).expect("synced");
+    world.until_pod("web", "it has failed", |pod| pod["status"]["phase"] == "Failed").await;
+    let pod = world.pod("web").expect("the pod");
+    let message = "Usage of EmptyDir volume \"data\" exceeds the limit \"64Ki\". ";
+    assert_eq!((&pod["status"]["reason"], &pod["status"]["message"]), (&json!("Evicted"), &json!(message)));
+    let conditions = pod["status"]["conditions"].as_array().expect("conditions");
+    assert!(conditions.iter().any(|one| one["type"] == "DisruptionTarget" && one["reason"] == "TerminationByKubelet"));
+    assert_eq!(said(&world, "Evicted"), [message]);
+    tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+    assert!(is_ready(&world.pod("other").expect("the pod")));
+    world.delete("web", 30);
+    world.until_gone("web").await;
+}

@@ -11,6 +11,7 @@ mod host_path;
 mod ownership;
 mod release;
 mod source;
+pub(crate) mod usage;
 mod watch;
 
 use std::fs;

@@ -14,14 +14,13 @@ use crate::resources::path::{Path, text};
 type Asks = fn(&Value, &Value) -> bool;
 
 /// Sources of volumes that no node here mounts.
-const SOURCES: [&str; 21] = [
+const SOURCES: [&str; 20] = [
     "awsElasticBlockStore",
     "azureDisk",
     "azureFile",
     "cephfs",
     "cinder",
     "csi",
-    "ephemeral",
     "fc",
     "flexVolume",
     "flocker",
@@ -53,7 +52,6 @@ const POD: &[(&str, Asks)] = &[
     ("securityContext.windowsOptions", any),
     ("tolerations[]", is_timed),
     ("topologySpreadConstraints", any),
-    ("volumes[].emptyDir.sizeLimit", any),
     ("volumes[].projected.sources[].clusterTrustBundle", any),
     ("volumes[].projected.sources[].podCertificate", any),
 ];

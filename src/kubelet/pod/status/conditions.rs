@@ -44,7 +44,14 @@ pub(super) fn render(
         Says::yes(),
     ];
     let own = OWN.into_iter().zip(own).map(|(name, says)| condition(view, name, says));
-    own.chain(foreign(view)).collect()
+    own.chain(foreign(view)).chain(disruption(view)).collect()
+}
+
+/// Says of an evicted pod that its node has ended it (KEP-3329); once the object has that, it is kept like any other.
+fn disruption(view: &View<'_>) -> Option<PodCondition> {
+    const NAME: &str = "DisruptionTarget";
+    let message = view.memory.evicted.clone().filter(|_| !foreign(view).any(|condition| condition.type_ == NAME))?;
+    Some(condition(view, NAME, Says { holds: true, reason: Some("TerminationByKubelet"), message: Some(message) }))
 }
 
 /// Conditions that the API object has and that are nobody's business here: readiness gates, disruption, resize.

@@ -72,6 +72,11 @@ pub(super) fn judge(view: &View<'_>, draft: &Draft, init: &[ContainerStatus], ap
             message: Some("Pod was active on the node longer than the specified deadline".to_owned()),
         };
     }
+    if let Some(message) = view.memory.evicted.clone().filter(|_| !view.ends()) {
+        let phase = if stopped { Phase::Failed } else { old.unwrap_or(Phase::Pending) };
+        let reason = Some("Evicted".to_owned());
+        return Verdict { phase, bound_for: Phase::Failed, reason, message: Some(message) };
+    }
     let ended = view.ends() && stopped && draft.deadline.is_some();
     let computed = compute(view, init, apps, ended);
     if ended && !computed.is_terminal() {
