@@ -261,6 +261,11 @@ pub struct Resource {
     pub write_behind: WriteBehind,
     /// Whether it is a question: created only, never stored, and answered with its status filled in.
     pub is_review: bool,
+    /// What of metadata a change through `status` does not reach either.
+    pub status_keeps: &'static [&'static str],
+    /// Whether who deletes an object gets it, and not a `Status` that tells of it (`ReturnDeletedObject` of the stores in
+    /// `pkg/registry`).
+    pub returns_deleted: bool,
     /// Whether a deletion waits for somebody to end what the object stands for (pods).
     pub graceful_deletion: bool,
     /// What becomes of its dependents.
@@ -501,6 +506,8 @@ const BLANK: Resource = Resource {
     unconditional_update: true,
     write_behind: WriteBehind::Never,
     is_review: false,
+    status_keeps: &[],
+    returns_deleted: false,
     graceful_deletion: false,
     dependents: Dependents::Deleted,
     columns: &[cell::NAME, cell::AGE],

@@ -27,6 +27,7 @@ pub(super) const ROW: Resource = Resource {
     ],
     cells,
     warn: |template| pod::warn_of_idle_fields(&template["template"]["spec"], "template.spec"),
+    returns_deleted: true,
     ..BLANK
 };
 

@@ -23,6 +23,7 @@ pub(super) const ROW: Resource = Resource {
     }],
     columns: &[cell::NAME, column("Secrets", "string", "", "Number of secrets that it may use.", 0), cell::AGE],
     cells,
+    returns_deleted: true,
     ..BLANK
 };
 

@@ -95,6 +95,9 @@ impl Resource {
         if self.custom.is_some() {
             custom::keep_metadata(new, old);
         }
+        for field in self.status_keeps {
+            put(ensure_object(new, "metadata"), field, &old["metadata"][*field]);
+        }
         let mut result = old.clone();
         put(&mut result, "metadata", &new["metadata"]);
         put(&mut result, "status", &new["status"]);

@@ -25,6 +25,7 @@ mod rows;
 mod samples;
 mod scale;
 mod services;
+mod status;
 mod tls;
 mod verbs;
 mod versions;

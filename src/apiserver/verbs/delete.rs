@@ -118,8 +118,7 @@ async fn act(
     match result {
         Ok(revision) => {
             object::stamp(&mut object, revision);
-            // Pods are returned as they were; of all else that is gone a Status tells.
-            let answer = if removed && !call.row.graceful_deletion { success(call, &object) } else { object };
+            let answer = if removed && !call.row.returns_deleted { success(call, &object) } else { object };
             Ok(Some(Outcome { code: if removed { 200 } else { code }, ..Outcome::ok(answer) }))
         }
         Err(StoreError::Conflict { .. }) => Ok(None),

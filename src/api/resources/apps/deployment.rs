@@ -37,6 +37,7 @@ pub(in crate::resources) const ROW: Resource = Resource {
     ],
     cells,
     warn: |object| workload::warn("Deployments", &object["spec"]["template"]["spec"], "spec.template.spec"),
+    status_keeps: &["labels"],
     ..BASE
 };
 

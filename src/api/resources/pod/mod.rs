@@ -53,6 +53,8 @@ pub(super) const ROW: Resource = Resource {
     warn: |pod| idle::warn(&pod["spec"], "spec"),
     has_status: true,
     generation: Generation::SPEC,
+    status_keeps: &["ownerReferences"],
+    returns_deleted: true,
     graceful_deletion: true,
     columns: &[
         cell::NAME,

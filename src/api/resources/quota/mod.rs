@@ -69,6 +69,7 @@ pub(super) const ROW: Resource = Resource {
         cell::AGE,
     ],
     cells,
+    returns_deleted: true,
     ..BLANK
 };
 

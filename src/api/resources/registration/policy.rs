@@ -32,6 +32,7 @@ pub(in crate::resources) const ROW: Resource = Resource {
     validate,
     validate_update: |new, _| validate(new),
     has_status: true,
+    status_keeps: &["labels", "annotations", "finalizers", "ownerReferences"],
     warn: |_| vec!["this server does not evaluate admission policies: nothing is refused by this one".to_owned()],
     columns: &[
         cell::NAME,

@@ -48,6 +48,7 @@ pub(super) const ROW: Resource = Resource {
     warn: |_| {
         vec!["no node here forwards to Services yet: this one has its addresses, and nothing answers there".to_owned()]
     },
+    returns_deleted: true,
     ..BLANK
 };
 

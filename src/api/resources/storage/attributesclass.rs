@@ -22,6 +22,7 @@ pub(in crate::resources) const ROW: Resource = Resource {
     validate_update,
     columns: &[cell::NAME, column("DriverName", "string", "", "Whose volumes it is for.", 0), cell::AGE],
     cells,
+    returns_deleted: true,
     ..BLANK
 };
 

@@ -50,6 +50,7 @@ pub(in crate::resources) const ROW: Resource = Resource {
         column("VolumeMode", "string", "", "Whether it wants a file system or a device.", 1),
     ],
     cells,
+    returns_deleted: true,
     ..BLANK
 };
 

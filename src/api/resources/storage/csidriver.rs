@@ -34,6 +34,7 @@ pub(in crate::resources) const ROW: Resource = Resource {
         cell::AGE,
     ],
     cells,
+    returns_deleted: true,
     ..BLANK
 };
 

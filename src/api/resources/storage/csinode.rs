@@ -28,6 +28,7 @@ pub(in crate::resources) const ROW: Resource = Resource {
     cells: |node, now: Timestamp| {
         vec![cell::name(node), items(&node["spec"], "drivers").len().into(), cell::age(node, now)]
     },
+    returns_deleted: true,
     ..BLANK
 };
 

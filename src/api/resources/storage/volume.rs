@@ -67,6 +67,7 @@ pub(in crate::resources) const ROW: Resource = Resource {
         column("VolumeMode", "string", "", "Whether it has a file system or is a device.", 1),
     ],
     cells,
+    returns_deleted: true,
     ..BLANK
 };
 

@@ -37,6 +37,8 @@ pub(in crate::resources) const ROW: Resource = Resource {
         cell::AGE,
     ],
     cells,
+    status_keeps: &["labels", "annotations", "finalizers", "ownerReferences"],
+    returns_deleted: true,
     ..BLANK
 };
 
