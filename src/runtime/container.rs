@@ -195,6 +195,8 @@ pub struct ContainerSpec {
     pub tty: bool,
     /// Whether its standard input is open.
     pub stdin: bool,
+    /// A running container of its sandbox whose processes it sees; else the sandbox's sharing says which.
+    pub processes_of: Option<ContainerId>,
     /// Free labels, kept and returned in status.
     pub labels: BTreeMap<String, String>,
 }

@@ -19,6 +19,9 @@ pub enum ConfigError {
     /// A `resourceFieldRef` names a container that is not in the pod.
     #[error("container {name} not found")]
     NoContainer { name: String },
+    /// The container that an ephemeral one is to look into was never started.
+    #[error("unable to find target container {name}")]
+    NoTarget { name: String },
     /// Root, though `runAsNonRoot` forbids it.
     #[error("container has runAsNonRoot and image will run as root (pod: {pod:?}, container: {container})")]
     ImageRunsAsRoot { pod: String, container: String },

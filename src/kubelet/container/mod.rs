@@ -109,6 +109,8 @@ pub struct Request<'a> {
     pub defaults: &'a ImageDefaults,
     /// Volumes and files, ready to be mounted.
     pub mounts: Vec<Mount>,
+    /// A container whose processes it shall see.
+    pub processes_of: Option<ContainerId>,
     /// Labels in the runtime.
     pub labels: BTreeMap<String, String>,
 }
@@ -144,6 +146,7 @@ pub fn compile(request: Request<'_>, context: &Context) -> Result<ContainerSpec,
         resources: resources::of_container(pod, container, context),
         tty: container.tty.unwrap_or(false),
         stdin: container.stdin.unwrap_or(false),
+        processes_of: request.processes_of,
         labels: request.labels,
     })
 }

@@ -45,6 +45,7 @@ fn compiled_from(pod: &Pod, defaults: &ImageDefaults) -> Result<ContainerSpec, C
         image: ImageId("sha256:1".to_owned()),
         defaults,
         mounts: Vec::new(),
+        processes_of: None,
         labels: Default::default(),
     };
     compile(request, &context())

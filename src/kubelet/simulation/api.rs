@@ -18,6 +18,8 @@ use tokio::sync::watch;
 pub(crate) struct SimulatedApi {
     state: Mutex<State>,
     revision: watch::Sender<u64>,
+    /// How often all watches were broken.
+    breaks: watch::Sender<u64>,
     clock: SharedClock,
     own: std::sync::Weak<Self>,
 }
@@ -29,13 +31,21 @@ struct State {
     revision: u64,
     /// How many of the next deletions are refused as if they had lost a race.
     lost: u32,
+    /// How many of the next requests are refused without a reason.
+    refused: u32,
     /// How many tokens have been given.
     tokens: u32,
 }
 
 impl SimulatedApi {
     pub(crate) fn new(clock: SharedClock) -> Arc<Self> {
-        Arc::new_cyclic(|own| Self { state: Mutex::default(), revision: watch::channel(0).0, clock, own: own.clone() })
+        Arc::new_cyclic(|own| Self {
+            state: Mutex::default(),
+            revision: watch::channel(0).0,
+            breaks: watch::channel(0).0,
+            clock,
+            own: own.clone(),
+        })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -92,6 +102,24 @@ impl SimulatedApi {
         self.state().lost = count;
     }
 
+    /// Ends all watches, as a server that goes away does.
+    pub(crate) fn break_watches(&self) {
+        self.breaks.send_modify(|breaks| *breaks += 1);
+    }
+
+    /// Answers the next requests that it does not owe an object with an error of its own.
+    pub(crate) fn refuse(&self, count: u32) {
+        self.state().refused = count;
+    }
+
+    /// Whether this request is refused.
+    fn refuses(&self) -> bool {
+        let mut state = self.state();
+        let refused = state.refused > 0;
+        state.refused = state.refused.saturating_sub(1);
+        refused
+    }
+
     fn put(&self, path: &str, kind: &'static str, mut object: Value) -> Value {
         let revision = {
             let mut state = self.state();
@@ -110,6 +138,9 @@ impl SimulatedApi {
         let path = request.uri().path();
         let body: Value = serde_json::from_slice(request.body()).unwrap_or(Value::Null);
         let object_path = path.trim_end_matches("/status");
+        if self.refuses() {
+            return (500, json!({"kind": "Status", "reason": "InternalError", "code": 500}));
+        }
         let precondition = body["metadata"]["uid"].as_str().or(body["preconditions"]["uid"].as_str());
         if let (Some(uid), Some(object)) = (precondition, self.get(object_path))
             && object["metadata"]["uid"] != uid
@@ -156,21 +187,29 @@ impl SimulatedApi {
     }
 
     fn watch(self: &Arc<Self>, collection: String, after: u64) -> Body {
-        let state = (Arc::clone(self), self.revision.subscribe(), after, collection);
-        let frames = futures_util::stream::unfold(state, |(api, mut revision, after, collection)| async move {
-            loop {
-                let next = {
-                    let state = api.state();
-                    let found = state.log.iter().find(|(at, _, _, path)| *at > after && belongs(path, &collection));
-                    found.map(|(at, kind, object, _)| (*at, json!({"type": kind, "object": object})))
-                };
-                if let Some((at, frame)) = next {
-                    let bytes = Bytes::from(format!("{frame}\n"));
-                    return Some((Ok::<_, BoxError>(Frame::data(bytes)), (api, revision, at, collection)));
+        let signals = (self.revision.subscribe(), self.breaks.subscribe());
+        let state = (Arc::clone(self), signals, after, collection);
+        let frames =
+            futures_util::stream::unfold(state, |(api, (mut revision, mut breaks), after, collection)| async move {
+                loop {
+                    let next = {
+                        let state = api.state();
+                        let found = state.log.iter().find(|(at, _, _, path)| *at > after && belongs(path, &collection));
+                        found.map(|(at, kind, object, _)| (*at, json!({"type": kind, "object": object})))
+                    };
+                    if let Some((at, frame)) = next {
+                        let bytes = Bytes::from(format!("{frame}\n"));
+                        return Some((
+                            Ok::<_, BoxError>(Frame::data(bytes)),
+                            (api, (revision, breaks), at, collection),
+                        ));
+                    }
+                    tokio::select! {
+                        changed = revision.changed() => changed.ok()?,
+                        _ = breaks.changed() => return None,
+                    }
                 }
-                revision.changed().await.ok()?;
-            }
-        });
+            });
         BodyExt::boxed(StreamBody::new(Box::pin(SyncStream(Mutex::new(Box::pin(frames))))))
     }
 }

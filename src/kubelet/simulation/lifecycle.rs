@@ -284,3 +284,64 @@ async fn the_first_success_of_a_readiness_probe_is_not_waited_for_a_period() {
     world.until_pod("web", "it is ready", is_ready).await;
     assert!(world.elapsed() < 5, "it took {} simulated seconds", world.elapsed());
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_image_that_says_nothing_about_what_to_run_is_an_error_of_creation() {
+    let world = started().await;
+    let mut image = runtime::simulated::SimulatedImages::image_of("web:1");
+    image.defaults.entrypoint.clear();
+    world.images.insert(image);
+    world.create("web", one_container());
+    world.until_pod("web", "the error shows", |pod| state(pod, "waiting")["reason"] == "CreateContainerError").await;
+    assert_eq!(state(&world.pod("web").expect("the pod"), "waiting")["message"], "no command specified");
+    assert_eq!(world.messages("Failed"), ["Error: no command specified"]);
+    world.create("other", json!({"containers": [{"name": "other", "image": "other:1"}]}));
+    world.until_pod("other", "it is ready", is_ready).await;
+    world.delete("web", 30);
+    world.until_gone("web").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_user_that_the_image_lacks_is_an_error_of_creation_that_is_tried_again_with_a_back_off() {
+    let world = started().await;
+    world.program("web", &[Program::fails_to_start(runtime::simulated::StartFailure::UnknownUser)]);
+    world.create("web", one_container());
+    world.until_pod("web", "the error shows", |pod| state(pod, "waiting")["reason"] == "CreateContainerError").await;
+    let message = state(&world.pod("web").expect("the pod"), "waiting")["message"].clone();
+    assert!(message.as_str().is_some_and(|text| text.ends_with("is not known in the image")), "{message}");
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    let tries = world.runtime.calls().into_iter().filter(|call| matches!(call, Call::StartContainer(..))).count();
+    assert_eq!(tries, 4, "at 0, 10, 30 and 70 s");
+    world.delete("web", 30);
+    world.until_gone("web").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_missing_key_is_named_with_its_object() {
+    let world = started().await;
+    world.api.create(
+        "/api/v1/namespaces/default/configmaps",
+        json!({"metadata": {"name": "settings", "namespace": "default"}, "data": {"A": "1"}}),
+    );
+    let mut spec = one_container();
+    let reference = json!({"configMapKeyRef": {"name": "settings", "key": "B"}});
+    spec["containers"][0]["env"] = json!([{"name": "B", "valueFrom": reference}]);
+    world.create("web", spec);
+    let waits = |pod: &Value| state(pod, "waiting")["reason"] == "CreateContainerConfigError";
+    world.until_pod("web", "the error shows", waits).await;
+    let message = state(&world.pod("web").expect("the pod"), "waiting")["message"].clone();
+    assert_eq!(message, "couldn't find key B in ConfigMap default/settings");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_manifest_that_is_no_yaml_harms_no_other() {
+    let world = started().await;
+    let manifests = world.directory.path().join("manifests");
+    world.until("the directory is watched", |_| manifests.is_dir()).await;
+    std::fs::write(manifests.join("broken.yaml"), "apiVersion: v1\nkind: [Pod\n").expect("a manifest");
+    let good = "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec: {containers: [{name: web, image: 'web:1'}]}\n";
+    std::fs::write(manifests.join("good.yaml"), good).expect("a manifest");
+    world.until_pod("web-edge", "it is ready", is_ready).await;
+    std::fs::write(manifests.join("broken.yaml"), good.replace("web", "mended")).expect("a manifest");
+    world.until_pod("mended-edge", "it is ready", is_ready).await;
+}

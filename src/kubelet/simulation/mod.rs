@@ -4,6 +4,7 @@
 //! patch, list and watch and nothing else. Time is tokio's, paused: an hour of back-off takes no time.
 
 mod api;
+mod chaos;
 mod lifecycle;
 mod scenarios;
 mod volumes;

@@ -323,6 +323,7 @@ fn container(uid: &str, name: &str) -> ContainerSpec {
         resources: Resources { cpu_shares: Some(2), ..Resources::default() },
         tty: false,
         stdin: false,
+        processes_of: None,
         labels: Default::default(),
     }
 }

@@ -85,6 +85,8 @@ pub(super) struct Surroundings<'a> {
     pub(super) filter: Filter,
     /// The host's devices, as OCI configurations; for privileged containers only.
     pub(super) devices: Vec<Value>,
+    /// The process namespace to join, if it is another container's.
+    pub(super) processes: Option<PathBuf>,
 }
 
 /// The configuration of a container.
@@ -98,7 +100,7 @@ pub(super) fn runtime_spec(request: &ContainerSpec, around: &Surroundings<'_>) -
         "mounts": mounts(request, around)?,
         "linux": {
             "cgroupsPath": around.cgroup,
-            "namespaces": namespaces(around.sandbox),
+            "namespaces": namespaces(around),
             "devices": around.devices,
         },
     });
@@ -192,12 +194,14 @@ fn capability(name: &str) -> String {
 }
 
 /// Those that are the container's own; the others are the shim's.
-fn namespaces(sandbox: &SandboxSpec) -> Value {
+fn namespaces(around: &Surroundings<'_>) -> Value {
+    let sandbox = around.sandbox;
     let mut own = vec![json!({ "type": "mount" }), json!({ "type": "cgroup" })];
-    match sandbox.pid {
-        PidSharing::Container => own.push(json!({ "type": "pid" })),
-        PidSharing::Sandbox => own.push(json!({ "type": "pid", "path": SHARED_PROCESSES })),
-        PidSharing::Host => {}
+    match (sandbox.pid, &around.processes) {
+        (PidSharing::Host, _) => {}
+        (PidSharing::Sandbox, _) => own.push(json!({ "type": "pid", "path": SHARED_PROCESSES })),
+        (PidSharing::Container, Some(path)) => own.push(json!({ "type": "pid", "path": path })),
+        (PidSharing::Container, None) => own.push(json!({ "type": "pid" })),
     }
     if sandbox.user_namespace.is_some() {
         own.push(json!({ "type": "user", "path": user_namespace::PATH }));

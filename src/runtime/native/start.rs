@@ -10,7 +10,7 @@ use std::sync::Arc;
 use oci::cgroup::{DeviceKind, DeviceRule, Group};
 use oci::container::compile::{CompileError, Compiled, Descriptor, compile, open_with};
 use oci::container::rootfs::{Overlay, overlay, overlay_mapped};
-use oci::protocol::{Limits, LogOptions, Reply, Request, Role, Start};
+use oci::protocol::{Limits, LogOptions, Reply, Request, Role, RunState, Start};
 use oci_spec::runtime::Spec;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -164,6 +164,8 @@ fn prepare(node: &Node, sandbox: &Sandbox, request: &ContainerSpec, images: &Use
     }
     let log_directory = log_directory(&started.log_path)?;
     let (script_descriptors, [shared_memory, processes]) = descriptors(&compiled, rootfs, made, &group)?;
+    // What has been opened by a number is its owner's as long as that has not ended.
+    request.processes_of.as_ref().map(|other| processes_of(sandbox, other)).transpose()?;
     let mut all: Vec<(Role, OwnedFd)> = script_descriptors.into_iter().map(|file| (Role::Script, file)).collect();
     all.push((Role::LogDirectory, log_directory));
     all.extend(groups::watched(&node.host.cgroups, &group));
@@ -247,8 +249,18 @@ fn configure(
         all_capabilities: &all_capabilities(node.host.capabilities),
         filter: filter(request)?,
         devices: if request.privileges.privileged { super::devices::of_host() } else { Vec::new() },
+        processes: request.processes_of.as_ref().map(|other| processes_of(sandbox, other)).transpose()?,
     };
     runtime_spec(request, &around)
+}
+
+/// The process namespace of a container that runs.
+fn processes_of(sandbox: &Sandbox, other: &ContainerId) -> Result<PathBuf, RuntimeError> {
+    let known = sandbox.container(other).ok_or_else(|| RuntimeError::NoContainer { container: other.clone() })?;
+    match known.record.state {
+        RunState::Running { pid } => Ok(PathBuf::from(format!("/proc/{pid}/ns/pid"))),
+        RunState::Exited { .. } => Err(RuntimeError::NoContainer { container: other.clone() }),
+    }
 }
 
 /// Names of the capabilities in a set of bits.

@@ -175,6 +175,11 @@ impl Runtime for SimulatedRuntime {
         if spec.args.is_empty() {
             return Err(RuntimeError::Invalid { message: "no command".to_owned() });
         }
+        if let Some(other) = &spec.processes_of
+            && self.lock().state.running(sandbox, other).is_none()
+        {
+            return Err(RuntimeError::NoContainer { container: other.clone() });
+        }
         let Some(program) = self.begin(sandbox, &spec)? else { return Ok(()) };
         tokio::time::sleep(program.start_latency).await;
         if let Some(failure) = program.start_failure {

@@ -47,6 +47,7 @@ fn container(name: &str, attempt: u32) -> ContainerSpec {
         resources: Resources::default(),
         tty: false,
         stdin: false,
+        processes_of: None,
         labels: Default::default(),
     }
 }

@@ -102,6 +102,7 @@ fn container_spec() -> runtime::ContainerSpec {
         image: runtime::ImageId("sha256:1".to_owned()),
         defaults: &runtime::ImageDefaults::default(),
         mounts: Vec::new(),
+        processes_of: None,
         labels: Default::default(),
     };
     crate::container::compile(request, &crate::container::Context::default()).expect("a container")

@@ -66,9 +66,9 @@ pub(super) async fn start(job: &Job, start: Start) -> Outcome {
     let spec = match compile(job, &start).await {
         Ok(spec) => spec,
         Err(error) => {
-            let message = chain(&error);
+            let (kind, message) = (error.kind(), chain(&error));
             tell(EventType::Warning, "Failed", &format!("Error: {message}"));
-            return Outcome::StartFailed { start, kind: StartError::Config, message };
+            return Outcome::StartFailed { start, kind, message };
         }
     };
     match shared.seams.runtime.start_container(&start.sandbox, spec).await {
@@ -91,9 +91,7 @@ pub(super) async fn start(job: &Job, start: Start) -> Outcome {
 
 fn start_error(error: &RuntimeError) -> StartError {
     match error {
-        RuntimeError::UnknownUser { .. } | RuntimeError::Invalid { .. } | RuntimeError::SubPath { .. } => {
-            StartError::Config
-        }
+        RuntimeError::SubPath { .. } => StartError::Config,
         RuntimeError::Execute { .. } => StartError::Execute,
         _ => StartError::Create,
     }
@@ -134,8 +132,23 @@ enum CompileError {
     Image(#[from] runtime::ImageError),
     #[error(transparent)]
     Volume(#[from] volumes::Problem),
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
     #[error("image {reference:?} has gone")]
     NoImage { reference: String },
+}
+
+impl CompileError {
+    /// What upstream's kubelet finds missing is an error of configuration; what the container runtime below it does is one
+    /// of creation.
+    fn kind(&self) -> StartError {
+        match self {
+            Self::Config(container::ConfigError::NoCommand) | Self::Runtime(_) => StartError::Create,
+            Self::Prepare(_) | Self::Config(_) | Self::Volume(_) | Self::Image(_) | Self::NoImage { .. } => {
+                StartError::Config
+            }
+        }
+    }
 }
 
 async fn compile(job: &Job, start: &Start) -> Result<ContainerSpec, CompileError> {
@@ -161,9 +174,20 @@ async fn compile(job: &Job, start: &Start) -> Result<ContainerSpec, CompileError
         image: start.image.id.clone(),
         defaults: &image.defaults,
         mounts,
+        processes_of: target(job, start).await?,
         labels: labels.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
     };
     Ok(container::compile(request, &context)?)
+}
+
+/// The container whose processes an ephemeral one is to see: the newest life of its target.
+async fn target(job: &Job, start: &Start) -> Result<Option<ContainerId>, CompileError> {
+    let own = parts::ephemeral(&job.pod, &start.name).and_then(|own| own.target_container_name.clone());
+    let Some(name) = own.filter(|name| !name.is_empty()) else { return Ok(None) };
+    let status = job.shared.seams.runtime.status(&start.sandbox).await?;
+    let records = status.into_iter().flat_map(|status| status.containers);
+    let newest = records.filter(|record| record.name == name).max_by_key(|record| record.attempt);
+    newest.map(|record| Some(record.id)).ok_or_else(|| container::ConfigError::NoTarget { name }.into())
 }
 
 async fn image_of(job: &Job, own: &Container) -> Result<Image, CompileError> {

@@ -386,7 +386,7 @@ fn exited(state: ContainerState, code: i32, finished_at: Timestamp) -> Container
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 1024, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 8 * ProptestConfig::default().cases, ..ProptestConfig::default() })]
 
     #[test]
     fn any_life_keeps_the_laws_and_comes_to_rest(

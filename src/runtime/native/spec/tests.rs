@@ -36,6 +36,7 @@ fn request() -> ContainerSpec {
         resources: Resources::default(),
         tty: false,
         stdin: false,
+        processes_of: None,
         labels: Default::default(),
     }
 }
@@ -54,6 +55,7 @@ fn config(request: &ContainerSpec, sandbox: &SandboxSpec) -> Value {
         all_capabilities: &all(),
         filter: Filter::Nothing,
         devices: Vec::new(),
+        processes: request.processes_of.as_ref().map(|other| format!("/proc/{other}/ns/pid").into()),
     };
     serde_json::to_value(runtime_spec(request, &around).unwrap()).unwrap()
 }
@@ -135,6 +137,15 @@ fn namespaces_that_the_sandbox_shares_are_not_the_container_s_own() {
     };
     assert_eq!(kinds(PidSharing::Container), ["mount", "cgroup", "pid"]);
     assert_eq!(kinds(PidSharing::Host), ["mount", "cgroup"]);
+}
+
+#[test]
+fn the_processes_of_another_container_are_joined_by_their_namespace() {
+    let request = ContainerSpec { processes_of: Some(ContainerId("7".to_owned())), ..request() };
+    let joined = config(&request, &sandbox())["linux"]["namespaces"][2].clone();
+    assert_eq!(joined, json!({"type": "pid", "path": "/proc/7/ns/pid"}));
+    let host = config(&request, &SandboxSpec { pid: PidSharing::Host, ..sandbox() });
+    assert_eq!(host["linux"]["namespaces"].as_array().unwrap().len(), 2);
 }
 
 #[test]

@@ -261,6 +261,7 @@ pub(super) fn shell(name: &str, script: &str) -> ContainerSpec {
         resources: Resources::default(),
         tty: false,
         stdin: false,
+        processes_of: None,
         labels: Default::default(),
     }
 }

@@ -79,6 +79,27 @@ async fn containers_of_a_sandbox_share_memory_and_network_but_not_processes() {
     host.runtime.remove_sandbox(&sandbox).await.unwrap();
 }
 
+#[tokio::test]
+async fn a_container_sees_and_signals_the_processes_of_another_one_if_asked() {
+    let test = "a_container_sees_and_signals_the_processes_of_another_one_if_asked";
+    let Some(host) = host(test).await else { return };
+    let (sandbox, first) =
+        host.run("target", "trap 'echo bye; exit 4' TERM; echo ready; while :; do sleep 0.05; done").await;
+    host.logged(&sandbox, &first, "ready").await;
+    let second = shell("debug", "[ $$ = 1 ] || echo not alone; kill -TERM 1; sleep 1000");
+    let second = ContainerSpec { processes_of: Some(first.clone()), ..second };
+    let id = second.id.clone();
+    host.runtime.start_container(&sandbox, second).await.unwrap();
+    assert_eq!(host.exit(&sandbox, &first).await.code, 4);
+    // The kernel ends a namespace with its first process.
+    assert_eq!(host.exit(&sandbox, &id).await.code, 137);
+    assert_eq!(lines(&host.log(&sandbox, &id).await)[0], "stdout F not alone");
+    let third = ContainerSpec { processes_of: Some(first.clone()), ..shell("late", "true") };
+    let refused = host.runtime.start_container(&sandbox, third).await.unwrap_err();
+    assert!(matches!(refused, RuntimeError::NoContainer { container } if container == first));
+    host.runtime.remove_sandbox(&sandbox).await.unwrap();
+}
+
 /// CVE-2019-5736: not even root of the host can change the file through a process that runs it.
 #[tokio::test]
 async fn the_shim_s_program_cannot_be_changed_through_its_process() {
