@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
+use api::quantity::Quantity;
 use clap::Args;
 use serde::Deserialize;
 
@@ -43,6 +44,9 @@ pub(super) struct Settings {
     /// How many pods the node takes [default: 110]
     #[arg(long, value_name = "NUMBER")]
     pub(super) max_pods: Option<u32>,
+    /// What of the node is not for pods, `cpu=500m`, `memory=1Gi` or `ephemeral-storage=5Gi`; may be given several times
+    #[arg(long, value_name = "RESOURCE=AMOUNT")]
+    pub(super) system_reserved: Vec<String>,
     /// Longest wait between two starts of a container that crashes, in seconds, 1 to 300 [default: 300]
     #[arg(long, value_name = "SECONDS")]
     pub(super) max_container_restart_period: Option<u64>,
@@ -93,6 +97,7 @@ impl Settings {
             cluster_dns: either(self.cluster_dns, file.cluster_dns),
             cluster_domain: self.cluster_domain.or(file.cluster_domain),
             max_pods: self.max_pods.or(file.max_pods),
+            system_reserved: either(self.system_reserved, file.system_reserved),
             max_container_restart_period: self.max_container_restart_period.or(file.max_container_restart_period),
             mtu: self.mtu.or(file.mtu),
             static_pods: self.static_pods.or(file.static_pods),
@@ -111,6 +116,21 @@ impl Settings {
             "max-container-restart-period is {seconds}, not 1 to 300 seconds"
         );
         Ok(Duration::from_secs(seconds))
+    }
+
+    /// What of the node is not for pods.
+    pub(super) fn reserved(&self) -> anyhow::Result<BTreeMap<String, Quantity>> {
+        let split = |text: &String| {
+            let (name, amount) = text.split_once('=').with_context(|| format!("reserved {text:?} has no '='"))?;
+            anyhow::ensure!(
+                ["cpu", "memory", "ephemeral-storage"].contains(&name),
+                "{name:?} cannot be reserved, only cpu, memory and ephemeral-storage"
+            );
+            let amount = Quantity::parse(amount).with_context(|| format!("reserved {text:?}"))?;
+            anyhow::ensure!(!amount.is_negative(), "reserved {text:?} is negative");
+            Ok((name.to_owned(), amount))
+        };
+        self.system_reserved.iter().map(split).collect()
     }
 
     /// The node's labels.
@@ -149,6 +169,16 @@ mod tests {
         assert_eq!(settings("").unwrap(), Duration::from_secs(300));
         assert!(settings("max-container-restart-period: 0").is_err());
         assert!(settings("max-container-restart-period: 301").is_err());
+    }
+
+    #[test]
+    fn what_is_reserved_is_named_with_its_amount() {
+        let settings = |text| parse(text).unwrap().reserved();
+        let reserved = settings("system-reserved: [cpu=500m, memory=1Gi]").unwrap();
+        assert_eq!((reserved["cpu"].milli_value(), reserved["memory"].value()), (500, 1 << 30));
+        for wrong in ["cpu", "pods=5", "cpu=x", "memory=-1"] {
+            assert!(settings(&format!("system-reserved: [{wrong}]")).is_err(), "{wrong}");
+        }
     }
 
     #[test]

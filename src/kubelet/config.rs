@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::quantity::Quantity;
 use client::Transport;
 use k8s_openapi::api::core::v1::Taint;
 use net::Network;
@@ -33,6 +34,8 @@ pub struct KubeletConfig {
     pub longest_restart_backoff: Duration,
     /// How many pods fit on the node.
     pub max_pods: u32,
+    /// What of the node's resources is not for pods, by name.
+    pub reserved: BTreeMap<String, Quantity>,
     /// The node's addresses, the primary one first.
     pub node_ips: Vec<IpAddr>,
     /// `status.nodeInfo.kubeletVersion`, e.g. `v1.36.0+coracle`.

@@ -5,6 +5,7 @@
 //! function [`pod::plan`] alone; one worker per pod UID acts on them; everything can be rebuilt from the runtime, the
 //! disk and the API object, so that the agent may die at any moment.
 
+mod admission;
 mod agent;
 mod config;
 pub mod container;

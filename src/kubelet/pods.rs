@@ -14,6 +14,7 @@ use runtime::{Changed, SandboxId};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Notify, mpsc, watch};
 
+use crate::admission::{self, Amounts, Rejection};
 use crate::pod::{Assignment, Handle, Target, Wish, work};
 use crate::shared::Shared;
 use crate::sources::{Found, MIRROR, Manifests, StaticPod, mirror};
@@ -48,6 +49,8 @@ struct Table {
     strangers: Vec<Pod>,
     /// Sandboxes that were there at start, by pod.
     sandboxes: BTreeMap<String, Vec<SandboxId>>,
+    /// What pods that were taken ask for.
+    admitted: BTreeMap<String, Amounts>,
     ended: mpsc::Sender<String>,
     api: Option<Informer<Pod>>,
 }
@@ -109,6 +112,7 @@ impl Table {
             unclaimed: BTreeSet::new(),
             strangers: Vec::new(),
             sandboxes: BTreeMap::new(),
+            admitted: BTreeMap::new(),
             ended,
             api,
         }
@@ -231,9 +235,10 @@ impl Table {
             return;
         }
         let sandboxes = self.sandboxes.remove(&uid).unwrap_or_default();
+        let rejection = self.admit(&uid, &assignment, !sandboxes.is_empty());
         let look = Arc::new(Notify::new());
         let (sender, receiver) = watch::channel(assignment);
-        let job = work(Arc::clone(&self.shared), receiver, Arc::clone(&look), sandboxes);
+        let job = work(Arc::clone(&self.shared), receiver, Arc::clone(&look), sandboxes, rejection);
         let ended = self.ended.clone();
         let name = uid.clone();
         self.shared.seams.tasks.spawn("pod worker", async move {
@@ -244,9 +249,39 @@ impl Table {
         self.workers.insert(uid, Handle { assignment: sender, look });
     }
 
+    /// Whether the node takes a pod of which it hears for the first time; why not, if it does not.
+    fn admit(&mut self, uid: &str, assignment: &Assignment, has_run: bool) -> Option<Rejection> {
+        let pod = &assignment.pod;
+        let status = pod.status.as_ref();
+        let is_over = status.is_some_and(|status| matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")));
+        if assignment.wish == Wish::Gone || pod.metadata.deletion_timestamp.is_some() || is_over {
+            return None;
+        }
+        let wants = admission::wants(pod);
+        if !has_run && status.is_none_or(|status| status.start_time.is_none()) {
+            let finished = self.shared.finished();
+            // Of a pod that nobody has any more only the last traces can be left.
+            let is_gone =
+                |uid: &String| self.workers.get(uid).is_some_and(|own| own.assignment.borrow().wish == Wish::Gone);
+            let counts = |uid: &String| !finished.contains(uid) && !is_gone(uid);
+            let mut used = Amounts::new();
+            for (name, amount) in self.admitted.iter().filter(|(uid, _)| counts(uid)).flat_map(|(_, wants)| wants) {
+                let sum = used.entry(name.clone()).or_insert(0);
+                *sum = sum.saturating_add(*amount);
+            }
+            let allocatable = self.shared.capacity.allocatable(&self.shared.config).amounts();
+            if let Err(rejection) = admission::admit(pod, &wants, &used, &allocatable) {
+                return Some(rejection);
+            }
+        }
+        self.admitted.insert(uid.to_owned(), wants);
+        None
+    }
+
     /// A worker has found nothing left of its pod. If its source still has the pod, by another state, it starts anew.
     fn worker_ended(&mut self, uid: &str) {
         self.workers.remove(uid);
+        self.admitted.remove(uid);
         if let Some(own) = self.own.get(uid).cloned() {
             tracing::info!(uid, "static pod starts anew");
             self.assign(Assignment { pod: own.pod, wish: Wish::Keep, report_to: None, delete_object: false });

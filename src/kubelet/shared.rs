@@ -2,7 +2,7 @@
 //!
 //! Handed down by [`crate::Kubelet`]. The board is written by workers and read by the kubelet's API; it decides nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -189,6 +189,12 @@ impl Shared {
             claims.insert(claim.to_owned(), uid.to_owned());
         }
         !others
+    }
+
+    /// Pods whose work is over.
+    pub(crate) fn finished(&self) -> BTreeSet<String> {
+        let is_over = |entry: &Entry| matches!(entry.status.phase.as_deref(), Some("Succeeded" | "Failed"));
+        self.board().iter().filter(|(_, entry)| is_over(entry)).map(|(uid, _)| uid.clone()).collect()
     }
 
     /// All pods.

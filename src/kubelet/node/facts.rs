@@ -4,6 +4,9 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use api::quantity::Quantity;
+
+use crate::admission::Amounts;
 use crate::config::KubeletConfig;
 
 /// What the node has to give.
@@ -68,6 +71,32 @@ impl Capacity {
             storage_bytes: i64::try_from(storage).unwrap_or(i64::MAX),
             pods: config.max_pods,
         })
+    }
+}
+
+impl Capacity {
+    /// What of it pods may ask for: all but what is reserved for the host.
+    pub(crate) fn allocatable(&self, config: &KubeletConfig) -> Self {
+        let reserved = |name: &str| config.reserved.get(name).copied();
+        let left = |whole: i64, reserved: i64| whole.saturating_sub(reserved).max(0);
+        let bytes = |name: &str| reserved(name).map_or(0, Quantity::value);
+        Self {
+            milli_cpu: left(self.milli_cpu, reserved("cpu").map_or(0, Quantity::milli_value)),
+            memory_bytes: left(self.memory_bytes, bytes("memory")),
+            storage_bytes: left(self.storage_bytes, bytes("ephemeral-storage")),
+            pods: self.pods,
+        }
+    }
+
+    /// As amounts by name.
+    pub(crate) fn amounts(&self) -> Amounts {
+        let amounts = [
+            ("cpu", self.milli_cpu),
+            ("memory", self.memory_bytes),
+            ("ephemeral-storage", self.storage_bytes),
+            ("pods", i64::from(self.pods)),
+        ];
+        amounts.into_iter().map(|(name, amount)| (name.to_owned(), amount)).collect()
     }
 }
 

@@ -77,7 +77,7 @@ pub(super) fn status(sources: &Sources<'_>, old: Option<&k8s::NodeStatus>) -> k8
     k8s::NodeStatus {
         addresses: Some(addresses.collect()),
         capacity: Some(amounts(sources.capacity)),
-        allocatable: Some(amounts(sources.capacity)),
+        allocatable: Some(amounts(&sources.capacity.allocatable(config))),
         conditions: Some(conditions(sources, old)),
         daemon_endpoints: Some(k8s::NodeDaemonEndpoints {
             kubelet_endpoint: Some(k8s::DaemonEndpoint { port: i32::from(config.kubelet_port) }),

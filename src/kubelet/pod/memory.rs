@@ -179,6 +179,14 @@ impl Memory {
         }
     }
 
+    /// Ends a pod that the node does not take (`kubelet.rejectPod` upstream).
+    pub(crate) fn reject(&mut self, reason: &str, message: &str) {
+        self.status.phase = Some("Failed".to_owned());
+        self.status.reason = Some(reason.to_owned());
+        self.status.message = Some(format!("Pod was rejected: {message}"));
+        self.acknowledged = false;
+    }
+
     /// Takes over the end of a pod that the API server has and this agent does not know of: a terminal phase is never
     /// left, whoever wrote it.
     pub fn heed(&mut self, pod: &Pod) {

@@ -9,6 +9,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use client::events::EventType;
 use futures_util::FutureExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
@@ -22,6 +23,7 @@ use super::memory::{Files, Memory};
 use super::operation::{self, Job, Outcome};
 use super::plan::{Action, Desired, Plan, Subject, Wish, plan};
 use super::{observe, report};
+use crate::admission::Rejection;
 use crate::container::unsupported_fields;
 use crate::probe::Prober;
 use crate::shared::Shared;
@@ -36,16 +38,21 @@ pub(crate) struct Handle {
     pub(crate) look: Arc<Notify>,
 }
 
-/// Takes care of a pod until nothing is left of it. `sandboxes` are those that exist already.
+/// Takes care of a pod until nothing is left of it. `sandboxes` are those that exist already; a pod that is rejected is
+/// told so and not run.
 pub(crate) async fn work(
     shared: Arc<Shared>,
     assignment: watch::Receiver<Assignment>,
     look: Arc<Notify>,
     sandboxes: Vec<SandboxId>,
+    rejection: Option<Rejection>,
 ) {
     let mut known: BTreeSet<SandboxId> = sandboxes.into_iter().collect();
     loop {
-        let worker = Worker::new(Arc::clone(&shared), assignment.clone(), Arc::clone(&look), known.clone());
+        let mut worker = Worker::new(Arc::clone(&shared), assignment.clone(), Arc::clone(&look), known.clone());
+        if let Some(rejection) = &rejection {
+            worker.reject(rejection);
+        }
         let uid = worker.uid.clone();
         match AssertUnwindSafe(worker.run()).catch_unwind().await {
             Ok(()) => return,
@@ -107,6 +114,13 @@ impl Worker {
             retry_status_at: None,
             kept: None,
         }
+    }
+
+    /// Says that the pod is not taken; it never runs then.
+    fn reject(&mut self, rejection: &Rejection) {
+        let Rejection { reason, message } = rejection;
+        report::of_pod(&self.shared, &self.assignment.borrow().pod, EventType::Warning, reason, message);
+        self.memory.reject(reason, message);
     }
 
     async fn run(mut self) {

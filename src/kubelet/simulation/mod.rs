@@ -92,6 +92,7 @@ impl World {
             cgroup_prefix: "kubepods".into(),
             longest_restart_backoff: Duration::from_secs(300),
             max_pods: 110,
+            reserved: Default::default(),
             node_ips: vec!["192.0.2.10".parse().expect("an address")],
             kubelet_version: "v1.36.0+coracle".to_owned(),
             coracle_version: "0.1.0".to_owned(),

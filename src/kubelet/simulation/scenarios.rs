@@ -523,3 +523,35 @@ async fn a_token_is_renewed_in_time_also_by_the_next_agent() {
     assert_eq!(world.pod("web").expect("the pod")["status"]["containerStatuses"][0]["restartCount"], 0);
     world.until("the token is renewed again", |_| token() == "token-4").await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_does_not_fit_is_rejected_and_harms_nobody() {
+    let world = started().await;
+    let asking = |cpu: i64| {
+        let mut spec = one_container();
+        spec["containers"][0]["resources"] = json!({"requests": {"cpu": cpu.to_string()}});
+        spec
+    };
+    let processors =
+        i64::try_from(std::thread::available_parallelism().map_or(1, std::num::NonZero::get)).expect("few");
+    world.create("fits", asking(processors));
+    world.until_pod("fits", "it is ready", is_ready).await;
+    world.create("late", asking(1));
+    world.until_pod("late", "it is rejected", |pod| phase(pod) == "Failed").await;
+    let pod = world.pod("late").expect("the pod");
+    assert_eq!(pod["status"]["reason"], "OutOfcpu");
+    let milli = processors * 1000;
+    let message = format!(
+        "Pod was rejected: Node didn't have enough resource: cpu, requested: 1000, used: {milli}, capacity: {milli}"
+    );
+    assert_eq!(pod["status"]["message"], message);
+    assert!(pod["status"]["containerStatuses"].is_null(), "{pod}");
+    assert!(world.events("Pod").contains(&"OutOfcpu".to_owned()));
+    assert_eq!(world.runtime.running(), 1);
+    world.delete("late", 0);
+    world.until_gone("late").await;
+    world.delete("fits", 0);
+    world.until_gone("fits").await;
+    world.create("again", asking(1));
+    world.until_pod("again", "it is ready", is_ready).await;
+}

@@ -41,7 +41,6 @@ const SOURCES: [&str; 20] = [
 const POD: &[(&str, Asks)] = &[
     ("affinity.podAffinity", any),
     ("affinity.podAntiAffinity", any),
-    ("os.name", |_, name| *name == "windows"),
     ("preemptionPolicy", preempts),
     ("resources", any),
     ("runtimeClassName", any),

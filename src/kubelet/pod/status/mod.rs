@@ -29,9 +29,20 @@ fn shorten_messages(lists: [&mut Vec<ContainerStatus>; 3]) {
     }
 }
 
+/// Whether the pod has failed before anything was done for it.
+fn was_rejected(view: &View<'_>) -> bool {
+    let old = &view.memory.status;
+    old.phase.as_deref() == Some("Failed") && old.container_statuses.is_none() && view.observed.sandboxes.is_empty()
+}
+
 /// Renders the status that follows from facts and decisions.
 pub(super) fn render(view: &View<'_>, draft: &Draft) -> PodStatus {
     let old = &view.memory.status;
+    if was_rejected(view) {
+        // Of what was never tried there is nothing to say but that.
+        let observed_generation = view.pod.metadata.generation;
+        return PodStatus { start_time: Some(Time(view.start_time())), observed_generation, ..old.clone() };
+    }
     let [mut init, mut apps, mut ephemeral] =
         [&view.init, &view.apps, &view.ephemeral].map(|list| containers::render(view, draft, list));
     let verdict = phase::judge(view, draft, &init, &apps);
