@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use api::user::{MASTERS, NODES, UserInfo};
-use apiserver::authn::{Issuer, SigningKeys, StaticTokens};
+use apiserver::authn::{Issuer, SecretToken, SigningKeys, StaticTokens};
 use apiserver::pki::{Kubeconfig, Pki, Subject, write_private};
 use apiserver::{ApiServer, Config, Entropy, VersionInfo, tls_config};
 use clap::Args;
 use client::Client;
-use control::{Clients, Controllers, ControllersConfig};
+use control::{Clients, Controllers, ControllersConfig, tokens};
 use kubelet::Kubelet;
 use net::{Forward, Range};
 use task::{SharedClock, SystemClock, Tasks};
@@ -225,10 +225,14 @@ impl Server {
             let user = UserInfo::authenticated(&format!("system:{component}"), &[]);
             Client::new(ToApiServer::connect(server, user), component)
         };
-        let (authority, clock) = (Arc::clone(pki), Arc::clone(&self.clock));
+        let (authority, clock, issuer) = (Arc::clone(pki), Arc::clone(&self.clock), Arc::clone(server));
         let config = ControllersConfig {
             root_ca: pki.certificate().to_owned(),
             sign: Arc::new(move |order| Ok(authority.issue(order, clock.now())?)),
+            issue: Arc::new(move |order: &tokens::Order| {
+                let tokens::Order { namespace, secret, account, account_uid } = order.clone();
+                Ok(issuer.secret_token(SecretToken { namespace, secret, account, account_uid })?)
+            }),
         };
         let clients = Clients { scheduler: client("kube-scheduler"), controllers: client("kube-controller-manager") };
         Controllers::spawn(&clients, &self.clock, &self.tasks, config);

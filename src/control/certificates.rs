@@ -26,6 +26,7 @@ use k8s_openapi::api::certificates::v1::{
 use serde_json::{Value, json};
 use task::{SharedClock, Tasks};
 
+use crate::BoxError;
 pub use decide::{Review, Step, decide, due};
 pub use signer::{Signer, Violation};
 
@@ -36,9 +37,6 @@ const SOONEST: Duration = Duration::from_secs(1);
 const LATEST: Duration = Duration::from_secs(1000);
 const REVIEWS: &str = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
 const REQUESTS: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
-
-/// Any error.
-pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Signs with the key of the cluster's authority; the certificate is a PEM text.
 pub type Sign = Arc<dyn Fn(&Order) -> Result<String, BoxError> + Send + Sync>;

@@ -5,6 +5,7 @@
 //! decides. Invariant: none keeps state that it could not rebuild from the API after a crash.
 
 pub mod aggregation;
+pub mod bootstrap;
 pub mod certificates;
 pub mod disruption;
 pub mod expiry;
@@ -15,12 +16,13 @@ pub mod node;
 pub mod podgc;
 pub mod scheduler;
 pub mod serviceaccount;
+pub mod tokens;
 pub mod volumes;
 
 use std::fmt;
 
 use client::{Client, Informer, ListOptions, Scope};
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, ServiceAccount};
 use task::{SharedClock, Tasks};
 
 /// What the controllers need to know.
@@ -30,7 +32,12 @@ pub struct ControllersConfig {
     pub root_ca: String,
     /// Signs what signing requests ask for, with the authority's key.
     pub sign: certificates::Sign,
+    /// Signs tokens of service accounts that lie in Secrets.
+    pub issue: tokens::Issue,
 }
+
+/// Any error.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 impl fmt::Debug for ControllersConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -58,7 +65,10 @@ impl Controllers {
         let namespaces: Informer<Namespace> = Informer::spawn(client, tasks, Scope::Cluster, ListOptions::default());
         let pods: Informer<Pod> = Informer::spawn(client, tasks, Scope::Cluster, ListOptions::default());
         let nodes: Informer<Node> = Informer::spawn(client, tasks, Scope::Cluster, ListOptions::default());
-        serviceaccount::spawn(client, tasks, &namespaces, config.root_ca);
+        let accounts: Informer<ServiceAccount> = Informer::spawn(client, tasks, Scope::Cluster, ListOptions::default());
+        serviceaccount::spawn(client, tasks, &namespaces, &accounts, config.root_ca.clone());
+        tokens::spawn(client, tasks, &accounts, config.root_ca, config.issue);
+        bootstrap::spawn(client, clock, tasks);
         namespace::spawn(client, clock, tasks, &namespaces, &pods);
         node::spawn(client, clock, tasks, &nodes);
         podgc::spawn(client, clock, tasks, &nodes, &pods);

@@ -72,13 +72,19 @@ struct Shell {
 }
 
 /// Starts the controller.
-pub fn spawn(client: &Client, tasks: &Tasks, namespaces: &Informer<Namespace>, root_ca: String) {
-    let named = |name: &str| ListOptions::fields(&format!("metadata.name={name}"));
+pub fn spawn(
+    client: &Client,
+    tasks: &Tasks,
+    namespaces: &Informer<Namespace>,
+    accounts: &Informer<ServiceAccount>,
+    root_ca: String,
+) {
+    let own_maps = ListOptions::fields(&format!("metadata.name={CONFIG_MAP}"));
     let shell = Arc::new(Shell {
         client: client.clone(),
         namespaces: namespaces.clone(),
-        accounts: Informer::spawn(client, tasks, Scope::Cluster, named(ACCOUNT)),
-        config_maps: Informer::spawn(client, tasks, Scope::Cluster, named(CONFIG_MAP)),
+        accounts: accounts.clone(),
+        config_maps: Informer::spawn(client, tasks, Scope::Cluster, own_maps),
         root_ca,
     });
     let queue = Queue::default();

@@ -147,7 +147,8 @@ impl Cluster {
         };
         let clients = Clients { scheduler: client("kube-scheduler"), controllers: client("kube-controller-manager") };
         let sign = Arc::new(|_: &_| Err("no certificates are issued here".into()));
-        Controllers::spawn(&clients, clock, &tasks, ControllersConfig { root_ca: "the CA".to_owned(), sign });
+        let issue = Arc::new(|_: &_| Err("no tokens are issued here".into()));
+        Controllers::spawn(&clients, clock, &tasks, ControllersConfig { root_ca: "the CA".to_owned(), sign, issue });
         self.controllers = Some(tasks);
     }
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::jws::{Compact, SigningKeys};
-use super::{Known, TokenError, common};
+use super::{Known, TokenError, common, legacy};
 use crate::object::meta;
 use crate::server::ApiServer;
 
@@ -143,7 +143,7 @@ impl Issuer {
     }
 }
 
-fn user_name(namespace: &str, account: &str) -> String {
+pub(super) fn user_name(namespace: &str, account: &str) -> String {
     format!("system:serviceaccount:{namespace}:{account}")
 }
 
@@ -165,6 +165,14 @@ impl ApiServer {
         let issuer = &self.config.issuer;
         let compact = Compact::parse(token).ok_or(TokenError::Unknown)?;
         let origin: Origin = serde_json::from_slice(&compact.claims).map_err(|_| TokenError::Unknown)?;
+        if origin.iss == legacy::ISSUER {
+            // It is for this server, and for nobody else.
+            let audiences = common(issuer.audiences(), audiences);
+            return match audiences.is_empty() {
+                true => Err(TokenError::Unknown),
+                false => self.account_of_secret(token, &compact, audiences).await,
+            };
+        }
         if origin.iss != issuer.url() {
             return Err(TokenError::Unknown);
         }
@@ -222,7 +230,7 @@ impl ApiServer {
         Ok(())
     }
 
-    async fn living(&self, plural: &str, namespace: &str, name: &str) -> Result<Living, ApiError> {
+    pub(super) async fn living(&self, plural: &str, namespace: &str, name: &str) -> Result<Living, ApiError> {
         let row = api::resources::find("", "v1", plural);
         let row = row.ok_or_else(|| ApiError::internal(format!("no {plural}")))?;
         let found = match self.read(row, namespace, name).await {
@@ -238,22 +246,26 @@ impl ApiServer {
 }
 
 /// Whether an object is still there.
-enum Living {
+pub(super) enum Living {
     Yes(Value),
     Deleted,
     Never,
+}
+
+/// The user that an account is.
+pub(super) fn account_user(namespace: &str, name: &str, uid: &str) -> UserInfo {
+    let own = format!("system:serviceaccounts:{namespace}");
+    let mut user = UserInfo::authenticated(&user_name(namespace, name), &["system:serviceaccounts", &own]);
+    uid.clone_into(&mut user.uid);
+    user
 }
 
 /// The user of a token that is good (`ServiceAccountInfo.UserInfo`).
 fn user(claims: &Claims) -> UserInfo {
     const OWN: &str = "authentication.kubernetes.io/";
     let grant = &claims.kubernetes;
-    let groups = ["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{}", grant.namespace)];
-    let mut user = UserInfo::authenticated(
-        &user_name(&grant.namespace, &grant.serviceaccount.name),
-        &[groups[0].as_str(), groups[1].as_str()],
-    );
-    user.uid.clone_from(&grant.serviceaccount.uid);
+    let account = &grant.serviceaccount;
+    let mut user = account_user(&grant.namespace, &account.name, &account.uid);
     let mut tell = |key: &str, value: String| {
         if !value.is_empty() {
             user.extra.insert(format!("{OWN}{key}"), vec![value]);

@@ -9,6 +9,7 @@ mod account;
 mod bootstrap;
 mod impersonation;
 mod jws;
+mod legacy;
 mod static_tokens;
 
 use api::status::ApiError;
@@ -24,6 +25,7 @@ use crate::server::ApiServer;
 pub use account::Issuer;
 pub(crate) use account::{Bound, Grant, Issued};
 pub use jws::{KeyError, SigningKeys};
+pub use legacy::SecretToken;
 pub use static_tokens::{StaticTokens, TokenFileError};
 
 /// Whose token it is.

@@ -11,13 +11,13 @@ use std::time::Duration;
 
 use api::resources::certificate::order::Order;
 use api::user::UserInfo;
-use apiserver::authn::{Issuer, SigningKeys, StaticTokens};
+use apiserver::authn::{Issuer, SecretToken, SigningKeys, StaticTokens};
 use apiserver::pki::Pki;
 use apiserver::{ApiServer, Caller, Config, Entropy, NodeConnector, NodeError, VersionInfo};
 use async_trait::async_trait;
 use bytes::Bytes;
 use client::{Body, Client, Informer, Key, ListOptions, Object, Scope, Transport, TransportError};
-use control::{Clients, Controllers, ControllersConfig};
+use control::{Clients, Controllers, ControllersConfig, tokens};
 use http::{Request, Response};
 use http_body_util::Full;
 use serde_json::Value;
@@ -93,7 +93,12 @@ pub(crate) async fn cluster_with(clock: SharedClock, seed: u64) -> Cluster {
     let pki = Arc::new(Pki::open(folder.path(), clock.now(), &Entropy::system()).unwrap());
     let (authority, now) = (Arc::clone(&pki), Arc::clone(&clock));
     let sign = Arc::new(move |order: &Order| Ok(authority.issue(order, now.now())?));
-    Controllers::spawn(&clients, &clock, &tasks, ControllersConfig { root_ca: "the CA".to_owned(), sign });
+    let issuer = Arc::clone(&server);
+    let issue = Arc::new(move |order: &tokens::Order| {
+        let tokens::Order { namespace, secret, account, account_uid } = order.clone();
+        Ok(issuer.secret_token(SecretToken { namespace, secret, account, account_uid })?)
+    });
+    Controllers::spawn(&clients, &clock, &tasks, ControllersConfig { root_ca: "the CA".to_owned(), sign, issue });
     Cluster { pki, client, tasks, server, clock }
 }
 
