@@ -57,6 +57,7 @@ pub(super) async fn start(
         kubelet_port: KUBELET_PORT,
         labels: settings.labels()?,
         taints: Vec::new(),
+        allowed_unsafe_sysctls: settings.allowed_unsafe_sysctls.clone(),
         cluster_dns: settings.cluster_dns.clone(),
         cluster_domain: settings.cluster_domain.clone().unwrap_or_else(|| "cluster.local".to_owned()),
         resolv_conf: PathBuf::from("/etc/resolv.conf"),

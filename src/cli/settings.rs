@@ -41,6 +41,9 @@ pub(super) struct Settings {
     /// Domain of the cluster [default: cluster.local]
     #[arg(long, value_name = "DOMAIN")]
     pub(super) cluster_domain: Option<String>,
+    /// Kernel parameter that pods may set beside the safe ones, by name or with * at its end; may be given several times
+    #[arg(long, value_name = "NAME")]
+    pub(super) allowed_unsafe_sysctls: Vec<String>,
     /// How many pods the node takes [default: 110]
     #[arg(long, value_name = "NUMBER")]
     pub(super) max_pods: Option<u32>,
@@ -96,6 +99,7 @@ impl Settings {
             service_cidr: self.service_cidr.or(file.service_cidr),
             cluster_dns: either(self.cluster_dns, file.cluster_dns),
             cluster_domain: self.cluster_domain.or(file.cluster_domain),
+            allowed_unsafe_sysctls: either(self.allowed_unsafe_sysctls, file.allowed_unsafe_sysctls),
             max_pods: self.max_pods.or(file.max_pods),
             system_reserved: either(self.system_reserved, file.system_reserved),
             max_container_restart_period: self.max_container_restart_period.or(file.max_container_restart_period),

@@ -5,6 +5,8 @@
 //! that the node cannot do without are taken whatever room there is, because nothing here makes room for them by ending
 //! others. Node affinity is left to the scheduler.
 
+pub(crate) mod isolation;
+
 use std::collections::BTreeMap;
 
 use api::quantity::Quantity;

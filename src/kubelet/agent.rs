@@ -9,6 +9,7 @@ use client::{Body, Client, Informer, ListOptions, Scope};
 use http::{Request, Response};
 use tokio::sync::watch;
 
+use crate::admission::isolation::check_allowed;
 use crate::config::{KubeletConfig, Seams};
 use crate::node::{self, Capacity};
 use crate::pods::{self, Sources};
@@ -33,6 +34,9 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
+    /// A kernel parameter that pods may set belongs to the whole host.
+    #[error("{0}")]
+    Sysctl(String),
     /// The host cannot be measured.
     #[error("cannot measure the host")]
     Facts(#[from] node::FactError),
@@ -50,6 +54,7 @@ impl Kubelet {
     /// # Errors
     /// When the host cannot be measured, or what exists cannot be listed.
     pub async fn spawn(config: KubeletConfig, seams: Seams) -> Result<Arc<Self>, StartError> {
+        check_allowed(&config.allowed_unsafe_sysctls).map_err(StartError::Sysctl)?;
         let capacity = prepare(&config).await?;
         let client = seams
             .transport

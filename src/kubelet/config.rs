@@ -48,6 +48,8 @@ pub struct KubeletConfig {
     pub labels: BTreeMap<String, String>,
     /// Taints given to the node when it registers.
     pub taints: Vec<Taint>,
+    /// Kernel parameters that pods may set beside the safe ones, by name or with `*` at the end.
+    pub allowed_unsafe_sysctls: Vec<String>,
     /// Address of the cluster's DNS service; none while there is none.
     pub cluster_dns: Vec<IpAddr>,
     /// Domain of the cluster, e.g. `cluster.local`.

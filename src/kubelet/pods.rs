@@ -14,7 +14,7 @@ use runtime::{Changed, SandboxId};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Notify, mpsc, watch};
 
-use crate::admission::{self, Amounts, Rejection};
+use crate::admission::{self, Amounts, Rejection, isolation};
 use crate::pod::{Assignment, Handle, Target, Wish, work};
 use crate::shared::Shared;
 use crate::sources::{Found, MIRROR, Manifests, StaticPod, mirror};
@@ -268,6 +268,16 @@ impl Table {
             for (name, amount) in self.admitted.iter().filter(|(uid, _)| counts(uid)).flat_map(|(_, wants)| wants) {
                 let sum = used.entry(name.clone()).or_insert(0);
                 *sum = sum.saturating_add(*amount);
+            }
+            let others: Vec<Arc<Pod>> = self
+                .workers
+                .iter()
+                .filter(|(uid, _)| counts(uid))
+                .map(|(_, own)| own.assignment.borrow().pod.clone())
+                .collect();
+            let allowed = &self.shared.config.allowed_unsafe_sysctls;
+            if let Err(rejection) = isolation::admit(pod, others.iter().map(Arc::as_ref), allowed) {
+                return Some(rejection);
             }
             let allocatable = self.shared.capacity.allocatable(&self.shared.config).amounts();
             if let Err(rejection) = admission::admit(pod, &wants, &used, &allocatable) {

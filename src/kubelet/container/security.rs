@@ -65,6 +65,11 @@ pub(super) fn privileges(pod: &Pod, container: &Container, context: &Context) ->
     let (all, own) = contexts(pod, container);
     let capabilities = own.and_then(|own| own.capabilities.as_ref());
     let privileged = own.and_then(|own| own.privileged).unwrap_or(false);
+    let app_armor =
+        [all.and_then(|all| all.app_armor_profile.as_ref()), own.and_then(|own| own.app_armor_profile.as_ref())];
+    if let Some(wish) = app_armor.into_iter().flatten().find(|profile| profile.type_ != "Unconfined") {
+        return Err(ConfigError::Value { field: "appArmorProfile.type", value: wish.type_.clone() });
+    }
     let profile = own.and_then(|own| own.seccomp_profile.as_ref()).or(all.and_then(|all| all.seccomp_profile.as_ref()));
     Ok(Privileges {
         privileged,

@@ -192,6 +192,61 @@ fn the_hosts_file_names_the_pod_and_its_aliases() {
 }
 
 #[test]
+fn host_names_are_short_whole_or_overridden() {
+    let named = |own: Value| {
+        let mut pod = pod(json!({}));
+        let mut spec = serde_json::to_value(pod.spec.take()).expect("a spec");
+        spec.as_object_mut().expect("an object").extend(own.as_object().expect("an object").clone());
+        pod.spec = serde_json::from_value(spec).expect("a spec");
+        pod
+    };
+    let kernel = |pod: &Pod| kernel_name(pod, "cluster.local").map_err(|error| error.to_string());
+    let hosts = |pod: &Pod| hosts_file(pod, &["10.42.0.2".parse().expect("an address")], None, "cluster.local");
+    let whole = named(json!({"hostname": "h", "subdomain": "sub", "setHostnameAsFQDN": true}));
+    assert_eq!(kernel(&whole).as_deref(), Ok("h.sub.default.svc.cluster.local"));
+    assert!(hosts(&whole).ends_with("10.42.0.2\th.sub.default.svc.cluster.local\th\n"));
+    let short = named(json!({"hostname": "h", "subdomain": "sub"}));
+    assert_eq!(kernel(&short).as_deref(), Ok("h"));
+    assert_eq!(kernel(&named(json!({"setHostnameAsFQDN": true}))).as_deref(), Ok("web"));
+    let overridden = named(json!({"hostnameOverride": "a.b.example.org", "hostname": "h", "subdomain": "sub"}));
+    assert_eq!(kernel(&overridden).as_deref(), Ok("a.b.example.org"));
+    assert!(hosts(&overridden).ends_with("10.42.0.2\ta.b.example.org\n"));
+    let long = named(json!({"hostname": "a".repeat(40), "subdomain": "sub", "setHostnameAsFQDN": true}));
+    let expected = format!(
+        "failed to construct FQDN from pod hostname and cluster domain, FQDN {}.sub.default.svc.cluster.local is too long \
+         (64 characters is the max, 70 characters requested)",
+        "a".repeat(40)
+    );
+    assert_eq!(kernel(&long), Err(expected));
+}
+
+#[test]
+fn what_the_resolver_library_cannot_take_is_left_out_and_told() {
+    let mut pod = pod(json!({}));
+    let searches: Vec<String> = (0..40).map(|number| format!("{number}.example.org")).collect();
+    let config = json!({
+        "nameservers": ["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.1", "192.0.2.4"], "searches": searches,
+        "options": [{"name": "ndots", "value": "2"}, {"name": "edns0"}],
+    });
+    let spec = pod.spec.as_mut().expect("a spec");
+    spec.dns_policy = Some("None".to_owned());
+    spec.dns_config = serde_json::from_value(config).expect("a configuration");
+    let (host, dns) = (ResolvConf::parse("nameserver 192.0.2.9\noptions ndots:1 rotate\n"), Dns::default());
+    let conf = resolv_conf(&pod, &host, &dns);
+    assert_eq!((conf.nameservers.len(), conf.search.len()), (3, 32));
+    assert_eq!(conf.options, ["ndots:2", "edns0"]);
+    let told = name_resolution(&pod, &host, &dns);
+    assert_eq!(told.iter().map(|(reason, _)| *reason).collect::<Vec<_>>(), ["DNSConfigForming"; 2]);
+    assert!(told[0].1.ends_with("the applied nameserver line is: 192.0.2.1 192.0.2.2 192.0.2.3"), "{told:?}");
+    let spec = pod.spec.as_mut().expect("a spec");
+    spec.dns_policy = Some("Default".to_owned());
+    spec.dns_config.as_mut().expect("a configuration").searches = Some(vec!["a".repeat(254), "b.example".to_owned()]);
+    let conf = resolv_conf(&pod, &host, &dns);
+    assert_eq!((conf.nameservers[0].as_str(), &conf.search[..]), ("192.0.2.9", &["b.example".to_owned()][..]));
+    assert_eq!(conf.options, ["rotate", "ndots:2", "edns0"]);
+}
+
+#[test]
 fn fields_without_effect_are_named() {
     let pod =
         pod(json!({"stdinOnce": true, "ports": [{"containerPort": 80, "hostPort": 80, "hostIP": "2001:db8::1"}]}));

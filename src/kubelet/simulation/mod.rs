@@ -99,6 +99,7 @@ impl World {
             kubelet_port: 10250,
             labels: Default::default(),
             taints: Vec::new(),
+            allowed_unsafe_sysctls: vec!["kernel.msg*".to_owned()],
             cluster_dns: self.cluster_dns.clone(),
             cluster_domain: "cluster.local".to_owned(),
             resolv_conf: root.join("etc/resolv.conf"),

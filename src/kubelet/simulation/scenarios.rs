@@ -380,6 +380,70 @@ async fn a_missing_config_map_is_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_pod_with_a_parameter_that_is_not_allowed_fails_before_anything_begins() {
+    let mut world = started().await;
+    let mut spec = one_container();
+    spec["securityContext"] = json!({"sysctls": [{"name": "kernel.sem", "value": "1"}]});
+    world.create("web", spec.clone());
+    world.until_pod("web", "it fails", |pod| phase(pod) == "Failed").await;
+    world.start_agent().await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let status = world.pod("web").expect("the pod")["status"].clone();
+    assert_eq!(status["reason"], "SysctlForbidden");
+    assert_eq!(status["message"], "Pod was rejected: forbidden sysctl: \"kernel.sem\" not allowlisted");
+    assert!(status["containerStatuses"].is_null(), "{status}");
+    assert_eq!(world.events("Pod"), ["SysctlForbidden"]);
+    let begun = |call: &Call| matches!(call, Call::CreateSandbox(_) | Call::StartContainer(..));
+    assert!(!world.runtime.calls().iter().any(begun) && world.network.attached().is_empty());
+    world.delete("web", 30);
+    world.until_gone("web").await;
+    spec["securityContext"]["sysctls"][0]["name"] = json!("kernel.msgmax");
+    world.create("web", spec);
+    world.until_pod("web", "what is allowed is taken", is_ready).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_pods_with_one_port_of_the_host_the_second_fails_and_a_third_takes_over() {
+    let world = started().await;
+    let mut spec = one_container();
+    spec["containers"][0]["ports"] = json!([{"containerPort": 8080, "hostPort": 80}]);
+    world.create("first", spec.clone());
+    world.until_pod("first", "it is ready", is_ready).await;
+    world.create("second", spec.clone());
+    world.until_pod("second", "it fails", |pod| phase(pod) == "Failed").await;
+    assert_eq!(world.pod("second").expect("the pod")["status"]["reason"], "NodePorts");
+    world.delete("first", 30);
+    world.until_gone("first").await;
+    world.create("third", spec);
+    world.until_pod("third", "it is ready", is_ready).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_is_told_that_the_cluster_resolves_no_names() {
+    let mut world = World::new();
+    world.cluster_dns = Vec::new();
+    world.start_agent().await;
+    world.create("web", one_container());
+    world.until_pod("web", "it is ready", is_ready).await;
+    assert_eq!(world.events("Pod").iter().filter(|reason| *reason == "MissingClusterDNS").count(), 1);
+    let uid = world.pod("web").expect("the pod")["metadata"]["uid"].as_str().expect("a uid").to_owned();
+    let conf = std::fs::read_to_string(world.directory.path().join(format!("lib/pods/{uid}/resolv.conf")));
+    assert_eq!(conf.expect("a resolver configuration"), "nameserver 192.0.2.1\n");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_whole_host_name_that_is_too_long_keeps_the_pod_from_starting() {
+    let world = started().await;
+    let mut spec = one_container();
+    spec["hostname"] = json!("a".repeat(40));
+    spec["subdomain"] = json!("sub");
+    spec["setHostnameAsFQDN"] = json!(true);
+    world.create("web", spec);
+    world.until("it is told", |world| world.events("Pod").contains(&"FailedCreatePodSandBox".to_owned())).await;
+    assert!(world.network.attached().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_host_port_is_its_pods_until_the_pod_has_gone() {
     let world = started().await;
     let mut spec = one_container();
