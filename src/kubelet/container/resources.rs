@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use api::quantity::Quantity;
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{self as k8s, Container, Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 use runtime::Resources;
 
@@ -65,9 +65,14 @@ pub(super) fn of_container(pod: &Pod, container: &Container, context: &Context) 
     }
 }
 
-/// Settings of the pod's cgroup: shares of all requests, and limits if every container has one.
+/// Settings of the pod's cgroup: shares of all requests, and limits if every container has one. What the pod asks for as a
+/// whole goes before the sums (KEP-2837); its overhead is added (`ResourceConfigForPod`).
 pub fn pod_resources(pod: &Pod) -> Resources {
     let Some(spec) = &pod.spec else { return Resources::default() };
+    let own = |list: fn(&k8s::ResourceRequirements) -> Option<&Amounts>, name: &str| {
+        spec.resources.as_ref().and_then(|own| amount(list(own), name)).filter(|amount| !amount.is_zero())
+    };
+    let overhead = |name: &str| amount(spec.overhead.as_ref(), name).unwrap_or(Quantity::ZERO);
     let requested = sum(spec, &|container| {
         request(container, "cpu").or_else(|| limit(container, "cpu")).map(Quantity::milli_value)
     });
@@ -75,13 +80,21 @@ pub fn pod_resources(pod: &Pod) -> Resources {
         sum(spec, &|container| limit(container, "cpu").filter(|limit| !limit.is_zero()).map(Quantity::milli_value));
     let memory =
         sum(spec, &|container| limit(container, "memory").filter(|limit| !limit.is_zero()).map(Quantity::value));
+    let requested = own(|own| own.requests.as_ref(), "cpu").map_or(requested.total, Quantity::milli_value);
+    let cpu = own(|own| own.limits.as_ref(), "cpu").map(Quantity::milli_value).or(cpu.all.then_some(cpu.total));
+    let memory = own(|own| own.limits.as_ref(), "memory").map(Quantity::value).or(memory.all.then_some(memory.total));
     let best_effort = qos(pod) == Qos::BestEffort;
-    let cpu = cpu.all.then_some(cpu.total).filter(|_| !best_effort);
+    let cpu = cpu.filter(|_| !best_effort).map(|cpu| cpu.saturating_add(overhead("cpu").milli_value()));
+    let memory = memory.filter(|_| !best_effort).map(|memory| memory.saturating_add(overhead("memory").value()));
     Resources {
-        cpu_shares: Some(if best_effort { MIN_SHARES } else { shares(requested.total) }),
+        cpu_shares: Some(if best_effort {
+            MIN_SHARES
+        } else {
+            shares(requested.saturating_add(overhead("cpu").milli_value()))
+        }),
         cpu_quota: cpu.map(quota),
         cpu_period: cpu.map(|_| PERIOD),
-        memory_limit: memory.all.then_some(memory.total).filter(|_| !best_effort),
+        memory_limit: memory,
         pids_limit: None,
         oom_score_adj: None,
     }
@@ -127,10 +140,20 @@ fn oom_score_adj(pod: &Pod, container: &Container, context: &Context) -> i32 {
         Qos::BestEffort => BEST_EFFORT_OOM,
         Qos::Burstable => {
             let requested = request(container, "memory").or_else(|| limit(container, "memory"));
-            let requested = requested.map_or(0, Quantity::value);
+            let requested = requested.map_or(0, Quantity::value).saturating_add(unspent_memory(pod));
             let score = 1000 - requested.saturating_mul(1000) / context.node_memory.max(1);
             let lowest = 1000 + i64::from(GUARANTEED_OOM);
             i32::try_from(score.clamp(lowest, 999)).unwrap_or(999)
         }
     }
+}
+
+/// What a container gets of the memory that its pod asks for as a whole and no container asks for.
+fn unspent_memory(pod: &Pod) -> i64 {
+    let Some(spec) = &pod.spec else { return 0 };
+    let Some(whole) = spec.resources.as_ref().and_then(|own| amount(own.requests.as_ref(), "memory")) else { return 0 };
+    let all = || spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    let spent: i64 = all().filter_map(|one| request(one, "memory")).map(Quantity::value).fold(0, i64::saturating_add);
+    let count = i64::try_from(all().count()).unwrap_or(i64::MAX).max(1);
+    whole.value().saturating_sub(spent).max(0) / count
 }

@@ -299,3 +299,23 @@ fn credentials_are_found_by_registry_and_the_most_specific_come_first() {
     assert_eq!(names("eu.example.net/app"), ["any"]);
     assert!(names("a.eu.example.net/app").is_empty());
 }
+
+#[test]
+fn what_a_pod_asks_for_as_a_whole_goes_before_its_containers() {
+    let whole = |resources: Value| -> Pod {
+        let mut pod = pod(json!({"resources": {"requests": {"cpu": "100m", "memory": "64Mi"}}}));
+        let spec = pod.spec.as_mut().expect("a spec");
+        spec.resources = Some(serde_json::from_value(resources).expect("resources"));
+        spec.overhead = Some(serde_json::from_value(json!({"memory": "16Mi"})).expect("an overhead"));
+        pod
+    };
+    let equal = whole(json!({"requests": {"cpu": "2", "memory": "1Gi"}, "limits": {"cpu": "2", "memory": "1Gi"}}));
+    assert_eq!(qos(&equal), Qos::Guaranteed);
+    let resources = pod_resources(&equal);
+    assert_eq!((resources.cpu_shares, resources.cpu_quota), (Some(2048), Some(200_000)));
+    assert_eq!(resources.memory_limit, Some((1 << 30) + (16 << 20)));
+    let request = whole(json!({"requests": {"cpu": "1"}}));
+    assert_eq!(qos(&request), Qos::Burstable);
+    let resources = pod_resources(&request);
+    assert_eq!((resources.cpu_shares, resources.cpu_quota, resources.memory_limit), (Some(1024), None, None));
+}

@@ -42,7 +42,7 @@ const POD: &[(&str, Asks)] = &[
     ("affinity.podAffinity", any),
     ("affinity.podAntiAffinity", any),
     ("preemptionPolicy", preempts),
-    ("resources", any),
+    ("resources.limits.{hugepages-}", any),
     ("runtimeClassName", any),
     ("schedulingGroup", any),
     ("securityContext.seLinuxChangePolicy", any),
