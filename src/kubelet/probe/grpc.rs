@@ -170,4 +170,39 @@ mod tests {
         assert_eq!(failed, "error: health rpc probe failed: rpc error: code = 5 desc = no such method");
         assert!(judge(404, &none, &none, b"").is_err_and(|text| text.ends_with("received: 404")));
     }
+
+    /// A health server for one connection: what it answers by the name of the service.
+    async fn serve(listener: tokio::net::TcpListener) {
+        let (stream, _) = listener.accept().await.expect("a client");
+        let answer = hyper::service::service_fn(|request: Request<hyper::body::Incoming>| async {
+            assert_eq!((request.uri().path(), request.method().as_str()), ("/grpc.health.v1.Health/Check", "POST"));
+            assert_eq!(request.headers()["content-type"], "application/grpc");
+            let body = request.into_body().collect().await.expect("a body").to_bytes();
+            let healthy = u8::from(body.ends_with(b"good"));
+            let data = http_body::Frame::data(Bytes::from(vec![0, 0, 0, 0, 2, 8, 2 - healthy]));
+            let mut trailers = HeaderMap::new();
+            trailers.insert("grpc-status", "0".parse().expect("a code"));
+            let frames = [data, http_body::Frame::trailers(trailers)].map(Ok::<_, std::convert::Infallible>);
+            let body = http_body_util::StreamBody::new(futures_util::stream::iter(frames));
+            Ok::<_, std::convert::Infallible>(http::Response::new(body))
+        });
+        let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        // How a client goes away is its own business.
+        let _ = server.serve_connection(TokioIo::new(stream), answer).await;
+    }
+
+    #[tokio::test]
+    async fn a_server_is_asked_over_a_connection_and_a_port_without_one_is_told() {
+        for (service, expected) in
+            [("good", Ok(())), ("bad", Err("service unhealthy (responded with \"NOT_SERVING\")".to_owned()))]
+        {
+            let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.expect("a listener");
+            let port = listener.local_addr().expect("an address").port();
+            let mut tasks = tokio::task::JoinSet::new();
+            tasks.spawn(serve(listener));
+            assert_eq!(check("127.0.0.1", port, service, Duration::from_secs(60)).await, expected);
+        }
+        let refused = check("127.0.0.1", 1, "", Duration::from_secs(60)).await.expect_err("nobody is there");
+        assert!(refused.starts_with("error: failed to connect service at \"127.0.0.1:1\": dial tcp"), "{refused}");
+    }
 }

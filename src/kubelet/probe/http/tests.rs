@@ -151,3 +151,37 @@ fn ports_have_numbers_or_names() {
 fn what_may_not_stand_in_a_path_is_escaped() {
     assert_eq!(escape("/a b?c=d%20e".to_owned()), "/a%20b?c=d%20e");
 }
+
+#[tokio::test]
+async fn a_certificate_that_nobody_has_signed_is_as_good_as_any() {
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let certificate = rcgen::CertificateParams::new(vec!["other.example".to_owned()]).expect("parameters");
+    let certificate = certificate.self_signed(&key).expect("a certificate");
+    let key = rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
+    let tls = rustls::ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.der().clone()], key)
+        .expect("a configuration");
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a listener");
+    let port = listener.local_addr().expect("an address").port();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        let (stream, _) = listener.accept().await.expect("a client");
+        let stream = tokio_rustls::TlsAcceptor::from(Arc::new(tls)).accept(stream).await.expect("a greeting");
+        let (read, mut write) = tokio::io::split(stream);
+        let mut lines = BufReader::new(read).lines();
+        while lines.next_line().await.expect("a line").is_some_and(|line| !line.is_empty()) {}
+        write.write_all(FINE.as_bytes()).await.expect("it is still there");
+        write.shutdown().await.expect("it is still there");
+    });
+    let action = HTTPGetAction {
+        port: IntOrString::Int(i32::from(port)),
+        scheme: Some("HTTPS".to_owned()),
+        ..HTTPGetAction::default()
+    };
+    let address = Some("127.0.0.1".parse().expect("an address"));
+    let get = Get::new(&action, &Container::default(), address, "kube-probe/1.36").expect("a request");
+    assert_eq!(get.send().await, Ok(answer(200, "fine")));
+}
