@@ -24,6 +24,7 @@
 //! | the starter's program is overwritten through `/proc/<pid>/exe`, got hold of by `#!/proc/self/exe`, a library or loader (CVE-2019-5736) | it runs from a read-only clone of its mount that belongs to no namespace; `/proc/self/exe` itself is not executed | [`sealed`], `program.rs` | `program::…`, the runtime's `the_shim_s_program_…` |
 //! | the working directory is a directory of the host (CVE-2024-21626) | no magic links; the kernel says where it is | `mounts.rs` `change_directory` | `paths::a_working_directory_…` |
 //! | a mount lands outside because a path is changed meanwhile (CVE-2021-30465) | rules 2 and 3 | `target.rs` | `race::nothing_lands_outside_while_a_volume_changes` |
+//! | a part of a volume is a link that leads out, or becomes one before it is mounted (CVE-2017-1002101, CVE-2021-25741) | the kernel resolves it below the root of the volume, and what it has found is what is mounted | [`rootfs::clone_beneath`] | `rootfs::…::a_link_that_is_swapped_in_never_leads_outside` |
 //! | mount points are absolute, dangling or climbing links | rule 2; what is missing is made where the link points to, inside | `target.rs` | `paths::a_mount_point_that_is_a_link_stays_inside` |
 //! | `/proc` or `/sys` is a link into a volume (CVE-2019-19921, CVE-2023-27561) | no link may be on the way to these | `mounts.rs` `attach_plainly` | `paths::file_systems_of_the_kernel_…` |
 //! | a masked path is covered with what the image calls `/dev/null` (CVE-2025-31133) | the descriptor that is mounted was seen to be device 1:3 | `mounts.rs` `mask` | `masks::a_path_is_not_masked_with_…` |
@@ -44,7 +45,8 @@
 //!   rule of ptrace(2) holds for it. With CAP_PERFMON it can read that command's maps and environment, which are the
 //!   starter's, since Linux 6.15. As for other runtimes, such containers belong into a user namespace of their own.
 //! - CAP_SYS_ADMIN over the host's user namespace undoes masks, as everywhere.
-//! - The source of a bind mount is resolved in the host by whoever asks for it, who has to keep it below a volume.
+//! - The source of a bind mount is resolved in the host by whoever asks for it; for what others can change there is
+//!   [`rootfs::clone_beneath`].
 
 mod channel;
 mod child;

@@ -61,7 +61,16 @@ pub(crate) async fn fetch(shared: &Shared, pod: &Pod, names: &Names) -> Result<R
         }
     }
     for wish in &names.tokens {
-        references.tokens.insert(wish.clone(), token(shared, client, pod, wish).await?);
+        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+        let token = match shared.token(uid, wish) {
+            Some(token) => token,
+            None => {
+                let new = token(shared, client, pod, wish).await?;
+                shared.keep_token(uid, wish, &new);
+                new
+            }
+        };
+        references.tokens.insert(wish.clone(), token);
     }
     Ok(references)
 }

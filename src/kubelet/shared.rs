@@ -15,7 +15,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use tokio::sync::Notify;
 
 use crate::config::{KubeletConfig, Seams};
-use crate::container::{ConfigError, Context, Dns, links};
+use crate::container::{ConfigError, Context, Dns, Token, TokenWish, links};
 use crate::node::Capacity;
 use crate::sources::SOURCE;
 use crate::volumes::Watches;
@@ -33,6 +33,8 @@ pub(crate) struct Shared {
     /// All Services, for the variables that name them.
     services: Option<Informer<Service>>,
     board: Mutex<BTreeMap<String, Entry>>,
+    /// Tokens that are good for some time yet, by the pods' UIDs.
+    tokens: Mutex<BTreeMap<String, BTreeMap<TokenWish, Token>>>,
     /// Why pods must end, by UID.
     evictions: Mutex<BTreeMap<String, String>>,
     /// Which pods have claims that only one may use.
@@ -74,6 +76,7 @@ impl Shared {
             services,
             board,
             claims,
+            tokens: Mutex::default(),
             evictions: Mutex::default(),
             watches: Watches::default(),
             in_memory,
@@ -137,10 +140,25 @@ impl Shared {
         self.board().remove(uid);
         self.claims().retain(|_, holder| holder != uid);
         self.evictions().remove(uid);
+        self.tokens().remove(uid);
     }
 
     fn evictions(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
         self.evictions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tokens(&self) -> MutexGuard<'_, BTreeMap<String, BTreeMap<TokenWish, Token>>> {
+        self.tokens.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A token that a pod was given and that need not be renewed yet.
+    pub(crate) fn token(&self, uid: &str, wish: &TokenWish) -> Option<Token> {
+        self.tokens().get(uid)?.get(wish).filter(|token| token.renew_at > self.now()).cloned()
+    }
+
+    /// Keeps a token in case that a volume is made again before it ends.
+    pub(crate) fn keep_token(&self, uid: &str, wish: &TokenWish, token: &Token) {
+        self.tokens().entry(uid.to_owned()).or_default().insert(wish.clone(), token.clone());
     }
 
     /// Says that a pod must end, and why.

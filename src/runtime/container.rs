@@ -89,7 +89,7 @@ pub struct Mount {
     /// What is mounted.
     pub source: MountSource,
     /// Only this part of it: a relative path that cannot lead out of it, whatever links are in it. Directories that are
-    /// missing are made, with the mode of the source.
+    /// missing are made, with the mode of the source, but never in an image.
     pub sub_path: Option<PathBuf>,
     /// Whether it cannot be written through this mount.
     pub read_only: bool,

@@ -49,11 +49,18 @@ pub enum BeneathError {
 pub fn clone_beneath(root: &Path, path: &Path, recursive: Recursive) -> Result<OwnedFd, BeneathError> {
     let failed = |errno: Errno| BeneathError::Open { path: path.to_owned(), source: errno.into() };
     let root = rustix::fs::open(root, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(failed)?;
-    let found = open_or_make(root.as_fd(), path)?;
+    let found = open_or_make(root.as_fd(), path, Missing::Make)?;
     clone(found.as_fd(), recursive).map_err(failed)
 }
 
-/// As [`clone_beneath`], for a mount that is attached nowhere. Before Linux 6.15 only what is attached can be cloned: it
+/// What becomes of a part that is not there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Missing {
+    Make,
+    Refuse,
+}
+
+/// As [`clone_beneath`], for a mount that is attached nowhere; what is not there is not made. Before Linux 6.15 only what is attached can be cloned: it
 /// is, for this moment, in a mount namespace of a thread of its own.
 ///
 /// # Errors
@@ -62,7 +69,7 @@ pub fn clone_beneath_detached(mount: BorrowedFd<'_>, path: &Path) -> Result<Owne
     let failed = |errno: Errno| BeneathError::Open { path: path.to_owned(), source: errno.into() };
     let work = || {
         attach_alone(mount).map_err(failed)?;
-        let found = open_or_make(mount, path)?;
+        let found = open_or_make(mount, path, Missing::Refuse)?;
         clone(found.as_fd(), Recursive::Yes).map_err(failed)
     };
     std::thread::scope(|scope| scope.spawn(work).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
@@ -86,15 +93,15 @@ fn clone(found: BorrowedFd<'_>, recursive: Recursive) -> Result<OwnedFd, Errno> 
     open_tree(found, "", flags)
 }
 
-/// Opens a path below the root, and makes the directories that are missing.
-fn open_or_make(root: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, BeneathError> {
+/// Opens a path below the root.
+fn open_or_make(root: BorrowedFd<'_>, path: &Path, missing: Missing) -> Result<OwnedFd, BeneathError> {
     let open = |errno: Errno| BeneathError::Open { path: path.to_owned(), source: errno.into() };
     let create = |errno: Errno| BeneathError::Create { path: path.to_owned(), source: errno.into() };
     if path.components().any(|part| !matches!(part, Component::Normal(_) | Component::CurDir)) {
         return Err(open(Errno::XDEV));
     }
     match open_beneath(root, path, OFlags::PATH) {
-        Err(Errno::NOENT) => make(root, path).map_err(create)?,
+        Err(Errno::NOENT) if missing == Missing::Make => make(root, path).map_err(create)?,
         result => return result.map_err(open),
     }
     open_beneath(root, path, OFlags::PATH).map_err(open)
@@ -239,5 +246,7 @@ mod tests {
         let own = fstat(openat(&mount, "part", OFlags::PATH, Mode::empty()).unwrap()).unwrap().st_ino;
         let found = clone_beneath_detached(mount.as_fd(), Path::new("part")).unwrap();
         assert_eq!(inode(&found), own);
+        assert!(clone_beneath_detached(mount.as_fd(), Path::new("absent")).is_err());
+        assert!(openat(&mount, "absent", OFlags::PATH, Mode::empty()).is_err(), "it was made");
     }
 }

@@ -53,6 +53,9 @@ pub enum ConfigError {
     /// A sub-path begins at the root.
     #[error("error SubPath `{path}` must not be an absolute path")]
     SubPathAbsolute { path: String },
+    /// A sub-path is made of something that is not known (`ExpandContainerVolumeMounts` upstream).
+    #[error("missing value for {name:?}")]
+    NoValue { name: String },
     /// A sub-path leads upwards.
     #[error("unable to provision SubPath `{path}`: must not contain '..'")]
     SubPathBacksteps { path: String },

@@ -1,12 +1,18 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use k8s_openapi::api::core::v1::{ConfigMap, HostPathVolumeSource};
+use std::path::Path;
+
+use k8s_openapi::api::core::v1::{ConfigMap, Container, EmptyDirVolumeSource, HostPathVolumeSource, VolumeMount};
+use runtime::Propagation;
 use serde_json::json;
 
 use super::atomic::{self, File, Files, Owner};
+use super::make::{make_empty, memory_size};
+use super::mounts::{one_mount, sub_path};
 use super::*;
-use crate::container::{Token, TokenWish};
+use crate::container::{Context, Token, TokenWish};
+use crate::shared::chain;
 
 fn files(entries: &[(&str, &str)]) -> Files {
     let file = |content: &str| File { content: content.as_bytes().to_vec(), mode: 0o640, owner: Owner::default() };
@@ -183,6 +189,8 @@ fn a_sub_path_is_relative_and_leads_nowhere_else() {
     assert_eq!(part("", "/$(NAME)"), Err("error SubPath `/a` must not be an absolute path".to_owned()));
     assert_eq!(part("", "$(BAD)"), Err("unable to provision SubPath `../x`: must not contain '..'".to_owned()));
     assert!(part("../x", "").is_err());
+    assert_eq!(part("", "a/$(WHO)"), Err("missing value for \"WHO\"".to_owned()));
+    assert_eq!(part("", "a/$$(WHO)"), Ok(Some("a/$(WHO)".into())));
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statfs, statx};
+use rustix::fs::CWD;
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags, fsconfig_create, fsconfig_set_flag,
@@ -24,10 +24,6 @@ use crate::{RuntimeError, VolumeSource};
 
 /// How long a server may take to answer; upstream waits as long for volumes.
 const PATIENCE: Duration = Duration::from_secs(120);
-
-/// `TMPFS_MAGIC` and `NFS_SUPER_MAGIC` of linux/magic.h.
-const TMPFS: i64 = 0x0102_1994;
-const NFS: i64 = 0x6969;
 
 /// Mounts a volume, unless it is mounted.
 pub(super) async fn mount_at(at: PathBuf, source: VolumeSource) -> Result<(), RuntimeError> {
@@ -46,7 +42,7 @@ pub(super) async fn mount_at(at: PathBuf, source: VolumeSource) -> Result<(), Ru
 
 fn attach(at: &Path, source: &VolumeSource, given_up: &AtomicBool) -> Result<(), RuntimeError> {
     fs::create_dir_all(at).map_err(|error| failed(format!("create {}", at.display()), error))?;
-    let is_there = is_mounted(at, source).map_err(|errno| failed("examine volume", errno))?;
+    let is_there = is_mounted(at, source).map_err(|error| failed("examine volume", error))?;
     if is_there {
         return Ok(());
     }
@@ -78,53 +74,45 @@ fn memory(size: Option<u64>, mode: u32, group: Option<u32>) -> Result<OwnedFd, E
         Err(errno) => return Err(errno),
     }
     fsconfig_create(context.as_fd())?;
-    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
-    fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+    fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
 }
 
-fn is_mounted(at: &Path, source: &VolumeSource) -> Result<bool, Errno> {
-    let wanted = match source {
-        VolumeSource::Memory { .. } => TMPFS,
-        VolumeSource::Nfs { .. } => NFS,
-    };
-    Ok(is_root_of_mount(at)? && statfs(at)?.f_type == wanted)
-}
-
-fn is_root_of_mount(path: &Path) -> Result<bool, Errno> {
-    // Without asking a server that may not answer.
-    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::STATX_DONT_SYNC;
-    let about = statx(CWD, path, flags, StatxFlags::empty())?;
-    Ok(about.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+fn is_mounted(at: &Path, source: &VolumeSource) -> io::Result<bool> {
+    let kind = kind_at(at)?;
+    Ok(match source {
+        VolumeSource::Memory { .. } => kind.as_deref() == Some("tmpfs"),
+        VolumeSource::Nfs { .. } => matches!(kind.as_deref(), Some("nfs" | "nfs4")),
+    })
 }
 
 /// Unmounts what [`mount_at`] has mounted at a path; one that is in use goes when that ends. Absence is fine.
 pub(super) fn unmount_at(at: &Path) -> Result<(), RuntimeError> {
-    let refused = |errno: Errno| failed(format!("unmount {}", at.display()), errno);
-    loop {
-        match is_root_of_mount(at) {
-            Ok(true) => {}
-            Ok(false) | Err(Errno::NOENT) => return Ok(()),
-            // Its server is gone for good.
-            Err(Errno::STALE | Errno::IO) => {}
-            Err(errno) => return Err(refused(errno)),
+    let step = || format!("unmount {}", at.display());
+    while let Some(kind) = kind_at(at).map_err(|error| failed(step(), error))? {
+        if !matches!(kind.as_str(), "tmpfs" | "nfs" | "nfs4") {
+            return Err(failed(step(), Errno::XDEV));
         }
-        if !is_ours(at).map_err(refused)? {
-            return Err(refused(Errno::XDEV));
-        }
-        unmount(at, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW).map_err(refused)?;
+        unmount(at, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW).map_err(|errno| failed(step(), errno))?;
     }
+    Ok(())
 }
 
-/// Whether the topmost mount at a path is of a type that is mounted here, by the table of mounts: a server need not answer.
-fn is_ours(at: &Path) -> Result<bool, Errno> {
-    let table = fs::read_to_string("/proc/thread-self/mountinfo").map_err(|_| Errno::IO)?;
-    let wanted = at.to_string_lossy();
-    let kind = table.lines().rev().find_map(|line| {
+/// The type of the topmost mount at a path, if there is one, by the table of mounts: to look at the path itself would be to
+/// ask a server, which may not answer.
+fn kind_at(at: &Path) -> io::Result<Option<String>> {
+    let (Some(parent), Some(name)) = (at.parent(), at.file_name()) else {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    };
+    let wanted = match fs::canonicalize(parent) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        parent => parent?.join(name),
+    };
+    let table = fs::read_to_string("/proc/thread-self/mountinfo")?;
+    Ok(table.lines().rev().find_map(|line| {
         let (left, right) = line.split_once(" - ")?;
-        let point = left.split(' ').nth(4)?;
-        (unescaped(point) == wanted).then(|| right.split(' ').next().unwrap_or_default().to_owned())
-    });
-    Ok(matches!(kind.as_deref(), Some("tmpfs" | "nfs" | "nfs4")))
+        let point = unescaped(left.split(' ').nth(4)?);
+        (Path::new(&point) == wanted).then(|| right.split(' ').next().unwrap_or_default().to_owned())
+    }))
 }
 
 /// Spaces and the like are written as octal numbers (proc_pid_mountinfo(5)).
@@ -193,6 +181,9 @@ mod tests {
             rustix::mount::mount_bind(&data, &at).unwrap();
             assert!(unmount_at(&at).is_err());
             assert!(at.join("file").exists());
+            // Nor is anything below it taken for a volume.
+            unmount_at(&at.join("file")).unwrap();
+            assert!(at.join("file").exists());
         });
     }
 
@@ -207,7 +198,7 @@ mod tests {
             let error = |server| attach(&directory.join("at"), &source(server), &AtomicBool::new(false)).unwrap_err();
             assert!(matches!(error("nobody.invalid"), RuntimeError::Step { .. }));
             assert!(matches!(error("127.0.0.1"), RuntimeError::Step { .. }));
-            assert!(!is_root_of_mount(&directory.join("at")).unwrap());
+            assert_eq!(kind_at(&directory.join("at")).unwrap(), None);
         });
     }
 }

@@ -170,25 +170,8 @@ impl Context<'_> {
                 let detail = "must not already exist as a path in volumeDevices";
                 errors.push(FieldError::invalid(path.child("mountPath"), &point.into(), detail));
             }
-            self.sub_path(mount, list, &path, errors);
+            sub_path(mount, list, &path, errors);
             propagation(mount, container, list, errors);
-        }
-    }
-
-    /// Upstream names the list, not the element, in some of these.
-    fn sub_path(&self, mount: &Value, list: &Path, path: &Path, errors: &mut Vec<FieldError>) {
-        let is_image = self.volumes.get(text(mount, "name")).is_some_and(|volume| present(volume, "image"));
-        let fields = ["subPath", "subPathExpr"].map(|field| (field, text(mount, field)));
-        for (field, value) in fields.into_iter().filter(|(_, value)| is_image && !value.is_empty()) {
-            let detail = "not allowed in image volume sources";
-            errors.push(FieldError::invalid(path.child(field), &value.into(), detail));
-        }
-        if fields.iter().all(|(_, value)| !value.is_empty()) {
-            let detail = "subPathExpr and subPath are mutually exclusive";
-            errors.push(FieldError::invalid(path.child("subPathExpr"), &mount["subPathExpr"], detail));
-        }
-        for (field, value) in fields.into_iter().filter(|(_, value)| !value.is_empty()) {
-            descending(&list.child(field), value, errors);
         }
     }
 
@@ -291,6 +274,18 @@ fn host_ports(containers: &[Value], path: &Path, errors: &mut Vec<FieldError>) {
                 errors.push(FieldError::duplicate(path.index(index).child("hostPort"), &triple.into()));
             }
         }
+    }
+}
+
+/// Upstream names the list, not the element, in some of these.
+fn sub_path(mount: &Value, list: &Path, path: &Path, errors: &mut Vec<FieldError>) {
+    let fields = ["subPath", "subPathExpr"].map(|field| (field, text(mount, field)));
+    if fields.iter().all(|(_, value)| !value.is_empty()) {
+        let detail = "subPathExpr and subPath are mutually exclusive";
+        errors.push(FieldError::invalid(path.child("subPathExpr"), &mount["subPathExpr"], detail));
+    }
+    for (field, value) in fields.into_iter().filter(|(_, value)| !value.is_empty()) {
+        descending(&list.child(field), value, errors);
     }
 }
 

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
-    ContainerUser, LinuxContainerUser,
+    ContainerUser, LinuxContainerUser, VolumeMount, VolumeMountStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -62,7 +62,21 @@ fn one(view: &View<'_>, draft: &Draft, container: &Contained<'_>) -> ContainerSt
         state: Some(state),
         last_state: Some(last.map(terminated).unwrap_or_default()),
         user: container.records.first().filter(|_| shown).and_then(|(_, record)| record.user.as_ref()).map(user),
+        volume_mounts: container.spec.volume_mounts.as_ref().map(|mounts| mounts.iter().map(mount).collect()),
         ..ContainerStatus::default()
+    }
+}
+
+/// A mount as it is: every kernel that runs this can make all mounts below read-only (KEP-3857).
+fn mount(mount: &VolumeMount) -> VolumeMountStatus {
+    let read_only = mount.read_only == Some(true);
+    let all_below = matches!(mount.recursive_read_only.as_deref(), Some("Enabled" | "IfPossible"));
+    VolumeMountStatus {
+        name: mount.name.clone(),
+        mount_path: mount.mount_path.clone(),
+        read_only: read_only.then_some(true),
+        recursive_read_only: read_only.then(|| if all_below { "Enabled" } else { "Disabled" }.to_owned()),
+        ..VolumeMountStatus::default()
     }
 }
 

@@ -87,6 +87,8 @@ struct Probe {
 struct Remembered {
     files_ready: bool,
     renew_at: Option<Timestamp>,
+    /// Why it must end.
+    evicted: Option<String>,
     files_removed: bool,
     unacknowledged: bool,
     object_gone: bool,
@@ -134,6 +136,7 @@ impl Case {
         memory.object_gone = known.object_gone;
         memory.deadline = known.deadline;
         memory.next_sandbox = known.next_sandbox;
+        memory.evicted.clone_from(&known.evicted);
         if known.files_ready {
             memory.files = Files::Ready { renew_at: known.renew_at };
         }

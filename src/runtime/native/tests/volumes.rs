@@ -75,5 +75,12 @@ async fn files_of_an_image_are_mounted_and_neither_written_nor_executed() {
     assert_eq!(host.exit(&sandbox, &id).await.code, 0);
     let log = host.log(&sandbox, &id).await;
     assert_eq!(lines(&log), ["stdout F there", "stdout F fixed", "stdout F inert", "stdout F part"]);
+    // What is not in the image is not made there: other containers share its layers.
+    for name in ["first", "second"] {
+        let mut container = shell(name, "true");
+        container.mounts = vec![mount("/part", MountSource::Image(image()), Some("no/such"))];
+        let error = host.runtime.start_container(&sandbox, container).await.unwrap_err();
+        assert!(matches!(error, RuntimeError::SubPath { created: true, .. }), "{error}");
+    }
     host.runtime.remove_sandbox(&sandbox).await.unwrap();
 }
