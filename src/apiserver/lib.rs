@@ -15,6 +15,7 @@
 mod admission;
 mod body;
 mod call;
+mod components;
 mod definitions;
 mod discovery;
 mod entropy;
@@ -45,6 +46,7 @@ pub mod authz;
 pub mod pki;
 
 pub use api::resources::service::assign::{Network, NetworkError};
+pub use components::Component;
 pub use entropy::Entropy;
 pub use node::{NodeConnector, NodeError};
 pub use serve::{TlsConfigError, tls_config};

@@ -23,6 +23,7 @@ use crate::authz::rbac::Policy;
 use crate::authz::rbac::cache::PolicyCache;
 use crate::authz::{self, Access, Decision, relations};
 use crate::call::Call;
+use crate::components::Components;
 use crate::definitions::Definitions;
 use crate::fairness::{Fairness, Limits, Outside, Work};
 use crate::negotiate;
@@ -78,6 +79,7 @@ pub struct ApiServer {
     /// Held from the count of what is used of a quota to the write of what uses more of it.
     pub(crate) charging: tokio::sync::Mutex<()>,
     pub(crate) limits: Limits,
+    pub(crate) components: Components,
     policy: PolicyCache,
     /// OpenAPI documents that somebody has asked for.
     pub(crate) documents: Documents,
@@ -97,6 +99,7 @@ impl ApiServer {
         Arc::new(Self {
             config,
             limits,
+            components: Components::default(),
             closing: CancellationToken::new(),
             started: AtomicBool::new(false),
             assigning: tokio::sync::Mutex::new(()),
@@ -191,7 +194,8 @@ impl ApiServer {
         let warnings = Mutex::default();
         let call = Call { server, user, request, query, headers, row: row.clone(), form, warnings };
         let mut response = verbs::run(&call, bytes).await?;
-        if let Some(warning) = row.custom.as_ref().and_then(|custom| custom.deprecation()) {
+        let own = Some(row.deprecation).filter(|warning| !warning.is_empty());
+        if let Some(warning) = own.or_else(|| row.custom.as_ref()?.deprecation()) {
             respond::warn(&mut response, &[warning.to_owned()]);
         }
         Ok(permit.follow(response))

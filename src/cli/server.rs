@@ -12,7 +12,7 @@ use anyhow::{Context, bail};
 use api::user::{MASTERS, NODES, UserInfo};
 use apiserver::authn::{Issuer, SecretToken, SigningKeys, StaticTokens};
 use apiserver::pki::{Kubeconfig, Pki, Subject, write_private};
-use apiserver::{ApiServer, Config, Entropy, VersionInfo, tls_config};
+use apiserver::{ApiServer, Component, Config, Entropy, VersionInfo, tls_config};
 use clap::Args;
 use client::Client;
 use control::{Clients, Controllers, ControllersConfig, tokens};
@@ -236,6 +236,8 @@ impl Server {
         };
         let clients = Clients { scheduler: client("kube-scheduler"), controllers: client("kube-controller-manager") };
         Controllers::spawn(&clients, &self.clock, &self.tasks, config);
+        server.hosts(Component::Scheduler);
+        server.hosts(Component::ControllerManager);
     }
 
     /// Logs once that the node is ready, and how long the start took.

@@ -24,6 +24,7 @@ pub(super) const ROW: Resource = Resource {
         cell::AGE,
     ],
     cells,
+    deprecation: "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
     ..BLANK
 };
 

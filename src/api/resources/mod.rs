@@ -12,6 +12,7 @@ mod apps;
 mod batch;
 mod cell;
 pub mod certificate;
+pub mod componentstatus;
 mod configmap;
 pub mod custom;
 pub mod disruption;
@@ -247,6 +248,8 @@ pub struct Resource {
     pub validate_status: fn(&Value, &Value) -> Vec<FieldError>,
     /// What its writer is told of an object that is stored all the same, without a final dot.
     pub warn: fn(&Value) -> Vec<String>,
+    /// What everybody who uses the kind is told, if it is on its way out.
+    pub deprecation: &'static str,
     /// Whether `status` is a subresource: then the main resource ignores it on writes, and `status` ignores the rest.
     pub has_status: bool,
     /// Whether create nevertheless keeps the status that the client sent.
@@ -286,6 +289,7 @@ pub struct Resource {
 pub fn all() -> &'static [&'static Resource] {
     static ROWS: &[&Resource] = &[
         &pod::BINDING,
+        &componentstatus::ROW,
         &configmap::ROW,
         &endpoints::ROW,
         &event::ROW,
@@ -499,6 +503,7 @@ const BLANK: Resource = Resource {
     validate_update: |_, _| Vec::new(),
     validate_status: |_, _| Vec::new(),
     warn: |_| Vec::new(),
+    deprecation: "",
     has_status: false,
     status_on_create: false,
     generation: Generation::None,

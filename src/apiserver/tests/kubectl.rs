@@ -146,6 +146,7 @@ async fn shows(kubectl: &Kubectl) {
     kubectl.has("get pod web -o yaml", &["image: busybox:1", "restartPolicy: Always"]).await;
     kubectl.has("get pod web -o json", &["\"resourceVersion\""]).await;
     kubectl.has("get all", &["web"]).await;
+    kubectl.has("get componentstatuses", &["STATUS", "MESSAGE", "etcd-0", "Healthy"]).await;
     kubectl.has("get pods --sort-by=.metadata.name", &["web"]).await;
     kubectl.has("get namespaces", &["kube-system", "Active"]).await;
     kubectl.has("get configmap,secret", &["configmap/settings", "secret/token"]).await;

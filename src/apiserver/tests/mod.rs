@@ -4,6 +4,7 @@ mod accounts;
 mod apply;
 mod attacks;
 mod certificates;
+mod components;
 mod custom;
 mod delete;
 mod evict;

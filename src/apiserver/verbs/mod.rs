@@ -27,6 +27,7 @@ use http::Response;
 
 use crate::Body;
 use crate::call::Call;
+use crate::components;
 
 /// How often a write that lost a race is repeated before the client is told.
 const ATTEMPTS: usize = 32;
@@ -41,6 +42,8 @@ pub(crate) async fn run(call: &Call, body: Bytes) -> Result<Response<Body>, ApiE
     let request = &call.request;
     let outcome = match (request.subresource.as_str(), request.verb.as_str()) {
         ("log", "get") => return log::log(call).await,
+        ("", "list") if components::are_told(&call.row) => return components::list(call).await,
+        ("", "get") if components::are_told(&call.row) => components::get(call).await,
         ("", "list") => return list::list(call).await,
         ("", "watch") => return watch::watch(call).await,
         ("", "create") if call.row.group.is_empty() && call.row.plural == "bindings" => {
