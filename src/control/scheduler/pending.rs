@@ -54,7 +54,7 @@ struct Order {
 pub enum Change {
     /// A node came or became different.
     Node,
-    /// A claim or volume came or became different.
+    /// A claim, volume or class came or became different.
     Volume,
     /// A pod has freed its room.
     Room,
@@ -145,7 +145,8 @@ impl Pending {
         for waiting in self.pods.values_mut() {
             if let State::Parked { rested, refusals, .. } = &waiting.state {
                 let helps = match change {
-                    Change::Node | Change::Volume => true,
+                    Change::Node => true,
+                    Change::Volume => !waiting.needs.claims.is_empty(),
                     Change::Room => refusals.iter().any(Refusal::is_due_to_pods),
                 };
                 if helps {

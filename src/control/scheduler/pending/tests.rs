@@ -104,3 +104,21 @@ async fn a_pod_that_is_being_bound_is_not_taken_again_and_a_removed_one_never() 
     assert_eq!(take(&mut pending), None);
     assert_eq!(pending.wake_at(), None);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_change_of_volumes_brings_back_pods_that_use_claims_and_no_others() {
+    let now = Instant::now();
+    let mut pending = pending(&[("plain", 0)]);
+    let mut uses = (*pod("uses", 0)).clone();
+    let volume = serde_json::json!([{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]);
+    uses.spec.as_mut().unwrap().volumes = serde_json::from_value(volume).unwrap();
+    pending.observe(&key("uses"), &Arc::new(uses));
+    for name in ["plain", "uses"] {
+        pending.take();
+        pending.park(&key(name), full(), now);
+    }
+    pending.wake(Change::Volume);
+    pending.ripen(now + second(2));
+    assert_eq!(take(&mut pending).as_deref(), Some("uses"));
+    assert_eq!(take(&mut pending), None);
+}
