@@ -243,8 +243,10 @@ impl Memory {
 
     /// What the volumes are made of has changed.
     pub fn volumes_changed(&mut self, now: Timestamp) {
-        if let Files::Ready { renew_at } = &mut self.files {
-            *renew_at = Some(now);
+        match &mut self.files {
+            Files::Ready { renew_at } => *renew_at = Some(now),
+            Files::Failed(failure) => failure.retry_at = now,
+            Files::Absent | Files::Removed => {}
         }
     }
 

@@ -49,7 +49,10 @@ pub(super) enum Outcome {
         renew_at: Option<Timestamp>,
         made_of: MadeOf,
     },
-    FilesFailed(String),
+    FilesFailed {
+        message: String,
+        made_of: MadeOf,
+    },
     FilesRemoved,
     SandboxReady,
     SandboxFailed(String),

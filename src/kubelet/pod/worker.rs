@@ -308,7 +308,12 @@ impl Worker {
                 let shared = &self.shared;
                 self.follower.made(made_of, &shared.watches, shared.client.as_ref(), &shared.seams.tasks);
             }
-            Outcome::FilesFailed(message) => memory.files_failed(message, now),
+            Outcome::FilesFailed { message, made_of } => {
+                memory.files_failed(message, now);
+                // What is missing may appear.
+                let shared = &self.shared;
+                self.follower.made(made_of, &shared.watches, shared.client.as_ref(), &shared.seams.tasks);
+            }
             Outcome::FilesRemoved => memory.files = super::memory::Files::Removed,
             Outcome::SandboxReady => memory.sandbox = None,
             Outcome::SandboxFailed(message) => memory.sandbox_failed(message, now),

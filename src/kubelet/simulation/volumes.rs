@@ -245,3 +245,16 @@ async fn a_pod_that_writes_more_than_its_volume_may_hold_is_evicted() {
     world.delete("web", 30);
     world.until_gone("web").await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_begins_as_soon_as_what_it_lacked_is_there() {
+    let world = started().await;
+    world.create("web", with_volume(&json!({"configMap": {"name": "settings"}}), &json!({})));
+    until_said(&world, "FailedMount", "configmap \"settings\" not found").await;
+    // By now the pauses between two tries are minutes.
+    tokio::time::sleep(std::time::Duration::from_secs(600)).await;
+    let begun = world.elapsed();
+    world.api.create(MAPS, json!({"metadata": {"name": "settings", "namespace": "default"}, "data": {"a": "1"}}));
+    world.until_pod("web", "it is ready", is_ready).await;
+    assert!(world.elapsed() - begun < 5, "it took {} seconds", world.elapsed() - begun);
+}

@@ -18,7 +18,7 @@ use super::{Job, Outcome};
 use crate::container::{self, Request, ResolvConf};
 use crate::references;
 use crate::shared::{PrepareError, chain, errno_text};
-use crate::volumes::{self, Prepared};
+use crate::volumes::{self, MadeOf, Prepared};
 
 /// SIGTERM
 const TERM: i32 = 15;
@@ -27,11 +27,12 @@ const TERM: i32 = 15;
 pub(super) async fn prepare_files(job: &Job) -> Outcome {
     let shared = &job.shared;
     let dirs = PodDirs::of(&job.pod, &shared.config);
-    if let Err(error) = make_directories(dirs.clone()).await {
-        return Outcome::FilesFailed(chain(&error));
-    }
+    let failed = |message| Outcome::FilesFailed { message, made_of: MadeOf::default() };
     if let Err(error) = volumes::keep_in_memory(shared).await {
-        return Outcome::FilesFailed(chain(&error));
+        return failed(chain(&error));
+    }
+    if let Err(error) = make_directories(dirs.clone()).await {
+        return failed(chain(&error));
     }
     let Prepared { problems, renew_at, made_of } = volumes::prepare(shared, &job.pod, &dirs).await;
     if problems.is_empty() {
@@ -40,7 +41,8 @@ pub(super) async fn prepare_files(job: &Job) -> Outcome {
     for problem in &problems {
         report::of_pod(shared, &job.pod, EventType::Warning, "FailedMount", &chain(problem));
     }
-    Outcome::FilesFailed(problems.first().map(|problem| chain(problem)).unwrap_or_default())
+    let message = problems.first().map(|problem| chain(problem)).unwrap_or_default();
+    Outcome::FilesFailed { message, made_of }
 }
 
 async fn make_directories(dirs: PodDirs) -> Result<(), PrepareError> {
