@@ -83,7 +83,7 @@ pub(crate) fn admit(pod: &Pod, wants: &Amounts, used: &Amounts, allocatable: &Am
 }
 
 /// Whether the node cannot do without the pod (`types.IsCriticalPod`).
-fn is_critical(pod: &Pod) -> bool {
+pub(crate) fn is_critical(pod: &Pod) -> bool {
     let is_static = pod.metadata.annotations.as_ref().is_some_and(|own| own.contains_key(SOURCE));
     is_static || pod.spec.as_ref().and_then(|spec| spec.priority).is_some_and(|priority| priority >= CRITICAL)
 }

@@ -7,6 +7,7 @@
 
 mod admission;
 mod agent;
+mod allocation;
 mod config;
 pub mod container;
 mod directory;

@@ -15,6 +15,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::admission::{self, Amounts, Rejection, isolation};
+use crate::allocation;
 use crate::pod::{Assignment, Handle, Target, Wish, work};
 use crate::shared::Shared;
 use crate::sources::{Found, MIRROR, Manifests, StaticPod, mirror};
@@ -49,8 +50,12 @@ struct Table {
     strangers: Vec<Pod>,
     /// Sandboxes that were there at start, by pod.
     sandboxes: BTreeMap<String, Vec<SandboxId>>,
-    /// What pods that were taken ask for.
+    /// What pods that were taken hold.
     admitted: BTreeMap<String, Amounts>,
+    /// Pods that ask for a size for which there is no room.
+    deferred: BTreeSet<String>,
+    /// Whether a pod has given up what it held since they were asked last.
+    room_made: bool,
     ended: mpsc::Sender<String>,
     api: Option<Informer<Pod>>,
 }
@@ -78,6 +83,7 @@ pub(crate) async fn run(shared: Arc<Shared>, sources: Sources) {
         };
         synced |= matches!(event, Event::ApiSynced);
         table.handle(event);
+        table.ask_deferred();
     }
 }
 
@@ -113,6 +119,8 @@ impl Table {
             strangers: Vec::new(),
             sandboxes: BTreeMap::new(),
             admitted: BTreeMap::new(),
+            deferred: BTreeSet::new(),
+            room_made: false,
             ended,
             api,
         }
@@ -200,7 +208,13 @@ impl Table {
             return;
         };
         let target = Target { key: Key::of(&object.metadata), uid: object.metadata.uid.clone().unwrap_or_default() };
-        self.assign(Assignment { pod: own.pod, wish: Wish::Keep, report_to: Some(target), delete_object: false });
+        self.assign(Assignment {
+            pod: own.pod,
+            wish: Wish::Keep,
+            report_to: Some(target),
+            delete_object: false,
+            resize_pending: None,
+        });
     }
 
     fn take_manifests(&mut self, pods: Vec<StaticPod>) {
@@ -223,19 +237,36 @@ impl Table {
             if report_to.is_none() {
                 mirror::create(&self.shared, &own);
             }
-            self.assign(Assignment { pod: own.pod, wish: Wish::Keep, report_to, delete_object: false });
+            self.assign(Assignment {
+                pod: own.pod,
+                wish: Wish::Keep,
+                report_to,
+                delete_object: false,
+                resize_pending: None,
+            });
         }
     }
 
     /// Tells a pod's worker what it shall do; makes the worker if there is none.
     fn assign(&mut self, assignment: Assignment) {
         let uid = assignment.pod.metadata.uid.clone().unwrap_or_default();
-        if let Some(handle) = self.workers.get(&uid) {
-            handle.assignment.send_replace(assignment);
+        let current = self.workers.get(&uid).map(|handle| Arc::clone(&handle.assignment.borrow().pod));
+        if let Some(current) = current {
+            let assignment = self.allocate(&uid, assignment, &current);
+            if let Some(handle) = self.workers.get(&uid) {
+                handle.assignment.send_replace(assignment);
+            }
             return;
         }
         let sandboxes = self.sandboxes.remove(&uid).unwrap_or_default();
-        let rejection = self.admit(&uid, &assignment, !sandboxes.is_empty());
+        let has_run = !sandboxes.is_empty() || started(&assignment.pod);
+        let rejection = self.admit(&uid, &assignment, has_run);
+        let assignment = if has_run {
+            let current = allocation::with_actual_sizes(&assignment.pod);
+            self.allocate(&uid, assignment, &current)
+        } else {
+            assignment
+        };
         let look = Arc::new(Notify::new());
         let (sender, receiver) = watch::channel(assignment);
         let job = work(Arc::clone(&self.shared), receiver, Arc::clone(&look), sandboxes, rejection);
@@ -252,49 +283,112 @@ impl Table {
     /// Whether the node takes a pod of which it hears for the first time; why not, if it does not.
     fn admit(&mut self, uid: &str, assignment: &Assignment, has_run: bool) -> Option<Rejection> {
         let pod = &assignment.pod;
-        let status = pod.status.as_ref();
-        let is_over = status.is_some_and(|status| matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")));
-        if assignment.wish == Wish::Gone || pod.metadata.deletion_timestamp.is_some() || is_over {
+        if assignment.wish == Wish::Gone || pod.metadata.deletion_timestamp.is_some() || is_over(pod) {
+            return None;
+        }
+        if has_run {
+            self.admitted.insert(uid.to_owned(), admission::wants(&allocation::with_actual_sizes(pod)));
             return None;
         }
         let wants = admission::wants(pod);
-        if !has_run && status.is_none_or(|status| status.start_time.is_none()) {
-            let finished = self.shared.finished();
-            // Of a pod that nobody has any more only the last traces can be left.
-            let is_gone =
-                |uid: &String| self.workers.get(uid).is_some_and(|own| own.assignment.borrow().wish == Wish::Gone);
-            let counts = |uid: &String| !finished.contains(uid) && !is_gone(uid);
-            let mut used = Amounts::new();
-            for (name, amount) in self.admitted.iter().filter(|(uid, _)| counts(uid)).flat_map(|(_, wants)| wants) {
-                let sum = used.entry(name.clone()).or_insert(0);
-                *sum = sum.saturating_add(*amount);
-            }
-            let others: Vec<Arc<Pod>> = self
-                .workers
-                .iter()
-                .filter(|(uid, _)| counts(uid))
-                .map(|(_, own)| own.assignment.borrow().pod.clone())
-                .collect();
-            let allowed = &self.shared.config.allowed_unsafe_sysctls;
-            if let Err(rejection) = isolation::admit(pod, others.iter().map(Arc::as_ref), allowed) {
-                return Some(rejection);
-            }
-            let allocatable = self.shared.capacity.allocatable(&self.shared.config).amounts();
-            if let Err(rejection) = admission::admit(pod, &wants, &used, &allocatable) {
-                return Some(rejection);
-            }
+        let finished = self.shared.finished();
+        let others = self.workers.iter().filter(|(other, _)| self.counts(other, uid, &finished));
+        let others: Vec<Arc<Pod>> = others.map(|(_, own)| own.assignment.borrow().pod.clone()).collect();
+        let allowed = &self.shared.config.allowed_unsafe_sysctls;
+        if let Err(rejection) = isolation::admit(pod, others.iter().map(Arc::as_ref), allowed) {
+            return Some(rejection);
+        }
+        if let Err(rejection) = admission::admit(pod, &wants, &self.used_beside(uid), &self.allocatable()) {
+            return Some(rejection);
         }
         self.admitted.insert(uid.to_owned(), wants);
         None
+    }
+
+    fn allocatable(&self) -> Amounts {
+        self.shared.capacity.allocatable(&self.shared.config).amounts()
+    }
+
+    /// Whether a pod beside `uid` holds anything. Of one that nobody has any more only the last traces can be left.
+    fn counts(&self, other: &str, uid: &str, finished: &BTreeSet<String>) -> bool {
+        let is_gone = || self.workers.get(other).is_some_and(|own| own.assignment.borrow().wish == Wish::Gone);
+        other != uid && !finished.contains(other) && !is_gone()
+    }
+
+    /// What all other pods hold.
+    fn used_beside(&self, uid: &str) -> Amounts {
+        let finished = self.shared.finished();
+        let counts = |other: &String| self.counts(other, uid, &finished);
+        let mut used = Amounts::new();
+        for (name, amount) in self.admitted.iter().filter(|(uid, _)| counts(uid)).flat_map(|(_, wants)| wants) {
+            let sum = used.entry(name.clone()).or_insert(0);
+            *sum = sum.saturating_add(*amount);
+        }
+        used
+    }
+
+    /// Gives a pod that is here the size that it asks for, if there is room; else it keeps that of `current`.
+    fn allocate(&mut self, uid: &str, assignment: Assignment, current: &Pod) -> Assignment {
+        let pod = &assignment.pod;
+        self.room_made |= assignment.wish == Wish::Gone || is_over(pod);
+        let Some(held) = self.admitted.get(uid).filter(|_| assignment.wish == Wish::Keep) else {
+            self.deferred.remove(uid);
+            return assignment;
+        };
+        let wants = admission::wants(pod);
+        let grown = allocation::grow(held, &wants, &self.used_beside(uid), &self.allocatable());
+        match grown {
+            Err(pending) if !admission::is_critical(pod) => {
+                self.deferred.insert(uid.to_owned());
+                let pod = Arc::new(allocation::with_sizes(pod, current));
+                Assignment { pod, resize_pending: Some(pending), ..assignment }
+            }
+            _ => {
+                self.room_made |= *held != wants;
+                self.deferred.remove(uid);
+                self.admitted.insert(uid.to_owned(), wants);
+                assignment
+            }
+        }
+    }
+
+    /// Looks again at pods for which there was no room, if some has been made.
+    fn ask_deferred(&mut self) {
+        if !std::mem::take(&mut self.room_made) || self.deferred.is_empty() {
+            return;
+        }
+        let keys = self.names.iter().filter(|(_, uid)| self.deferred.contains(*uid));
+        for key in keys.map(|(key, _)| key.clone()).collect::<Vec<_>>() {
+            self.look_at(&key);
+        }
+        // Those that got what they asked for have made no room.
+        self.room_made = false;
     }
 
     /// A worker has found nothing left of its pod. If its source still has the pod, by another state, it starts anew.
     fn worker_ended(&mut self, uid: &str) {
         self.workers.remove(uid);
         self.admitted.remove(uid);
+        self.deferred.remove(uid);
+        self.room_made = true;
         if let Some(own) = self.own.get(uid).cloned() {
             tracing::info!(uid, "static pod starts anew");
-            self.assign(Assignment { pod: own.pod, wish: Wish::Keep, report_to: None, delete_object: false });
+            self.assign(Assignment {
+                pod: own.pod,
+                wish: Wish::Keep,
+                report_to: None,
+                delete_object: false,
+                resize_pending: None,
+            });
         }
     }
+}
+
+fn is_over(pod: &Pod) -> bool {
+    pod.status.as_ref().is_some_and(|status| matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")))
+}
+
+/// Whether the status says that a node has taken the pod.
+fn started(pod: &Pod) -> bool {
+    pod.status.as_ref().is_some_and(|status| status.start_time.is_some())
 }

@@ -37,6 +37,15 @@ pub struct Resources {
     pub oom_score_adj: Option<i32>,
 }
 
+/// What a container and its pod have from now on; a limit that is not said is taken away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resize {
+    /// The pod as a whole.
+    pub pod: Resources,
+    /// The container.
+    pub container: Resources,
+}
+
 /// Which system calls a container may make.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Seccomp {

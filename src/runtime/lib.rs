@@ -102,6 +102,15 @@ pub trait Runtime: Send + Sync + 'static {
         stop: Stop,
     ) -> Result<(), RuntimeError>;
 
+    /// Changes the limits of a running container and of its pod as a whole. A limit that the kernel does not take, or that
+    /// less than what is in use, is an error; what was before may hold in part then.
+    async fn resize_container(
+        &self,
+        sandbox: &SandboxId,
+        container: &ContainerId,
+        resize: Resize,
+    ) -> Result<(), RuntimeError>;
+
     /// Forgets an exited container and removes its writable layer; its log stays. An unknown one is fine.
     async fn remove_container(&self, sandbox: &SandboxId, container: &ContainerId) -> Result<(), RuntimeError>;
 

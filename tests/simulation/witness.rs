@@ -8,7 +8,7 @@ use net::{Attach, Attachment, Network, NetworkError, SimulatedNetwork};
 use oci::sys::NetNs;
 use runtime::simulated::SimulatedRuntime;
 use runtime::{
-    Changed, ContainerId, ContainerSpec, ExecResult, ExecSpec, Runtime, RuntimeError, SandboxId, SandboxSpec,
+    Changed, ContainerId, ContainerSpec, ExecResult, ExecSpec, Resize, Runtime, RuntimeError, SandboxId, SandboxSpec,
     SandboxStatus, Stop,
 };
 use tokio::sync::broadcast;
@@ -152,6 +152,18 @@ impl Runtime for Witness<SimulatedRuntime> {
         let _busy = self.ledger.begin(sandbox, &self.name_of(sandbox, container).await);
         self.step().await?;
         self.inner.stop_container(sandbox, container, stop).await?;
+        self.step().await
+    }
+
+    async fn resize_container(
+        &self,
+        sandbox: &SandboxId,
+        container: &ContainerId,
+        resize: Resize,
+    ) -> Result<(), RuntimeError> {
+        let _busy = self.ledger.begin(sandbox, &self.name_of(sandbox, container).await);
+        self.step().await?;
+        self.inner.resize_container(sandbox, container, resize).await?;
         self.step().await
     }
 

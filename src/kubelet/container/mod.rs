@@ -34,7 +34,7 @@ pub use files::{Dns, ResolvConf, hosts_file, name_resolution, resolv_conf};
 pub use links::links;
 pub use ports::host_ports;
 pub use qos::{Qos, qos};
-pub use resources::{amount, pod_resources};
+pub use resources::{amount, pod_resources, resize};
 pub use sandbox::{cgroup, host_name, kernel_name, sandbox_spec};
 pub use unsupported::unsupported_fields;
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use api::quantity::Quantity;
 use k8s_openapi::api::core::v1::{self as k8s, Container, Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
-use runtime::Resources;
+use runtime::{Resize, Resources};
 
 use super::{Context, Qos, qos};
 
@@ -63,6 +63,11 @@ pub(super) fn of_container(pod: &Pod, container: &Container, context: &Context) 
         pids_limit: None,
         oom_score_adj: Some(oom_score_adj(pod, container, context)),
     }
+}
+
+/// What a container and its pod have from now on.
+pub fn resize(pod: &Pod, container: &Container, context: &Context) -> Resize {
+    Resize { pod: pod_resources(pod), container: of_container(pod, container, context) }
 }
 
 /// Settings of the pod's cgroup: shares of all requests, and limits if every container has one. What the pod asks for as a

@@ -8,10 +8,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::api::core::v1::{Pod, PodStatus, ResourceRequirements};
 use runtime::{ContainerId, SandboxId};
 
 use super::plan::{Action, Hook, Plan, Stop, StopReason, WaitingReason};
+use super::resize::Pending;
 
 /// Shortest and longest wait between two starts of a container or two pulls of an image. The longest wait between two
 /// starts can be configured.
@@ -51,6 +52,12 @@ pub struct Memory {
     pub stops: BTreeMap<ContainerId, Stopping>,
     /// Which containers' `postStart` hooks are over, and whether they succeeded.
     pub post_starts: BTreeMap<ContainerId, bool>,
+    /// What resized containers have.
+    pub sizes: BTreeMap<ContainerId, ResourceRequirements>,
+    /// Last failed resize of each container.
+    pub resizes: BTreeMap<ContainerId, Failure>,
+    /// Why the pod does not get the size that it asks for.
+    pub resize_pending: Option<Pending>,
     /// Longest wait between two starts of a container.
     pub longest_backoff: Duration,
     /// Whether the object is known to be gone.
@@ -174,6 +181,9 @@ impl Memory {
             starts: BTreeMap::new(),
             stops: BTreeMap::new(),
             post_starts: BTreeMap::new(),
+            sizes: BTreeMap::new(),
+            resizes: BTreeMap::new(),
+            resize_pending: None,
             longest_backoff: BACKOFF.1,
             object_gone: false,
         }
@@ -228,6 +238,18 @@ impl Memory {
         }
     }
 
+    /// A container has another size.
+    pub(crate) fn resized(&mut self, container: ContainerId, sizes: ResourceRequirements) {
+        self.resizes.remove(&container);
+        self.sizes.insert(container, sizes);
+    }
+
+    /// A container could not be given another size, which is tried again.
+    pub(crate) fn resize_failed(&mut self, container: ContainerId, message: String, now: Timestamp) {
+        let failure = Failure::after(self.resizes.get(&container), BACKOFF, message, now);
+        self.resizes.insert(container, failure);
+    }
+
     /// A container could not be signalled, which is tried again.
     pub fn stop_failed(&mut self, container: &ContainerId) {
         if let Some(stop) = self.stops.get_mut(container) {
@@ -239,6 +261,8 @@ impl Memory {
     pub fn forget_all_but(&mut self, exists: impl Fn(&ContainerId) -> bool) {
         self.stops.retain(|id, _| exists(id));
         self.post_starts.retain(|id, _| exists(id));
+        self.sizes.retain(|id, _| exists(id));
+        self.resizes.retain(|id, _| exists(id));
     }
 
     /// What the volumes are made of has changed.

@@ -12,6 +12,7 @@ mod operation;
 pub(crate) mod parts;
 pub mod plan;
 pub(crate) mod report;
+pub mod resize;
 mod run;
 mod status;
 mod step;

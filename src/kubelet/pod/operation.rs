@@ -14,7 +14,7 @@ use std::time::Duration;
 use client::events::EventType;
 use client::{Client, ClientError, DeleteOptions, Patch};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::api::core::v1::{Pod, PodStatus, ResourceRequirements};
 use runtime::{ContainerId, Credentials, ImageError, SandboxId};
 use serde_json::json;
 
@@ -24,8 +24,8 @@ use runtime::remove_tree;
 use super::files::PodDirs;
 use super::memory::StartError;
 use super::plan::{Action, FailedProbe, Hook, Start, Stop, StopReason, WaitingReason};
-use super::report;
-use crate::container::pull_credentials;
+use super::{parts, report};
+use crate::container::{self, pull_credentials};
 use crate::references;
 use crate::shared::{Shared, chain};
 use crate::volumes::{self, MadeOf};
@@ -82,6 +82,14 @@ pub(super) enum Outcome {
         hook: Hook,
         succeeded: bool,
     },
+    Resized {
+        container: ContainerId,
+        sizes: ResourceRequirements,
+    },
+    ResizeFailed {
+        container: ContainerId,
+        message: String,
+    },
     ContainerRemoved,
     StatusWritten(Box<PodStatus>),
     StatusNotWritten,
@@ -104,6 +112,7 @@ pub(super) async fn run(job: Job, action: Action) -> Outcome {
         Action::PostStart { sandbox, container, name } => hook::post_start(&job, &sandbox, container, &name).await,
         Action::PreStop(wanted) => hook::pre_stop(&job, wanted).await,
         Action::StopContainer(wanted) => stop(&job, wanted).await,
+        Action::ResizeContainer { sandbox, container, name } => resize(&job, &sandbox, container, &name).await,
         Action::RemoveContainer { sandbox, container, .. } => {
             match job.shared.seams.runtime.remove_container(&sandbox, &container).await {
                 Ok(()) => Outcome::ContainerRemoved,
@@ -211,6 +220,21 @@ async fn stop(job: &Job, wanted: Stop) -> Outcome {
     }
 }
 
+/// Gives a running container and its pod the limits that the pod asks for now.
+async fn resize(job: &Job, sandbox: &SandboxId, container: ContainerId, name: &str) -> Outcome {
+    let Some(own) = parts::containers(&job.pod).find(|own| own.name == name) else { return Outcome::Retry };
+    let limits = container::resize(&job.pod, &own, &job.shared.context());
+    let sizes = super::resize::wanted(&own);
+    match job.shared.seams.runtime.resize_container(sandbox, &container, limits).await {
+        Ok(()) => Outcome::Resized { container, sizes },
+        Err(error) => {
+            let message = chain(&error);
+            report::of_container(&job.shared, &job.pod, name, EventType::Warning, "ResizeError", &message);
+            Outcome::ResizeFailed { container, message }
+        }
+    }
+}
+
 fn tell_stop(job: &Job, Stop { name, reason, .. }: &Stop) {
     let message = match reason {
         StopReason::PodEnds => format!("Stopping container {name}"),
@@ -220,6 +244,7 @@ fn tell_stop(job: &Job, Stop { name, reason, .. }: &Stop) {
         }
         StopReason::Probe(FailedProbe::Startup) => format!("Container {name} failed startup probe, will be restarted"),
         StopReason::PostStart => "FailedPostStartHook".to_owned(),
+        StopReason::Resized => format!("Container {name} resize requires restart"),
     };
     report::of_container(&job.shared, &job.pod, name, EventType::Normal, "Killing", &message);
 }

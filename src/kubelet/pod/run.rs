@@ -7,8 +7,8 @@ use runtime::{ContainerId, SandboxStatus};
 
 use super::memory::{FailedStart, Files, Pull, StartError};
 use super::plan::{Action, Draft, PresentImage, Start, StopReason, Subject, WaitingReason};
-use super::stop;
 use super::view::{Begun, Contained, Ended, Kind, Life, UNKNOWN_EXIT, View};
+use super::{resize, stop};
 use crate::shared::in_full;
 
 /// How much of the wait after a failed pull the failure itself is shown for; then the back-off is.
@@ -215,7 +215,7 @@ fn keep_healthy(view: &View<'_>, draft: &mut Draft, container: &Contained<'_>) {
             post_start(view, draft, container, id);
             None
         }
-        Begun::Fully => failed.map(StopReason::Probe),
+        Begun::Fully => failed.map(StopReason::Probe).or_else(|| resize::keep(view, draft, container)),
     };
     // A stop that was begun goes on, whatever the probes say now.
     let reason = view.memory.stops.get(id).map(|stop| stop.reason).or(reason);

@@ -37,6 +37,8 @@ pub enum StopReason {
     Probe(FailedProbe),
     /// Its `postStart` hook failed.
     PostStart,
+    /// It shall have another size, which its `resizePolicy` has it started with.
+    Resized,
 }
 
 /// What a container has done at a turn of its life.
@@ -69,6 +71,8 @@ pub enum Action {
     PreStop(Stop),
     /// Ask a container to end, and kill it at the deadline.
     StopContainer(Stop),
+    /// Give a running container and its pod other limits.
+    ResizeContainer { sandbox: SandboxId, container: ContainerId, name: String },
     /// Forget an ended container.
     RemoveContainer { sandbox: SandboxId, container: ContainerId, name: String },
     /// Remove the pod's directory and volumes.
@@ -120,7 +124,7 @@ impl Action {
             Self::PostStart { name, .. } => Subject::Hook(name.clone(), Hook::PostStart),
             Self::PreStop(stop) => Subject::Hook(stop.name.clone(), Hook::PreStop),
             Self::StopContainer(stop) => Subject::Container(stop.name.clone()),
-            Self::RemoveContainer { name, .. } => Subject::Container(name.clone()),
+            Self::ResizeContainer { name, .. } | Self::RemoveContainer { name, .. } => Subject::Container(name.clone()),
             Self::DeleteObject => Subject::Object,
         }
     }

@@ -146,6 +146,7 @@ impl Worker {
         }
         let wish = assignment.wish;
         self.memory.heed(pod);
+        self.memory.resize_pending.clone_from(&assignment.resize_pending);
         let records = || observed.sandboxes.iter().flat_map(|sandbox| &sandbox.containers);
         self.memory.forget_all_but(|id| records().any(|record| record.id == *id));
         if self.memory.evicted.is_none() {
@@ -326,6 +327,8 @@ impl Worker {
             Outcome::StartFailed { start, kind, message } => memory.start_failed(&start, kind, message, now),
             Outcome::StopFailed { container } => memory.stop_failed(&container),
             Outcome::Hooked { container, hook, succeeded } => memory.hooked(container, hook, succeeded),
+            Outcome::Resized { container, sizes } => memory.resized(container, sizes),
+            Outcome::ResizeFailed { container, message } => memory.resize_failed(container, message, now),
             Outcome::ContainerRemoved | Outcome::Retry => {}
             Outcome::StatusWritten(status) => {
                 memory.acknowledged = *status == memory.status;

@@ -17,8 +17,9 @@ use std::sync::PoisonError;
 use oci::cgroup::{CgroupError, Controller, Group, Hierarchies, Limits, Warning};
 use oci::protocol::Role;
 
+use super::recover::has_ended;
 use super::{Node, failed};
-use crate::{ContainerId, Resources, RuntimeError, SandboxSpec};
+use crate::{ContainerId, Resize, Resources, RuntimeError, SandboxId, SandboxSpec};
 
 /// The pod's group.
 pub(super) fn pod(host: &Hierarchies, sandbox: &SandboxSpec) -> Result<Group, RuntimeError> {
@@ -93,6 +94,45 @@ pub(super) fn create_shim(node: &Node, sandbox: &SandboxSpec) -> Result<Group, R
 /// here (`NoSwap`), and their processes end together for want of memory.
 pub(super) fn create_container(node: &Node, group: &Group, resources: &Resources) -> Result<(), RuntimeError> {
     create(node, group, &Limits { no_swap: true, oom_group: true, ..limits(resources) })
+}
+
+/// Changes the limits of a container and its pod. The pod goes first: it has room for the container whether that grows or
+/// shrinks, because its own limit is the sum.
+pub(super) fn resize(node: &Node, sandbox: &SandboxId, id: &ContainerId, wanted: &Resize) -> Result<(), RuntimeError> {
+    let sandbox = node.find(sandbox)?;
+    let known = sandbox.container(id).filter(|known| !has_ended(&known.record));
+    known.ok_or_else(|| RuntimeError::NoContainer { container: id.clone() })?;
+    let spec = &sandbox.record.spec;
+    let pod = pod(&node.host.cgroups, spec)?;
+    let own = container(&node.host.cgroups, spec, id)?;
+    let limit = wanted.container.memory_limit.and_then(|limit| u64::try_from(limit).ok());
+    let in_use = own.stats().ok().and_then(|stats| stats.memory_working_set);
+    if let (Some(limit), Some(in_use)) = (limit, in_use)
+        && in_use > limit
+    {
+        // A kernel with v2 would take it and end processes.
+        let message = format!("memory limit {limit} is less than the {in_use} bytes in use");
+        return Err(failed("resize", std::io::Error::new(std::io::ErrorKind::ResourceBusy, message)));
+    }
+    set_anew(&pod, &limits(&wanted.pod))?;
+    set_anew(&own, &Limits { no_swap: true, ..limits(&wanted.container) })
+}
+
+/// Gives a group that is in use other limits; those that are not said end.
+fn set_anew(group: &Group, limits: &Limits) -> Result<(), RuntimeError> {
+    let whole = Limits {
+        cpu_quota: Some(limits.cpu_quota.unwrap_or(-1)),
+        memory: Some(limits.memory.unwrap_or(-1)),
+        pids: None,
+        ..*limits
+    };
+    for warning in group.apply(&whole).map_err(cgroup_failed)? {
+        if matches!(warning, Warning::Refused { .. }) {
+            return Err(failed("resize", std::io::Error::other(warning.to_string())));
+        }
+        tracing::debug!(group = %group.path().display(), %warning, "limit has no effect");
+    }
+    Ok(())
 }
 
 /// Creates a group, and those above it, with limits.

@@ -46,8 +46,8 @@ use task::{SharedClock, Tasks};
 use tokio::sync::broadcast;
 
 use crate::{
-    Changed, ContainerId, ContainerSpec, ExecResult, ExecSpec, Images, Runtime, RuntimeError, SandboxId, SandboxSpec,
-    SandboxStatus, Stop, VolumeSource,
+    Changed, ContainerId, ContainerSpec, ExecResult, ExecSpec, Images, Resize, Runtime, RuntimeError, SandboxId,
+    SandboxSpec, SandboxStatus, Stop, VolumeSource,
 };
 pub use descriptors::raise_open_files;
 pub use groups::PidLimits;
@@ -208,6 +208,16 @@ impl Runtime for NativeRuntime {
         stop: Stop,
     ) -> Result<(), RuntimeError> {
         start::stop(&self.0, sandbox, container, stop).await
+    }
+
+    async fn resize_container(
+        &self,
+        sandbox: &SandboxId,
+        container: &ContainerId,
+        resize: Resize,
+    ) -> Result<(), RuntimeError> {
+        let (node, sandbox, container) = (Arc::clone(&self.0), sandbox.clone(), container.clone());
+        task::blocking(move || groups::resize(&node, &sandbox, &container, &resize)).await
     }
 
     async fn remove_container(&self, sandbox: &SandboxId, container: &ContainerId) -> Result<(), RuntimeError> {

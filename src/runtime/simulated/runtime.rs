@@ -14,8 +14,8 @@ use tokio::time::Instant;
 use super::program::{Ending, ExecOutcome, Program, StartFailure};
 use super::state::{Moment, State, write_log};
 use crate::{
-    Changed, ContainerId, ContainerSpec, ContainerState, ExecResult, ExecSpec, Runtime, RuntimeError, SandboxId,
-    SandboxSpec, SandboxStatus, Stop, VolumeSource,
+    Changed, ContainerId, ContainerSpec, ContainerState, ExecResult, ExecSpec, Resize, Runtime, RuntimeError,
+    SandboxId, SandboxSpec, SandboxStatus, Stop, VolumeSource,
 };
 
 /// An operation that was asked for, for tests that assert on effects.
@@ -25,6 +25,7 @@ pub enum Call {
     /// Name and attempt of the container.
     StartContainer(SandboxId, String, u32),
     StopContainer(SandboxId, ContainerId, Stop),
+    ResizeContainer(SandboxId, ContainerId, Resize),
     RemoveContainer(SandboxId, ContainerId),
     RemoveSandbox(SandboxId),
     MountVolume(PathBuf, VolumeSource),
@@ -219,6 +220,18 @@ impl Runtime for SimulatedRuntime {
         };
         self.0.wake.notify_one();
         found.then_some(()).ok_or_else(|| RuntimeError::NoContainer { container: container.clone() })
+    }
+
+    async fn resize_container(
+        &self,
+        sandbox: &SandboxId,
+        container: &ContainerId,
+        resize: Resize,
+    ) -> Result<(), RuntimeError> {
+        let mut locked = self.lock();
+        locked.calls.push(Call::ResizeContainer(sandbox.clone(), container.clone(), resize));
+        let found = locked.state.running(sandbox, container);
+        found.map(|_| ()).ok_or_else(|| RuntimeError::NoContainer { container: container.clone() })
     }
 
     async fn remove_container(&self, sandbox: &SandboxId, container: &ContainerId) -> Result<(), RuntimeError> {

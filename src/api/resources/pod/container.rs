@@ -67,7 +67,7 @@ impl Context<'_> {
 
     /// Checks `spec.ephemeralContainers`.
     pub(super) fn ephemeral_containers(&self, path: &Path, errors: &mut Vec<FieldError>) {
-        const REFUSED: [&str; 8] = [
+        const REFUSED: [&str; 9] = [
             "ports",
             "resources",
             "livenessProbe",
@@ -76,6 +76,7 @@ impl Context<'_> {
             "lifecycle",
             "restartPolicy",
             "restartPolicyRules",
+            "resizePolicy",
         ];
         let lists = [items(self.spec, "containers"), items(self.spec, "initContainers")];
         let others: BTreeSet<&str> = lists.into_iter().flatten().map(|c| text(c, "name")).collect();

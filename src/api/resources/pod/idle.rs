@@ -57,7 +57,6 @@ const POD: &[(&str, Asks)] = &[
 /// Paths below each container, of whichever sort.
 const CONTAINER: &[(&str, Asks)] = &[
     ("ports[].hostIP", is_out_of_reach),
-    ("resizePolicy[].restartPolicy", |_, policy| *policy == "RestartContainer"),
     ("resources.limits.{ephemeral-storage}", any),
     ("resources.limits.{hugepages-}", any),
     ("securityContext.seLinuxOptions", any),

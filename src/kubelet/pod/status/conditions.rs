@@ -3,11 +3,15 @@
 use k8s_openapi::api::core::v1::{ContainerStatus, PodCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use super::super::resize;
 use super::super::view::{Kind, View, whole_seconds};
 use super::phase::{Phase, Verdict};
 
 /// The conditions that are ours, in the order in which they are shown.
 const OWN: [&str; 5] = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+
+/// Ours too, while there is something to say.
+const RESIZES: [&str; 2] = ["PodResizePending", "PodResizeInProgress"];
 
 /// What a condition says.
 struct Says {
@@ -44,7 +48,7 @@ pub(super) fn render(
         Says::yes(),
     ];
     let own = OWN.into_iter().zip(own).map(|(name, says)| condition(view, name, says));
-    own.chain(foreign(view)).chain(disruption(view)).collect()
+    own.chain(foreign(view)).chain(disruption(view)).chain(resizes(view)).collect()
 }
 
 /// Says of an evicted pod that its node has ended it (KEP-3329); once the object has that, it is kept like any other.
@@ -54,11 +58,24 @@ fn disruption(view: &View<'_>) -> Option<PodCondition> {
     Some(condition(view, NAME, Says { holds: true, reason: Some("TerminationByKubelet"), message: Some(message) }))
 }
 
-/// Conditions that the API object has and that are nobody's business here: readiness gates, disruption, resize.
+/// What is said of a resize as long as it is not done (KEP-1287).
+fn resizes(view: &View<'_>) -> impl Iterator<Item = PodCondition> {
+    let says = |reason: &'static str, message| Says { holds: true, reason: Some(reason), message };
+    let pending = view.memory.resize_pending.as_ref();
+    let pending = pending.map(|pending| (RESIZES[0], says(pending.reason, Some(pending.message.clone()))));
+    let running = resize::in_progress(view).map(|failure| match failure {
+        Some(message) => (RESIZES[1], says("Error", Some(message))),
+        None => (RESIZES[1], Says::yes()),
+    });
+    pending.into_iter().chain(running).map(|(name, says)| condition(view, name, says))
+}
+
+/// Conditions that the API object has and that are nobody's business here: readiness gates, disruption.
 fn foreign(view: &View<'_>) -> impl Iterator<Item = PodCondition> {
     let status = view.pod.status.as_ref();
     let all = status.and_then(|status| status.conditions.as_ref()).into_iter().flatten();
-    all.filter(|condition| !OWN.contains(&condition.type_.as_str())).cloned()
+    let is_own = |name: &str| OWN.contains(&name) || RESIZES.contains(&name);
+    all.filter(move |condition| !is_own(&condition.type_)).cloned()
 }
 
 fn condition(view: &View<'_>, name: &str, says: Says) -> PodCondition {

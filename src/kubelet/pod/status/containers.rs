@@ -9,6 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::super::plan::Draft;
 use super::super::plan::WaitingReason;
+use super::super::resize;
 use super::super::run::needs_sandbox;
 use super::super::view::{Begun, Contained, Ended, Kind, Life, View, whole_seconds};
 
@@ -61,6 +62,11 @@ fn one(view: &View<'_>, draft: &Draft, container: &Contained<'_>) -> ContainerSt
         image_id,
         state: Some(state),
         last_state: Some(last.map(terminated).unwrap_or_default()),
+        resources: match &container.life {
+            Life::Runs { id, .. } => Some(resize::actual(view, container, id)),
+            _ => None,
+        },
+        allocated_resources: container.spec.resources.as_ref().and_then(|own| own.requests.clone()),
         user: container.records.first().filter(|_| shown).and_then(|(_, record)| record.user.as_ref()).map(user),
         volume_mounts: container.spec.volume_mounts.as_ref().map(|mounts| mounts.iter().map(mount).collect()),
         ..ContainerStatus::default()

@@ -257,6 +257,7 @@ fn describe(action: &Action) -> String {
             let again = if *told { ", as was told" } else { "" };
             format!("stop {name} {container} in {sandbox} until {deadline}, {reason:?}{again}")
         }
+        Action::ResizeContainer { sandbox, container, name } => format!("resize {name} {container} in {sandbox}"),
         Action::RemoveContainer { sandbox, container, name } => format!("remove {name} {container} in {sandbox}"),
         Action::RemoveFiles => "remove files".to_owned(),
         Action::DeleteObject => "delete object".to_owned(),

@@ -13,6 +13,7 @@ use serde_json::json;
 use super::super::memory::{Files, StartError};
 use super::super::plan::{Hook, PresentImage, Start, Stop, StopReason, Subject, WaitingReason};
 use super::super::{Action, Desired, Memory, Observed, Plan, Wish, labels, plan};
+use super::super::{parts, resize};
 use crate::container::sandbox_spec;
 
 /// What happens next.
@@ -318,6 +319,13 @@ impl Toy {
                     one.state = exited(one.state, 143, finished_at);
                 }
                 self.end_hooks_of_the_ended();
+            }
+            Action::ResizeContainer { container, .. } if fails => {
+                self.memory.resize_failed(container.clone(), message, self.now);
+            }
+            Action::ResizeContainer { container, name, .. } => {
+                let own = parts::containers(&self.pod).find(|own| own.name == *name).expect("the container");
+                self.memory.resized(container.clone(), resize::wanted(&own));
             }
             Action::RemoveContainer { container, .. } => {
                 for sandbox in &mut self.observed.sandboxes {

@@ -226,7 +226,11 @@ impl<'a> Facts<'a> {
     }
 
     fn backoff_of(&self, record: &ContainerStatus) -> Duration {
-        let changed = self.memory.stops.get(&record.id).is_some_and(|stop| stop.reason == StopReason::Changed);
+        let changed = self
+            .memory
+            .stops
+            .get(&record.id)
+            .is_some_and(|stop| matches!(stop.reason, StopReason::Changed | StopReason::Resized));
         let label = record.labels.get(labels::BACKOFF).and_then(|seconds| seconds.parse().ok());
         if changed { Duration::ZERO } else { label.map_or(Duration::ZERO, Duration::from_secs) }
     }
