@@ -12,13 +12,16 @@ root=$work/node
 export KUBECONFIG=$root/kubeconfig
 pretend_host "coracle-bench-$$"
 server=
+# Podman's own groups are removed if nobody had made any.
+podmans=$(find /sys/fs/cgroup -maxdepth 2 -type d -name libpod_parent)
 : >"$work/log"
 finish() {
     [ -z "$server" ] || { kill "$server" 2>/dev/null && wait "$server" 2>/dev/null; } || true
     on_host "$coracle" reset --yes --root "$root" >/dev/null 2>&1 || true
     [ ! -d "$work/podman" ] || podman_ pod rm --all --force --time 0 >/dev/null 2>&1 || true
     end_pretend_host
-    umount "$work/podman/storage/overlay" 2>/dev/null || true
+    awk -v at="$work/" 'index($5, at) == 1 {print $5}' /proc/self/mountinfo | sort -r | xargs -r umount 2>/dev/null || true
+    [ -n "$podmans" ] || find /sys/fs/cgroup -depth -type d -path "*/libpod_parent*" -exec rmdir {} \; 2>/dev/null || true
     rm -rf "$work"
 }
 trap finish EXIT
