@@ -75,15 +75,15 @@ pub(super) async fn start(job: &Job, start: Start) -> Outcome {
     };
     match shared.seams.runtime.start_container(&start.sandbox, spec).await {
         Ok(()) => {
-            tell(EventType::Normal, "Created", &format!("Created container: {name}"));
-            tell(EventType::Normal, "Started", &format!("Started container {name}"));
+            tell(EventType::Normal, "Created", "Container created");
+            tell(EventType::Normal, "Started", "Container started");
             Outcome::Started { container: name }
         }
         Err(error) => {
             let message = start_message(job, &name, &error);
             let kind = start_error(&error);
             if kind == StartError::Execute {
-                tell(EventType::Normal, "Created", &format!("Created container: {name}"));
+                tell(EventType::Normal, "Created", "Container created");
             }
             tell(EventType::Warning, "Failed", &format!("Error: {message}"));
             Outcome::StartFailed { start, kind, message }

@@ -115,6 +115,14 @@ impl Toy {
                 _ => {}
             }
         }
+        let begins = |name: &str| {
+            planned.actions.iter().any(|action| match action {
+                Action::StartContainer(start) => start.name == name,
+                Action::PostStart { name: own, .. } => own == name,
+                _ => false,
+            })
+        };
+        assert!(!(begins("a") && begins("b")), "b does not wait for a and its hook");
         let phase = planned.status.phase.clone();
         if let Some(terminal) = &self.terminal {
             assert_eq!(phase.as_ref(), Some(terminal), "a terminal phase was left");
