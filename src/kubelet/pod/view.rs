@@ -94,6 +94,15 @@ pub(super) struct Contained<'a> {
     pub(super) failed_start: Option<&'a FailedStart>,
     /// How far its start is.
     pub(super) begun: Begun,
+    /// What the last status said about this life of it; it holds until the probes have something to say.
+    pub(super) shown: Shown,
+}
+
+/// What a status says about a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Shown {
+    pub(super) started: bool,
+    pub(super) ready: bool,
 }
 
 /// The facts.
@@ -266,7 +275,8 @@ impl Contained<'_> {
         if self.begun != Begun::Fully {
             return false;
         }
-        view.observed.probes.get(id).map_or(self.spec.startup_probe.is_none(), |probed| probed.started)
+        let unprobed = self.spec.startup_probe.is_none() || self.shown.started;
+        view.observed.probes.get(id).map_or(unprobed, |probed| probed.started)
     }
 
     /// The attempt of its next start.

@@ -9,11 +9,11 @@ pub(crate) mod http;
 mod runner;
 pub mod verdict;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use k8s_openapi::api::core::v1::{Container, Pod, PodStatus, Probe};
+use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, PodStatus, Probe};
 use runtime::{ContainerId, ContainerState, SandboxId, SandboxState};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -69,7 +69,7 @@ impl Prober {
         self.ending.store(over || pod.metadata.deletion_timestamp.is_some(), Ordering::Relaxed);
         let mut alive: BTreeMap<ContainerId, (SandboxId, String, jiff::Timestamp)> = BTreeMap::new();
         for sandbox in observed.sandboxes.iter().filter(|sandbox| sandbox.state == SandboxState::Ready) {
-            for record in sandbox.containers.iter().filter(|record| shown.contains(record.id.0.as_str())) {
+            for record in sandbox.containers.iter().filter(|record| shown.contains_key(record.id.0.as_str())) {
                 if let ContainerState::Running { started_at, .. } = record.state {
                     alive.insert(record.id.clone(), (sandbox.spec.id.clone(), record.name.clone(), started_at));
                 }
@@ -85,7 +85,9 @@ impl Prober {
                 continue;
             }
             let addresses = if observed.addresses.is_empty() { &observed.host_addresses } else { &observed.addresses };
+            let last = shown.get(id.0.as_str());
             let target = Target {
+                started: last.is_some_and(|last| last.started == Some(true)),
                 pod: Arc::clone(pod),
                 container: container.into_owned(),
                 id: id.clone(),
@@ -94,13 +96,15 @@ impl Prober {
                 address: addresses.first().copied(),
                 ending: Arc::clone(&self.ending),
             };
-            self.start(id, target);
+            self.start(id, target, last.is_some_and(|last| last.ready));
         }
     }
 
-    fn start(&mut self, id: ContainerId, target: Target) {
+    /// Begins with what was said last: an agent that starts again disturbs nobody who is well.
+    fn start(&mut self, id: ContainerId, target: Target, ready: bool) {
         let [startup, readiness, _] = probes(&target.container);
-        let first = Probed { started: startup.is_none(), ready: readiness.is_none(), failed: None };
+        let started = startup.is_none() || target.started;
+        let first = Probed { started, ready: readiness.is_none() || ready, failed: None };
         self.verdicts.all().insert(id.clone(), first);
         let mut tasks = JoinSet::new();
         tasks.spawn(runner::probe_container(
@@ -113,15 +117,15 @@ impl Prober {
     }
 }
 
-/// The containers that a status shows as running.
-fn shown_as_running(status: &PodStatus) -> BTreeSet<&str> {
+/// The containers that a status shows as running, by their ids.
+fn shown_as_running(status: &PodStatus) -> BTreeMap<&str, &ContainerStatus> {
     let all = [&status.init_container_statuses, &status.container_statuses, &status.ephemeral_container_statuses];
     let running = all
         .into_iter()
         .flatten()
         .flatten()
         .filter(|one| one.state.as_ref().is_some_and(|state| state.running.is_some()));
-    running.filter_map(|one| one.container_id.as_deref()?.rsplit_once("://").map(|(_, id)| id)).collect()
+    running.filter_map(|one| Some((one.container_id.as_deref()?.rsplit_once("://")?.1, one))).collect()
 }
 
 /// Startup, readiness and liveness probe.

@@ -36,6 +36,8 @@ pub(super) struct Target {
     pub(super) id: ContainerId,
     pub(super) sandbox: SandboxId,
     pub(super) started_at: Timestamp,
+    /// Its startup probe has succeeded before.
+    pub(super) started: bool,
     pub(super) address: Option<IpAddr>,
     /// The pod is being ended.
     pub(super) ending: Arc<AtomicBool>,
@@ -89,7 +91,7 @@ impl From<Result<(), String>> for Asked {
 pub(super) async fn probe_container(shared: Arc<Shared>, verdicts: Arc<Verdicts>, look: Arc<Notify>, target: Target) {
     let desk = Desk { shared: &shared, verdicts: &verdicts, look: &look, target: &target };
     let [startup, readiness, liveness] = probes(&target.container);
-    if let Some(probe) = startup
+    if let Some(probe) = startup.filter(|_| !target.started)
         && !run(&desk, Kind::Startup, probe).await
     {
         return;

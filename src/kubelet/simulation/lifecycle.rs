@@ -345,3 +345,22 @@ async fn a_manifest_that_is_no_yaml_harms_no_other() {
     std::fs::write(manifests.join("broken.yaml"), good.replace("web", "mended")).expect("a manifest");
     world.until_pod("mended-edge", "it is ready", is_ready).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_starts_again_asks_a_container_that_is_well_without_taking_it_out_of_service() {
+    let mut world = started().await;
+    world.program("web", &[Program::serves().with_command("check", takes(0, 0))]);
+    let mut spec = one_container();
+    let probe = json!({"exec": {"command": ["check"]}, "periodSeconds": 10, "failureThreshold": 1});
+    for kind in ["startupProbe", "readinessProbe", "livenessProbe"] {
+        spec["containers"][0][kind] = probe.clone();
+    }
+    world.create("web", spec);
+    world.until_pod("web", "it is ready", is_ready).await;
+    let before = world.pod("web").expect("the pod");
+    let asked = commands(&world).len();
+    world.start_agent().await;
+    world.until("it is asked again", |world| commands(world).len() > asked + 4).await;
+    let after = world.pod("web").expect("the pod");
+    assert_eq!(after["metadata"]["resourceVersion"], before["metadata"]["resourceVersion"], "{after:#}");
+}

@@ -144,7 +144,8 @@ fn ready(view: &View<'_>, container: &Contained<'_>) -> bool {
         _ if container.begun != Begun::Fully => false,
         (Life::Runs { id, .. }, _) => {
             let probed = view.observed.probes.get(id);
-            let default = container.spec.readiness_probe.is_none() && container.spec.startup_probe.is_none();
+            let unprobed = container.spec.readiness_probe.is_none() && container.spec.startup_probe.is_none();
+            let default = unprobed || container.shown.ready;
             probed.map_or(default, |probed| probed.started && probed.ready)
         }
         _ => false,

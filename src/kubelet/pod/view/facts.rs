@@ -11,7 +11,7 @@ use super::super::labels;
 use super::super::memory::{Memory, StartError, next_backoff};
 use super::super::plan::{Observed, StopReason};
 use super::policy::Restarts;
-use super::{Begun, Contained, Ended, Kind, Life, START_ERROR_EXIT, UNKNOWN_EXIT, whole_seconds};
+use super::{Begun, Contained, Ended, Kind, Life, START_ERROR_EXIT, Shown, UNKNOWN_EXIT, whole_seconds};
 
 impl Ended {
     pub(super) fn ran(&self) -> Duration {
@@ -78,6 +78,7 @@ impl<'a> Facts<'a> {
             previous: None,
             failed_start: self.memory.starts.get(&spec.name),
             begun: Begun::Fully,
+            shown: Shown::default(),
             records,
             spec,
         };
@@ -87,6 +88,7 @@ impl<'a> Facts<'a> {
         }
         self.fill_from_failed_start(&mut contained);
         contained.begun = self.begun(&contained, old);
+        contained.shown = shown(&contained, old);
         contained
     }
 
@@ -234,6 +236,15 @@ impl<'a> Facts<'a> {
         let label = record.labels.get(labels::BACKOFF).and_then(|seconds| seconds.parse().ok());
         if changed { Duration::ZERO } else { label.map_or(Duration::ZERO, Duration::from_secs) }
     }
+}
+
+/// What a status said about the life that goes on.
+fn shown(contained: &Contained<'_>, old: Option<&k8s::ContainerStatus>) -> Shown {
+    let (Life::Runs { id, .. }, Some(old)) = (&contained.life, old) else { return Shown::default() };
+    if old.container_id.as_deref().map(parse_id).as_ref() != Some(id) {
+        return Shown::default();
+    }
+    Shown { started: old.started == Some(true), ready: old.ready }
 }
 
 fn exit_reason(exit: runtime::Exit) -> &'static str {
