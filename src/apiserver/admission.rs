@@ -3,11 +3,13 @@
 //! [`create`] and [`update`] are called after decoding and may change objects; [`check`] is called when their final form has
 //! been validated. Follows the plugins NamespaceLifecycle, LimitRanger, ServiceAccount, Priority,
 //! DefaultTolerationSeconds, RuntimeClass, DefaultStorageClass, DefaultIngressClass, PersistentVolumeClaimResize, NodeRestriction,
-//! PodSecurity and ResourceQuota of upstream, and in [`certificates`] those for signing requests.
+//! PodSecurity and ResourceQuota of upstream, in [`certificates`] those for signing requests, and in [`policies`]
+//! ValidatingAdmissionPolicy.
 
 pub(crate) mod certificates;
 mod limits;
 mod podsecurity;
+pub(crate) mod policies;
 
 use std::time::Duration;
 
@@ -82,6 +84,7 @@ pub(crate) async fn check<'a>(
     new: &Value,
     old: Option<&Value>,
 ) -> Result<Option<MutexGuard<'a, ()>>, ApiError> {
+    policies::check(call, Some(new), old).await?;
     let subresource = call.request.subresource.as_str();
     // What changes the rest of a pod under another name is looked at like the pod itself.
     if !matches!(subresource, "" | "ephemeralcontainers" | "resize") {

@@ -3,6 +3,7 @@
 
 mod classes;
 pub mod podsecurity;
+pub mod policy;
 mod runtimeclass;
 
 pub use classes::{default_ingress_class, default_storage_class, lacks_ingress_class, lacks_storage_class, may_grow};

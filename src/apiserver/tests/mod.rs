@@ -28,6 +28,7 @@ mod scale;
 mod services;
 mod status;
 mod tls;
+mod validating;
 mod verbs;
 mod versions;
 mod watch;

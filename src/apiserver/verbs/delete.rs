@@ -85,6 +85,10 @@ pub(super) async fn delete_one(
     for _ in 0..ATTEMPTS {
         let (old, entry) = call.server.read(&call.row, namespace, name).await?;
         check(call, &old, options)?;
+        // Who evicts was asked about that.
+        if call.request.subresource.is_empty() {
+            admission::policies::check(call, None, Some(&old)).await?;
+        }
         let step = step(call, &old, options);
         if let Some(outcome) = act(call, step, old, &entry, options).await? {
             return Ok(outcome);

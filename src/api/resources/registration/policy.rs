@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::{BASE, GROUP, check_conditions, check_match, default_match};
 use crate::names;
+use crate::resources::admission::policy::compile;
 use crate::resources::cell::{self, column};
 use crate::resources::path::{Path, default_text, ensure_object, items, object_mut, present, text};
 use crate::resources::{Resource, rule, status_of};
@@ -33,7 +34,7 @@ pub(in crate::resources) const ROW: Resource = Resource {
     validate_update: |new, _| validate(new),
     has_status: true,
     status_keeps: &["labels", "annotations", "finalizers", "ownerReferences"],
-    warn: |_| vec!["this server does not evaluate admission policies: nothing is refused by this one".to_owned()],
+    warn: unheard,
     columns: &[
         cell::NAME,
         column("Validations", "integer", "", "How many expressions must hold.", 0),
@@ -53,6 +54,21 @@ fn cells(policy: &Value, now: Timestamp) -> Vec<Value> {
         format!("{}/{}", text(kind, "apiVersion"), text(kind, "kind"))
     };
     vec![cell::name(policy), items(spec, "validations").len().into(), kind.into(), cell::age(policy, now)]
+}
+
+/// What a policy is about that it is not asked about here.
+fn unheard(policy: &Value) -> Vec<String> {
+    const UNHEARD: [&str; 7] = ["attach", "binding", "eviction", "exec", "portforward", "proxy", "token"];
+    let rules = items(&policy["spec"]["matchConstraints"], "resourceRules");
+    let words = |field: &'static str| {
+        rules.iter().flat_map(move |rule| items(rule, field)).map(|word| word.as_str().unwrap_or_default())
+    };
+    let subresources: BTreeSet<&str> = words("resources").filter_map(|word| Some(word.split_once('/')?.1)).collect();
+    if words("operations").any(|word| word == "CONNECT") || UNHEARD.iter().any(|word| subresources.contains(word)) {
+        vec!["this server does not ask policies about connections, bindings, evictions and tokens".to_owned()]
+    } else {
+        Vec::new()
+    }
 }
 
 fn validate(policy: &Value) -> Vec<FieldError> {
@@ -84,6 +100,21 @@ fn validate(policy: &Value) -> Vec<FieldError> {
         check_validation(validation, &path.child("validations").index(index), &mut errors);
     }
     annotations(policy, &path.child("auditAnnotations"), &mut errors);
+    for (field, word) in [
+        ("matchConditions", "expression"),
+        ("variables", "expression"),
+        ("validations", "expression"),
+        ("validations", "messageExpression"),
+        ("auditAnnotations", "valueExpression"),
+    ] {
+        for (index, parent) in items(spec, field).iter().enumerate() {
+            let (expression, path) = (text(parent, word), path.child(field).index(index).child(word));
+            if let (false, Err(error)) = (expression.trim().is_empty(), compile(expression)) {
+                let detail = format!("compilation failed: {error}");
+                errors.push(FieldError::invalid(path, &expression.into(), &detail));
+            }
+        }
+    }
     errors
 }
 

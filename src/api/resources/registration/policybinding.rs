@@ -23,7 +23,6 @@ pub(in crate::resources) const ROW: Resource = Resource {
     },
     validate: |binding| validate(&binding["spec"]),
     validate_update: |new, _| validate(&new["spec"]),
-    warn: |_| vec!["this server does not evaluate admission policies: this binding has no effect".to_owned()],
     columns: &[
         cell::NAME,
         column("PolicyName", "string", "", "Which policy.", 0),

@@ -1,0 +1,321 @@
+//! ValidatingAdmissionPolicies: which writes they are about, and what they say of one.
+//!
+//! After `k8s.io/apiserver/pkg/admission/plugin/policy/{matching,validating}` and `…/plugin/webhook/predicates/rules`. Pure
+//! and bounded: all expressions of one policy pay from one budget. Deliberately absent is the variable `authorizer`; a
+//! policy that names it does not compile, and is refused when it is written.
+
+use std::rc::Rc;
+
+use serde_json::Value;
+
+use crate::cel::{Budget, Program, Scope, Val};
+use crate::resources::path::{items, text};
+use crate::selector::LabelSelector;
+
+/// What the expressions of one policy may cost for one write (`RuntimeCELCostBudget`).
+const STEPS: u64 = 10_000_000;
+/// Most bytes of a message that an expression makes.
+const MAX_MESSAGE: usize = 5 * 1024;
+const VARIABLES: [&str; 6] = ["object", "oldObject", "request", "params", "namespaceObject", "variables"];
+
+/// Somebody wants to write something.
+#[derive(Debug, Clone, Copy)]
+pub struct Attempt<'a> {
+    /// `CREATE`, `UPDATE` or `DELETE`.
+    pub operation: &'a str,
+    /// API group of the path.
+    pub group: &'a str,
+    /// Its version; empty for one that is as good as any other.
+    pub version: &'a str,
+    /// The plural.
+    pub resource: &'a str,
+    /// Empty for the object itself.
+    pub subresource: &'a str,
+    /// The object's name.
+    pub name: &'a str,
+    /// The Namespace that the object is in, null for objects of the cluster.
+    pub namespace: &'a Value,
+    /// The object as it will be, null if it is to go.
+    pub object: &'a Value,
+    /// As it is, null if it is new.
+    pub old: &'a Value,
+    /// What else is known of the request.
+    pub request: &'a Value,
+}
+
+/// Why a write is not to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// What its author is told.
+    pub message: String,
+    /// The word of the Status; empty for the usual one.
+    pub reason: String,
+}
+
+/// Whether what a policy or a binding says of matching resources is about a write.
+pub fn concerns(constraints: &Value, attempt: &Attempt<'_>) -> bool {
+    let any = |field: &str| items(constraints, field).iter().any(|rule| is_ruled(rule, attempt));
+    (items(constraints, "resourceRules").is_empty() || any("resourceRules"))
+        && !any("excludeResourceRules")
+        && in_namespaces(&constraints["namespaceSelector"], attempt)
+        && is_selected(&constraints["objectSelector"], &[attempt.object, attempt.old])
+}
+
+fn is_ruled(rule: &Value, attempt: &Attempt<'_>) -> bool {
+    let has = |field: &str, word: &str| items(rule, field).iter().any(|own| own == "*" || own == word);
+    let (names, is_namespace) = (items(rule, "resourceNames"), is_namespace(attempt));
+    let in_scope = match text(rule, "scope") {
+        "Namespaced" => !attempt.namespace.is_null() && !is_namespace,
+        "Cluster" => attempt.namespace.is_null() || is_namespace,
+        _ => true,
+    };
+    let is_resource = |word: &Value| {
+        let word = word.as_str().unwrap_or_default();
+        let (resource, sub) = word.split_once('/').unwrap_or((word, ""));
+        (resource == "*" || resource == attempt.resource) && (sub == "*" || sub == attempt.subresource)
+    };
+    in_scope
+        && has("operations", attempt.operation)
+        && has("apiGroups", attempt.group)
+        && (attempt.version.is_empty() || has("apiVersions", attempt.version))
+        && items(rule, "resources").iter().any(is_resource)
+        && (names.is_empty() || names.iter().any(|name| name == attempt.name))
+}
+
+fn is_namespace(attempt: &Attempt<'_>) -> bool {
+    attempt.group.is_empty() && attempt.resource == "namespaces"
+}
+
+fn in_namespaces(selector: &Value, attempt: &Attempt<'_>) -> bool {
+    let of_namespace = if attempt.object.is_null() { attempt.old } else { attempt.object };
+    match is_namespace(attempt) {
+        true => is_selected(selector, &[of_namespace]),
+        false => attempt.namespace.is_null() || is_selected(selector, &[attempt.namespace]),
+    }
+}
+
+/// Whether one of these has the labels; a selector that says nothing asks for none.
+fn is_selected(selector: &Value, objects: &[&Value]) -> bool {
+    let is_empty = selector.as_object().is_none_or(serde_json::Map::is_empty);
+    let matches = |selector: &LabelSelector, object: &Value| {
+        !object.is_null() && selector.matches(object["metadata"]["labels"].as_object())
+    };
+    // One that cannot be read was refused when it was written.
+    is_empty
+        || LabelSelector::from_object(selector)
+            .is_ok_and(|selector| objects.iter().any(|object| matches(&selector, object)))
+}
+
+/// Why an expression of a policy cannot be evaluated; a sentence.
+pub fn compile(expression: &str) -> Result<Program, String> {
+    Program::compile(expression, &Scope { variables: VARIABLES.map(|name| (name, None)).into() })
+}
+
+/// What a policy that is about a write says of it: nothing, or why it is not to be.
+pub fn judge(policy: &Value, params: &Value, attempt: &Attempt<'_>) -> Vec<Failure> {
+    let spec = &policy["spec"];
+    let ignores_errors = text(spec, "failurePolicy") == "Ignore";
+    let mut court = Court::new(params, attempt);
+    let mut errors = Vec::new();
+    for condition in items(spec, "matchConditions") {
+        match court.holds(text(condition, "expression")) {
+            Ok(true) => {}
+            Ok(false) => return Vec::new(),
+            Err(error) => errors.push(Failure { message: error, reason: String::new() }),
+        }
+    }
+    if !errors.is_empty() {
+        errors.truncate(usize::from(!ignores_errors));
+        return errors;
+    }
+    for variable in items(spec, "variables") {
+        court.define(text(variable, "name"), text(variable, "expression"));
+    }
+    let mut failures = Vec::new();
+    for validation in items(spec, "validations") {
+        match court.holds(text(validation, "expression")) {
+            Ok(true) => {}
+            Ok(false) => {
+                let reason = text(validation, "reason").to_owned();
+                failures.push(Failure { message: court.message(validation), reason });
+            }
+            Err(_) if ignores_errors => {}
+            Err(message) => failures.push(Failure { message, reason: String::new() }),
+        }
+    }
+    failures
+}
+
+/// Evaluates the expressions of one policy.
+struct Court<'v> {
+    values: Vec<(&'static str, Val<'v>)>,
+    variables: Vec<(Val<'v>, Val<'v>)>,
+    budget: Budget,
+}
+
+impl<'v> Court<'v> {
+    fn new(params: &'v Value, attempt: &Attempt<'v>) -> Self {
+        let values = [attempt.object, attempt.old, attempt.request, params, attempt.namespace];
+        let values = VARIABLES.into_iter().zip(values).map(|(name, value)| (name, Val::of(value, None))).collect();
+        let mut court = Self { values, variables: Vec::new(), budget: Budget::new(STEPS) };
+        court.values.push(("variables", Val::Map(Rc::default())));
+        court
+    }
+
+    fn eval(&mut self, expression: &str) -> Result<Val<'v>, String> {
+        let said = |error: String| format!("expression '{}' resulted in error: {error}", expression.trim());
+        let program = compile(expression).map_err(|error| said(format!("compilation failed: {error}")))?;
+        program.eval(&self.values, &mut self.budget).map_err(|error| said(error.to_string()))
+    }
+
+    fn holds(&mut self, expression: &str) -> Result<bool, String> {
+        match self.eval(expression)? {
+            Val::Bool(truth) => Ok(truth),
+            _ => Err(format!("expression '{}' resulted in error: it is neither true nor false", expression.trim())),
+        }
+    }
+
+    /// A variable without a value is missed by those who use it only.
+    fn define(&mut self, name: &str, expression: &str) {
+        let Ok(value) = self.eval(expression) else { return };
+        self.variables.push((Val::Text(name.into()), value));
+        if let Some(variables) = self.values.last_mut() {
+            variables.1 = Val::Map(Rc::new(self.variables.clone()));
+        }
+    }
+
+    fn message(&mut self, validation: &Value) -> String {
+        let (made, fixed) = (text(validation, "messageExpression"), text(validation, "message").trim());
+        let made = if made.is_empty() { None } else { self.eval(made).ok() };
+        let made = made.as_ref().and_then(Val::as_text).map(str::trim);
+        match made.filter(|made| !made.is_empty() && !made.contains('\n') && made.len() <= MAX_MESSAGE) {
+            Some(made) => made.to_owned(),
+            None if !fixed.is_empty() => fixed.to_owned(),
+            None => format!("failed expression: {}", text(validation, "expression").trim()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const NULL: Value = Value::Null;
+
+    fn said(spec: Value, object: &Value) -> Vec<String> {
+        let attempt = Attempt {
+            operation: "CREATE",
+            group: "",
+            version: "v1",
+            resource: "pods",
+            subresource: "",
+            name: "p",
+            namespace: &NULL,
+            object,
+            old: &NULL,
+            request: &NULL,
+        };
+        let params = json!({ "most": 3 });
+        let failures = judge(&json!({ "spec": spec }), &params, &attempt);
+        failures.into_iter().map(|failure| format!("{}{}", failure.reason, failure.message)).collect()
+    }
+
+    #[test]
+    fn what_does_not_hold_is_told_in_the_policys_words() {
+        let object = json!({ "spec": { "replicas": 5, "image": "evil/x" } });
+        let validation = |validation: Value| said(json!({ "validations": [validation] }), &object);
+        let wrong = "object.spec.replicas <= params.most";
+        assert_eq!(validation(json!({ "expression": " object.spec.replicas == 5" })), [""; 0]);
+        assert_eq!(validation(json!({ "expression": wrong })), [format!("failed expression: {wrong}")]);
+        assert_eq!(validation(json!({ "expression": wrong, "message": "no" })), ["no"]);
+        let made =
+            json!({ "expression": wrong, "message": "no", "messageExpression": "'at most ' + string(params.most)" });
+        assert_eq!(validation(made), ["at most 3"]);
+        let broken = json!({ "expression": wrong, "message": "no", "messageExpression": "object.none" });
+        assert_eq!(validation(broken), ["no"]);
+        assert_eq!(validation(json!({ "expression": wrong, "message": "no", "reason": "Forbidden" })), ["Forbiddenno"]);
+    }
+
+    #[test]
+    fn errors_count_as_the_policy_says() {
+        let spec =
+            |policy: &str| json!({ "failurePolicy": policy, "validations": [{ "expression": "object.none == 1" }] });
+        let told = said(spec("Fail"), &json!({}));
+        assert!(told[0].starts_with("expression 'object.none == 1' resulted in error: "), "{told:?}");
+        assert_eq!(said(spec("Ignore"), &json!({})), [""; 0]);
+        let condition = |policy: &str, expression: &str| {
+            let conditions = json!([{ "name": "a", "expression": expression }]);
+            let validations = json!([{ "expression": "false" }]);
+            said(
+                json!({ "failurePolicy": policy, "matchConditions": conditions, "validations": validations }),
+                &json!({}),
+            )
+        };
+        assert_eq!(condition("Fail", "false"), [""; 0]);
+        assert_eq!(condition("Fail", "true"), ["failed expression: false"]);
+        assert_eq!(condition("Ignore", "object.none"), [""; 0]);
+        assert!(condition("Fail", "object.none")[0].contains("resulted in error"));
+        assert!(compile("authorizer.group('').check('get').allowed()").is_err());
+    }
+
+    #[test]
+    fn variables_build_on_each_other_and_one_without_a_value_hurts_its_users_only() {
+        let variables = json!([
+            { "name": "two", "expression": "object.one + 1" }, { "name": "broken", "expression": "object.none" },
+            { "name": "four", "expression": "variables.two * 2" },
+        ]);
+        let check = |expression: &str| {
+            let validations = json!([{ "expression": expression }]);
+            said(json!({ "variables": variables, "validations": validations }), &json!({ "one": 1 }))
+        };
+        assert_eq!(check("variables.four == 4"), [""; 0]);
+        assert!(check("variables.broken == 4")[0].contains("resulted in error"));
+    }
+
+    #[test]
+    fn rules_scopes_and_selectors_say_which_writes() {
+        let object = json!({ "metadata": { "labels": { "a": "b" } } });
+        let namespace = json!({ "metadata": { "name": "n", "labels": { "team": "x" } } });
+        let attempt = Attempt {
+            operation: "UPDATE",
+            group: "apps",
+            version: "v1",
+            resource: "deployments",
+            subresource: "status",
+            name: "d",
+            namespace: &namespace,
+            object: &NULL,
+            old: &object,
+            request: &NULL,
+        };
+        let rule = |resources: &[&str], change: Value| {
+            let mut rule = json!({
+                "operations": ["CREATE", "UPDATE"], "apiGroups": ["apps"], "apiVersions": ["*"], "resources": resources,
+            });
+            change.as_object().unwrap().iter().for_each(|(key, value)| rule[key] = value.clone());
+            rule
+        };
+        let ruled = |resources: &[&str], change: Value| {
+            concerns(&json!({ "resourceRules": [rule(resources, change)] }), &attempt)
+        };
+        for resources in [&["deployments/status"][..], &["*/*"], &["deployments/*"], &["*/status"], &["x", "*/status"]]
+        {
+            assert!(ruled(resources, json!({})), "{resources:?}");
+        }
+        assert!(!ruled(&["deployments"], json!({})) && !ruled(&["*"], json!({})));
+        let all = &["*/*"][..];
+        assert!(ruled(all, json!({ "scope": "Namespaced" })) && !ruled(all, json!({ "scope": "Cluster" })));
+        assert!(ruled(all, json!({ "resourceNames": ["d"] })) && !ruled(all, json!({ "resourceNames": ["e"] })));
+        assert!(!ruled(all, json!({ "operations": ["DELETE"] })) && !ruled(all, json!({ "apiGroups": [""] })));
+        assert!(!ruled(all, json!({ "apiVersions": ["v2"] })));
+        let excluded = json!({ "excludeResourceRules": [rule(all, json!({}))] });
+        assert!(!concerns(&excluded, &attempt) && concerns(&json!({}), &attempt));
+        let labels = |field: &str, key: &str, value: &str| {
+            concerns(&json!({ (field): { "matchLabels": { (key): value } } }), &attempt)
+        };
+        assert!(labels("objectSelector", "a", "b") && !labels("objectSelector", "a", "c"));
+        assert!(labels("namespaceSelector", "team", "x") && !labels("namespaceSelector", "team", "y"));
+    }
+}

@@ -1,0 +1,171 @@
+//! ValidatingAdmissionPolicies: writes that they refuse, warn of and let through.
+
+use serde_json::{Value, json};
+
+use super::world::{Answer, World, sample};
+
+const POLICIES: &str = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies";
+const BINDINGS: &str = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings";
+const PODS: &str = "/api/v1/namespaces/default/pods";
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+
+fn about(resource: &str, operations: &[&str]) -> Value {
+    json!({ "resourceRules": [{
+        "apiGroups": ["*"], "apiVersions": ["*"], "operations": operations, "resources": [resource],
+    }] })
+}
+
+/// A policy of this name with a binding of the same name.
+async fn bind(world: &World, name: &str, spec: Value, binding: Value) {
+    let metadata = json!({ "name": name });
+    let made = world.ask(&format!("POST {POLICIES}"), json!({ "metadata": metadata, "spec": spec })).await;
+    assert!(!made.headers.contains_key("warning"), "{:?}", made.headers);
+    made.expect(201);
+    let mut spec = json!({ "policyName": name, "validationActions": ["Deny"] });
+    binding.as_object().unwrap().iter().for_each(|(key, value)| spec[key] = value.clone());
+    world.ask(&format!("POST {BINDINGS}"), json!({ "metadata": metadata, "spec": spec })).await.expect(201);
+}
+
+fn message(answer: &Answer, code: u16) -> String {
+    assert_eq!(answer.code, code, "{}", answer.text);
+    answer.json()["message"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test(start_paused = true)]
+async fn images_from_elsewhere_are_refused_with_the_policys_words() {
+    let world = World::new().await;
+    let spec = json!({
+        "matchConstraints": about("pods", &["CREATE", "UPDATE"]),
+        "variables": [{ "name": "images", "expression": "object.spec.containers.map(c, c.image)" }],
+        "validations": [{
+            "expression": "variables.images.all(image, image.startsWith('registry.example/'))",
+            "messageExpression": "'not ours: ' + variables.images.filter(i, !i.startsWith('registry.example/')).join(', ')",
+            "reason": "Forbidden",
+        }],
+    });
+    bind(&world, "images", spec, json!({})).await;
+    let mut pod = sample("Pod", "p");
+    let refused = world.ask(&format!("POST {PODS}"), pod.clone()).await;
+    let expected = "pods \"p\" is forbidden: ValidatingAdmissionPolicy 'images' with binding 'images' denied request: not \
+                    ours: i:1";
+    assert_eq!(message(&refused, 403), expected);
+    world.ask(&format!("GET {PODS}/p"), Value::Null).await.expect(404);
+    message(&world.ask(&format!("POST {PODS}?dryRun=All"), pod.clone()).await, 403);
+    pod["spec"]["containers"][0]["image"] = json!("registry.example/i:1");
+    world.ask(&format!("POST {PODS}"), pod).await.expect(201);
+    let patch = json!({ "spec": { "containers": [{ "name": "c", "image": "i:2" }] } });
+    message(&world.patch(&format!("{PODS}/p"), "strategic-merge-patch", patch).await, 403);
+    // A policy about objects says nothing of their status.
+    world
+        .patch(&format!("{PODS}/p/status"), "merge-patch", json!({ "status": { "phase": "Failed" } }))
+        .await
+        .expect(200);
+    world.ask(&format!("DELETE {BINDINGS}/images"), Value::Null).await.expect(200);
+    world.ask(&format!("POST {PODS}"), sample("Pod", "free")).await.expect(201);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_policy_sees_what_goes_and_who_asks() {
+    let world = World::new().await;
+    let validations = json!([{ "expression": "oldObject.metadata.?labels.keep.orValue('') != 'yes' && object == null \
+        && request.operation == 'DELETE' && request.userInfo.username == 'admin'", "message": "it is kept" }]);
+    let spec = json!({ "matchConstraints": about("configmaps", &["DELETE"]), "validations": validations });
+    bind(&world, "kept", spec, json!({})).await;
+    let mut kept = sample("ConfigMap", "a");
+    kept["metadata"]["labels"] = json!({ "keep": "yes" });
+    world.ask(&format!("POST {MAPS}"), kept).await.expect(201);
+    world.ask(&format!("POST {MAPS}"), sample("ConfigMap", "b")).await.expect(201);
+    assert!(message(&world.ask(&format!("DELETE {MAPS}/a"), Value::Null).await, 422).ends_with("it is kept"));
+    world.ask(&format!("DELETE {MAPS}/b"), Value::Null).await.expect(200);
+    message(&world.ask(&format!("DELETE {MAPS}"), Value::Null).await, 422);
+}
+
+#[tokio::test(start_paused = true)]
+async fn settings_come_from_objects_and_a_binding_says_where_and_how() {
+    let world = World::new().await;
+    let spec = json!({
+        "paramKind": { "apiVersion": "v1", "kind": "ConfigMap" },
+        "matchConstraints": about("secrets", &["CREATE"]),
+        "matchConditions": [{ "name": "not-free", "expression": "object.metadata.name != 'free'" }],
+        "validations": [{ "expression": "object.data.size() <= int(params.data.most)" }],
+    });
+    let reference = json!({ "name": "limits", "namespace": "default", "parameterNotFoundAction": "Deny" });
+    let binding = json!({
+        "paramRef": reference, "matchResources": { "namespaceSelector": { "matchLabels": { "strict": "yes" } } },
+    });
+    bind(&world, "sized", spec, binding).await;
+    let secrets = "POST /api/v1/namespaces/default/secrets";
+    let secret = |name: &str| json!({ "metadata": { "name": name }, "data": { "a": "eA==", "b": "eA==" } });
+    world.ask(secrets, secret("before")).await.expect(201);
+    let labels = json!({ "metadata": { "labels": { "strict": "yes" } } });
+    world.patch("/api/v1/namespaces/default", "merge-patch", labels).await.expect(200);
+    let refused = message(&world.ask(secrets, secret("s")).await, 422);
+    assert!(refused.ends_with("no params found for policy binding with `Deny` parameterNotFoundAction"), "{refused}");
+    let limits = json!({ "metadata": { "name": "limits" }, "data": { "most": "1" } });
+    world.ask(&format!("POST {MAPS}"), limits).await.expect(201);
+    let refused = message(&world.ask(secrets, secret("s")).await, 422);
+    assert!(refused.ends_with("failed expression: object.data.size() <= int(params.data.most)"), "{refused}");
+    world.ask(secrets, secret("free")).await.expect(201);
+    world.patch(&format!("{MAPS}/limits"), "merge-patch", json!({ "data": { "most": "2" } })).await.expect(200);
+    world.ask(secrets, secret("s")).await.expect(201);
+
+    let warned = json!({ "validationActions": ["Warn", "Audit"] });
+    let spec = json!({
+        "matchConstraints": about("secrets", &["*"]), "validations": [{ "expression": "false", "message": "why?" }],
+    });
+    bind(&world, "warned", spec, warned).await;
+    let answer = world.ask(secrets, secret("w")).await;
+    let told = "299 - \"Validation failed for ValidatingAdmissionPolicy 'warned' with binding 'warned': why?\"";
+    assert_eq!((answer.code, answer.headers["warning"].to_str().unwrap()), (201, told));
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_version_is_meant_as_well_unless_a_policy_says_so() {
+    let world = World::new().await;
+    let path = "/apis/autoscaling/v1/namespaces/default/horizontalpodautoscalers";
+    let scaler = json!({ "metadata": { "name": "h" }, "spec": {
+        "maxReplicas": 3, "targetCPUUtilizationPercentage": 50,
+        "scaleTargetRef": { "apiVersion": "apps/v1", "kind": "Deployment", "name": "d" },
+    }});
+    let spec = |policy: &str| {
+        let rule = json!({
+            "apiGroups": ["autoscaling"], "apiVersions": ["v2"], "operations": ["CREATE"],
+            "resources": ["horizontalpodautoscalers"],
+        });
+        json!({
+            "matchConstraints": { "resourceRules": [rule], "matchPolicy": policy },
+            "validations": [{ "expression": "object.spec.metrics[0].resource.target.averageUtilization != 50" }],
+        })
+    };
+    bind(&world, "exact", spec("Exact"), json!({})).await;
+    world.ask(&format!("POST {path}?dryRun=All"), scaler.clone()).await.expect(201);
+    bind(&world, "equivalent", spec("Equivalent"), json!({})).await;
+    let refused = message(&world.ask(&format!("POST {path}"), scaler).await, 422);
+    assert!(refused.contains("'equivalent'") && refused.contains("failed expression"), "{refused}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_evaluated_is_refused_when_it_is_written() {
+    let world = World::new().await;
+    let policy = |expression: &str, resource: &str| {
+        let constraints = about(resource, &["CREATE"]);
+        let validations = json!([{ "expression": expression }]);
+        json!({ "metadata": { "name": "p" }, "spec": { "matchConstraints": constraints, "validations": validations } })
+    };
+    for wrong in ["object.", "self.x", "authorizer.path('/x').check('get').allowed()"] {
+        let refused = message(&world.ask(&format!("POST {POLICIES}"), policy(wrong, "pods")).await, 422);
+        assert!(
+            refused.contains("spec.validations[0].expression") && refused.contains("compilation failed"),
+            "{refused}"
+        );
+    }
+    let told = world.ask(&format!("POST {POLICIES}"), policy("true", "pods/eviction")).await;
+    assert!(told.headers["warning"].to_str().unwrap().contains("does not ask policies about connections"));
+    told.expect(201);
+    // Nobody can lock himself out.
+    let all = json!({ "matchConstraints": about("*", &["*"]), "validations": [{ "expression": "false" }] });
+    bind(&world, "all", all, json!({})).await;
+    message(&world.ask(&format!("POST {MAPS}"), sample("ConfigMap", "c")).await, 422);
+    world.ask(&format!("DELETE {POLICIES}/all"), Value::Null).await.expect(200);
+    world.ask(&format!("POST {MAPS}"), sample("ConfigMap", "c")).await.expect(201);
+}
