@@ -1,5 +1,6 @@
 //! The node's half of the composition: runtime, images, network and kubelet.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +32,7 @@ pub(super) async fn start(
 ) -> anyhow::Result<Arc<Kubelet>> {
     let (instance, settings) = (&server.instance, &server.settings);
     let images = images_of(instance)?;
-    let runtime = native_runtime(instance, images.clone(), server.tasks.clone()).await?;
+    let runtime = native_runtime(instance, images.clone(), server.tasks.clone(), settings.handlers()?).await?;
     let network = NativeNetwork::start(NativeNetworkConfig {
         instance: instance.tag.clone(),
         range: facts.pods,
@@ -79,7 +80,7 @@ pub(super) async fn start(
 
 /// The sandboxes of an instance whose server does not run.
 pub(super) async fn runtime_of(instance: &Instance, tasks: &Tasks) -> anyhow::Result<NativeRuntime> {
-    native_runtime(instance, images_of(instance)?, tasks.clone()).await
+    native_runtime(instance, images_of(instance)?, tasks.clone(), BTreeMap::new()).await
 }
 
 fn images_of(instance: &Instance) -> anyhow::Result<Arc<dyn Images>> {
@@ -88,7 +89,12 @@ fn images_of(instance: &Instance) -> anyhow::Result<Arc<dyn Images>> {
     Ok(Arc::new(images))
 }
 
-async fn native_runtime(instance: &Instance, images: Arc<dyn Images>, tasks: Tasks) -> anyhow::Result<NativeRuntime> {
+async fn native_runtime(
+    instance: &Instance,
+    images: Arc<dyn Images>,
+    tasks: Tasks,
+    handlers: BTreeMap<String, PathBuf>,
+) -> anyhow::Result<NativeRuntime> {
     let config = NativeConfig {
         root: instance.root.join("runtime"),
         shim: SHIM,
@@ -98,6 +104,7 @@ async fn native_runtime(instance: &Instance, images: Arc<dyn Images>, tasks: Tas
         logs: LogLimits::default(),
         pids: PidLimits::of_host(),
         start_deadline: START_DEADLINE,
+        handlers,
     };
     NativeRuntime::start(config).await.context("cannot start the container runtime")
 }

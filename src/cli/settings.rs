@@ -44,6 +44,9 @@ pub(super) struct Settings {
     /// Kernel parameter that pods may set beside the safe ones, by name or with * at its end; may be given several times
     #[arg(long, value_name = "NAME")]
     pub(super) allowed_unsafe_sysctls: Vec<String>,
+    /// Another OCI runtime, `handler=/path/of/its/program`, for RuntimeClasses of that handler; may be given several times
+    #[arg(long, value_name = "HANDLER=PATH")]
+    pub(super) runtime_handler: Vec<String>,
     /// How many pods the node takes [default: 110]
     #[arg(long, value_name = "NUMBER")]
     pub(super) max_pods: Option<u32>,
@@ -100,6 +103,7 @@ impl Settings {
             cluster_dns: either(self.cluster_dns, file.cluster_dns),
             cluster_domain: self.cluster_domain.or(file.cluster_domain),
             allowed_unsafe_sysctls: either(self.allowed_unsafe_sysctls, file.allowed_unsafe_sysctls),
+            runtime_handler: either(self.runtime_handler, file.runtime_handler),
             max_pods: self.max_pods.or(file.max_pods),
             system_reserved: either(self.system_reserved, file.system_reserved),
             max_container_restart_period: self.max_container_restart_period.or(file.max_container_restart_period),
@@ -144,6 +148,19 @@ impl Settings {
             Ok((key.to_owned(), value.to_owned()))
         };
         self.node_label.iter().map(split).collect()
+    }
+}
+
+impl Settings {
+    /// Programs of other runtimes, by handler.
+    pub(super) fn handlers(&self) -> anyhow::Result<BTreeMap<String, PathBuf>> {
+        let split = |text: &String| {
+            let (handler, path) =
+                text.split_once('=').with_context(|| format!("runtime handler {text:?} has no '='"))?;
+            anyhow::ensure!(Path::new(path).is_absolute(), "path of runtime handler {text:?} is not absolute");
+            Ok((handler.to_owned(), PathBuf::from(path)))
+        };
+        self.runtime_handler.iter().map(split).collect()
     }
 }
 

@@ -45,6 +45,9 @@ pub enum RuntimeError {
         #[source]
         source: std::io::Error,
     },
+    /// Nobody has said which program that runtime is.
+    #[error("no runtime for {handler:?} is configured")]
+    NoHandler { handler: String },
     /// What the caller asked for cannot be expressed as a container.
     #[error("invalid container: {message}")]
     Invalid { message: String },

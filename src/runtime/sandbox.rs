@@ -93,6 +93,9 @@ pub struct SandboxSpec {
     /// The user namespace of the sandbox and all of its containers; none for the host's.
     #[serde(default)]
     pub user_namespace: Option<UserRange>,
+    /// Which other runtime runs the containers; none for this one.
+    #[serde(default)]
+    pub handler: Option<String>,
 }
 
 /// Whether a sandbox can run containers.

@@ -39,6 +39,7 @@ pub fn sandbox_spec(pod: &Pod, attempt: u32, cgroup_prefix: &Path, log_directory
         log_directory,
         sysctls: sysctls.into_iter().flatten().map(|one| (one.name.clone(), one.value.clone())).collect(),
         user_namespace: None,
+        handler: None,
         pod_uid: uid,
     }
 }

@@ -419,6 +419,28 @@ async fn of_two_pods_with_one_port_of_the_host_the_second_fails_and_a_third_take
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_pod_waits_for_the_runtime_that_its_class_names() {
+    let world = started().await;
+    world.api.create(
+        "/apis/node.k8s.io/v1/runtimeclasses",
+        json!({"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": "other"}, "handler": "crun"}),
+    );
+    let mut spec = one_container();
+    spec["runtimeClassName"] = json!("other");
+    world.create("web", spec);
+    world.until("it is told", |world| world.events("Pod").contains(&"FailedCreatePodSandBox".to_owned())).await;
+    let events = world.api.list("/api/v1/namespaces/default/events");
+    let message = "Failed to create pod sandbox: no runtime for \"crun\" is configured";
+    assert!(events.iter().any(|event| event["message"] == message), "{events:?}");
+    world.runtime.add_handler("crun");
+    world.until_pod("web", "it is ready", is_ready).await;
+    let uid = world.pod("web").expect("the pod")["metadata"]["uid"].as_str().expect("a uid").to_owned();
+    let all = runtime::Runtime::list(&world.runtime).await.expect("a list");
+    let own = all.iter().find(|sandbox| sandbox.spec.pod_uid == uid).expect("a sandbox");
+    assert_eq!(own.spec.handler.as_deref(), Some("crun"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_pod_is_told_that_the_cluster_resolves_no_names() {
     let mut world = World::new();
     world.cluster_dns = Vec::new();

@@ -161,6 +161,7 @@ impl Bench {
             tasks: tasks.clone(),
             logs: LogLimits::default(),
             pids: PidLimits::of_host(),
+            handlers: Default::default(),
             start_deadline: Duration::from_secs(120),
         };
         let network = NativeNetworkConfig {
@@ -192,6 +193,7 @@ impl Bench {
             log_directory: self.directory.join("logs").join(uid),
             sysctls: Default::default(),
             user_namespace: None,
+            handler: None,
         }
     }
 

@@ -16,7 +16,7 @@ use super::layout::{SANDBOX, SandboxRecord, make_private, write_json};
 use super::link::{Link, Socket};
 use super::program::Spawned;
 use super::sandbox::{Life, Live, Sandbox};
-use super::{Node, failed, groups, program, remove, watch};
+use super::{Node, failed, foreign, groups, program, remove, watch};
 use crate::{PidSharing, RuntimeError, SandboxId, SandboxSpec, Sharing};
 
 /// Bytes of the `/dev/shm` that the containers of a sandbox share, as upstream.
@@ -28,6 +28,9 @@ const SET_UP: Duration = Duration::from_secs(30);
 /// Creates a sandbox, or finds it existing.
 pub(super) async fn create(node: Arc<Node>, spec: SandboxSpec) -> Result<(), RuntimeError> {
     validate(&spec)?;
+    if node.other_runtime(&spec)?.is_some() {
+        foreign::check(&spec)?;
+    }
     let record = SandboxRecord { created_at: node.clock.now(), spec };
     let new = Arc::new(Sandbox::new(record));
     let sandbox = Arc::clone(node.sandboxes().entry(new.id().clone()).or_insert_with(|| Arc::clone(&new)));

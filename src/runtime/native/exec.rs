@@ -13,6 +13,7 @@ use rustix::pipe::PipeFlags;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
 
+use super::foreign::Foreign;
 use super::layout::{CONFIG, read_json};
 use super::recover::has_ended;
 use super::sandbox::Sandbox;
@@ -113,8 +114,14 @@ fn prepare(
     let mut process = spec.process().clone().ok_or_else(no_container)?;
     process.set_args(Some(wanted.args.clone()));
     process.set_terminal(Some(false));
-    let compiled = compile_exec(&spec, &process, &node.host);
-    let compiled = compiled.map_err(|error| RuntimeError::Invalid { message: error.to_string() })?;
+    let directory = node.layout.container(sandbox.id(), container);
+    let compiled = match node.other_runtime(&sandbox.record.spec)? {
+        Some(program) => Foreign { program, directory: &directory, id: container }.exec(&process)?,
+        None => {
+            let compiled = compile_exec(&spec, &process, &node.host);
+            compiled.map_err(|error| RuntimeError::Invalid { message: error.to_string() })?
+        }
+    };
     let group = groups::container(&node.host.cgroups, &sandbox.record.spec, container)?;
     let joins = group.open_joins().map_err(groups::cgroup_failed)?;
     let opened = open(&compiled.descriptors, None, &joins);

@@ -14,6 +14,7 @@ mod create;
 mod descriptors;
 mod devices;
 mod exec;
+mod foreign;
 mod groups;
 mod layout;
 mod link;
@@ -92,6 +93,8 @@ pub struct NativeConfig {
     pub pids: PidLimits,
     /// How long the start of a container may take inside its shim.
     pub start_deadline: Duration,
+    /// Programs of other OCI runtimes, by the handlers that name them.
+    pub handlers: BTreeMap<String, PathBuf>,
 }
 
 /// Runs sandboxes on this host. Clones share everything.
@@ -109,6 +112,7 @@ struct Node {
     logs: LogLimits,
     pids: PidLimits,
     start_deadline: Duration,
+    handlers: BTreeMap<String, PathBuf>,
     sandboxes: Mutex<BTreeMap<SandboxId, Arc<Sandbox>>>,
     changes: broadcast::Sender<Changed>,
     /// Held, on blocking threads only, while groups above those of sandboxes come and go.
@@ -121,7 +125,7 @@ impl NativeRuntime {
     /// # Errors
     /// When the directory or the host's control groups cannot be used.
     pub async fn start(config: NativeConfig) -> Result<Self, RuntimeError> {
-        let NativeConfig { root, shim, images, clock, tasks, logs, pids, start_deadline } = config;
+        let NativeConfig { root, shim, images, clock, tasks, logs, pids, start_deadline, handlers } = config;
         let layout = Layout::new(root);
         let (libexec, sandboxes) = (layout.libexec(), layout.sandboxes());
         let prepared = task::blocking(move || {
@@ -143,6 +147,7 @@ impl NativeRuntime {
             logs,
             pids,
             start_deadline,
+            handlers,
             sandboxes,
             changes,
             group_tree,
@@ -173,6 +178,13 @@ impl Node {
     fn find(&self, id: &SandboxId) -> Result<Arc<Sandbox>, RuntimeError> {
         let found = self.sandboxes().get(id).cloned();
         found.ok_or_else(|| RuntimeError::NoSandbox { sandbox: id.clone() })
+    }
+
+    /// The program of the other runtime that a sandbox asks for, if it asks for one.
+    fn other_runtime(&self, spec: &SandboxSpec) -> Result<Option<&Path>, RuntimeError> {
+        let Some(handler) = &spec.handler else { return Ok(None) };
+        let program = self.handlers.get(handler).map(PathBuf::as_path);
+        program.map(Some).ok_or_else(|| RuntimeError::NoHandler { handler: handler.clone() })
     }
 
     fn changed(&self, id: &SandboxId) {

@@ -16,6 +16,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::create::is_plain_name;
+use super::foreign::Foreign;
 use super::layout::{CONFIG, CONTAINER, ContainerStarted, make_private, write_json};
 use super::sandbox::{Known, Sandbox};
 use super::spec::{Filter, SHARED_MEMORY, SHARED_PROCESSES, Surroundings, runtime_spec};
@@ -154,8 +155,18 @@ fn prepare(node: &Node, sandbox: &Sandbox, request: &ContainerSpec, images: &Use
     let spec = configure(node, sandbox, request, &group, &identity)?;
     started.user = Some(LinuxUser { uid: identity.uid, gid: identity.gid, groups: identity.groups });
     write_json(&directory.join(CONTAINER), &started).map_err(|source| failed("record container", source))?;
-    write_json(&directory.join(CONFIG), &spec).map_err(|source| failed("record container", source))?;
-    let mut compiled = compile(&spec, &node.host).map_err(|error| compile_failed(&error))?;
+    let mut compiled = match node.other_runtime(&sandbox.record.spec)? {
+        Some(program) => {
+            let foreign = Foreign { program, directory: &directory, id: &request.id };
+            let (config, attached) = foreign.configure(&spec, &group, &made)?;
+            write_json(&directory.join(CONFIG), &config).map_err(|source| failed("record container", source))?;
+            foreign.run(&attached)?
+        }
+        None => {
+            write_json(&directory.join(CONFIG), &spec).map_err(|source| failed("record container", source))?;
+            compile(&spec, &node.host).map_err(|error| compile_failed(&error))?
+        }
+    };
     if let Some(users) = &users {
         users.insert(&mut compiled.descriptors);
     }

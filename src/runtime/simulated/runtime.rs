@@ -1,6 +1,6 @@
 //! The simulated runtime.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -50,6 +50,8 @@ struct Locked {
     state: State,
     programs: BTreeMap<String, Vec<Program>>,
     calls: Vec<Call>,
+    /// Other runtimes that are configured.
+    handlers: BTreeSet<String>,
 }
 
 impl SimulatedRuntime {
@@ -66,6 +68,11 @@ impl SimulatedRuntime {
     /// Without a word, they serve until they are stopped.
     pub fn program(&self, container: &str, attempts: Vec<Program>) {
         self.lock().programs.insert(container.to_owned(), attempts);
+    }
+
+    /// Configures another runtime.
+    pub fn add_handler(&self, handler: &str) {
+        self.lock().handlers.insert(handler.to_owned());
     }
 
     /// Ends a running container now.
@@ -159,6 +166,9 @@ impl Runtime for SimulatedRuntime {
         {
             let mut locked = self.lock();
             locked.calls.push(Call::CreateSandbox(id.clone()));
+            if let Some(handler) = spec.handler.as_ref().filter(|handler| !locked.handlers.contains(*handler)) {
+                return Err(RuntimeError::NoHandler { handler: handler.clone() });
+            }
             locked.state.create(spec, now);
         }
         self.changed(&id);

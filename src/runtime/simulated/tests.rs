@@ -28,6 +28,7 @@ fn sandbox() -> SandboxSpec {
         log_directory: "logs".into(),
         sysctls: Default::default(),
         user_namespace: None,
+        handler: None,
     }
 }
 

@@ -43,7 +43,6 @@ const POD: &[(&str, Asks)] = &[
     ("affinity.podAntiAffinity", any),
     ("preemptionPolicy", preempts),
     ("resources.limits.{hugepages-}", any),
-    ("runtimeClassName", any),
     ("schedulingGroup", any),
     ("securityContext.seLinuxChangePolicy", any),
     ("securityContext.seLinuxOptions", any),

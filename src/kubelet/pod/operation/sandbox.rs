@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+use client::Key;
 use client::events::EventType;
+use k8s_openapi::api::node::v1::RuntimeClass;
 use net::Attach;
 use runtime::{RuntimeError, SandboxId};
 
@@ -11,6 +13,21 @@ use super::super::{report, users};
 use super::{Job, Outcome, retry};
 use crate::container::{ResolvConf, host_ports, kernel_name, name_resolution, sandbox_spec};
 use crate::shared::chain;
+
+/// Why nobody knows which runtime a pod wants.
+#[derive(Debug, thiserror::Error)]
+enum ClassError {
+    #[error("failed to lookup RuntimeClass {name}: runtimeclass.node.k8s.io {name:?} not found")]
+    Absent { name: String },
+    #[error("failed to lookup RuntimeClass {name}: there is no API server")]
+    NoServer { name: String },
+    #[error("failed to lookup RuntimeClass {name}")]
+    Fetch {
+        name: String,
+        #[source]
+        source: Box<client::ClientError>,
+    },
+}
 
 /// Why a sandbox is not connected.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +44,10 @@ pub(super) async fn create(job: &Job, attempt: u32) -> Outcome {
     let mut spec = sandbox_spec(&job.pod, attempt, &shared.config.cgroup_prefix, logs);
     spec.hostname = match kernel_name(&job.pod, &shared.config.cluster_domain) {
         Ok(name) => name,
+        Err(error) => return failed(job, &error),
+    };
+    spec.handler = match handler(job).await {
+        Ok(handler) => handler,
         Err(error) => return failed(job, &error),
     };
     tell_of_name_resolution(job).await;
@@ -46,6 +67,18 @@ pub(super) async fn create(job: &Job, attempt: u32) -> Outcome {
         Ok(()) if shared_network => Outcome::SandboxReady,
         Ok(()) => attach(job, sandbox).await,
         Err(error) => failed(job, &error),
+    }
+}
+
+/// The runtime that the pod's class names; none for this one. After `runtimeclass.Manager.LookupRuntimeHandler` upstream.
+async fn handler(job: &Job) -> Result<Option<String>, ClassError> {
+    let name = job.pod.spec.as_ref().and_then(|spec| spec.runtime_class_name.clone()).filter(|name| !name.is_empty());
+    let Some(name) = name else { return Ok(None) };
+    let Some(client) = &job.shared.client else { return Err(ClassError::NoServer { name }) };
+    let found = client.get_opt::<RuntimeClass>(&Key { namespace: String::new(), name: name.clone() }).await;
+    match found.map_err(|source| ClassError::Fetch { name: name.clone(), source: Box::new(source) })? {
+        Some(class) => Ok(Some(class.handler).filter(|handler| !handler.is_empty())),
+        None => Err(ClassError::Absent { name }),
     }
 }
 

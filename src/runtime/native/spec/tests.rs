@@ -17,6 +17,7 @@ fn sandbox() -> SandboxSpec {
         log_directory: "logs".into(),
         sysctls: Default::default(),
         user_namespace: None,
+        handler: None,
     }
 }
 

@@ -128,6 +128,7 @@ async fn agent(directory: &Path) -> (NativeRuntime, Tasks) {
         logs: LogLimits::default(),
         pids: PidLimits { all_pods: Some(20_000), per_pod: Some(400) },
         start_deadline: Duration::from_secs(2),
+        handlers: super::foreign::handlers(),
     };
     (NativeRuntime::start(config).await.unwrap(), tasks)
 }
@@ -169,6 +170,7 @@ impl Host {
             log_directory: self.path().join("logs").join(uid),
             sysctls: Default::default(),
             user_namespace: None,
+            handler: None,
         }
     }
 

@@ -1,6 +1,7 @@
 //! The native runtime on the real kernel, with a shim, namespaces and groups of each test's own.
 
 mod disk;
+mod foreign;
 mod host;
 mod hostile;
 mod identity;
