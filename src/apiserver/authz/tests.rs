@@ -58,6 +58,7 @@ fn a_node_may_do_what_concerns_it() {
         "PATCH /api/v1/nodes/n1/status",
         "PUT /api/v1/nodes/n1",
         "GET /api/v1/nodes/n2",
+        "GET /apis/node.k8s.io/v1/runtimeclasses/other",
         "GET /api/v1/services?watch=1",
         "POST /api/v1/namespaces/x/events",
         "PATCH /api/v1/namespaces/x/events/e",
