@@ -16,6 +16,7 @@ use std::sync::PoisonError;
 
 use oci::cgroup::{CgroupError, Controller, Group, Hierarchies, Limits, Warning};
 use oci::protocol::Role;
+use rustix::io::Errno;
 
 use super::recover::has_ended;
 use super::{Node, failed};
@@ -199,6 +200,30 @@ pub(super) fn prune(node: &Node, sandbox: &SandboxSpec) {
             }
         }
     }
+}
+
+/// Removes what another runtime has made of containers' groups in hierarchies that nothing is asked of here, such as those
+/// of blkio and cpuset. Whoever was in them has ended.
+pub(super) fn prune_unused(node: &Node, sandbox: &SandboxSpec, ids: &[ContainerId]) -> Result<(), RuntimeError> {
+    if sandbox.handler.is_none() {
+        return Ok(());
+    }
+    let _tree = node.group_tree.lock().unwrap_or_else(PoisonError::into_inner);
+    for hierarchy in node.host.cgroups.v1.iter().filter(|hierarchy| !hierarchy.is_used()) {
+        for id in ids {
+            match rustix::fs::rmdir(hierarchy.mount.join(&sandbox.cgroup).join(&id.0)) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(errno) => return Err(failed("remove cgroup of another runtime", errno)),
+            }
+        }
+        for path in sandbox.cgroup.ancestors().filter(|path| !path.as_os_str().is_empty()) {
+            // One that is in use stays, and so do those above it.
+            if rustix::fs::rmdir(hierarchy.mount.join(path)).is_err() {
+                break;
+            }
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn cgroup_failed(error: CgroupError) -> RuntimeError {

@@ -47,6 +47,7 @@ pub(super) async fn container(node: Arc<Node>, sandbox: SandboxId, id: Container
 pub(super) fn container_leftovers(node: &Node, sandbox: &Sandbox, id: &ContainerId) -> Result<(), RuntimeError> {
     let group = groups::container(&node.host.cgroups, &sandbox.record.spec, id)?;
     group.kill_all().and_then(|()| group.remove()).map_err(groups::cgroup_failed)?;
+    groups::prune_unused(node, &sandbox.record.spec, std::slice::from_ref(id))?;
     let directory = node.layout.container(sandbox.id(), id);
     tree::remove_tree(&directory).map_err(|source| failed("remove container directory", source))
 }
@@ -105,6 +106,7 @@ pub(super) async fn undo(node: &Arc<Node>, sandbox: &Arc<Sandbox>) -> Result<(),
         for group in &all {
             group.remove().map_err(groups::cgroup_failed)?;
         }
+        groups::prune_unused(&node, &sandbox.record.spec, &containers_of(&node, &sandbox)?)?;
         if !shares_pod(&node, &sandbox) {
             let pod = groups::pod(&node.host.cgroups, &sandbox.record.spec)?;
             pod.remove().map_err(groups::cgroup_failed)?;
@@ -120,13 +122,18 @@ pub(super) async fn undo(node: &Arc<Node>, sandbox: &Arc<Sandbox>) -> Result<(),
 pub(super) fn groups_of(node: &Node, sandbox: &Sandbox) -> Result<Vec<Group>, RuntimeError> {
     let spec = &sandbox.record.spec;
     let host = &node.host.cgroups;
-    let on_disk = names(&node.layout.containers(sandbox.id())).map_err(|source| failed("list containers", source))?;
-    let ids: BTreeSet<ContainerId> = on_disk.into_iter().map(ContainerId).collect();
+    let ids: BTreeSet<ContainerId> = containers_of(node, sandbox)?.into_iter().collect();
     let mut found = vec![groups::shim(host, spec)?];
     for id in ids {
         found.push(groups::container(host, spec, &id)?);
     }
     Ok(found)
+}
+
+/// All containers that the sandbox has a directory of.
+fn containers_of(node: &Node, sandbox: &Sandbox) -> Result<Vec<ContainerId>, RuntimeError> {
+    let on_disk = names(&node.layout.containers(sandbox.id())).map_err(|source| failed("list containers", source))?;
+    Ok(on_disk.into_iter().map(ContainerId).collect())
 }
 
 /// Whether another attempt at the same pod's sandbox exists, which has the same pod group.

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use oci::cgroup::Hierarchies;
+
 use super::host::{Host, host, shell};
 use super::{lines, stop};
 use crate::*;
@@ -64,6 +66,10 @@ async fn check(host: &mut Host, handler: &str) {
     host.runtime.stop_container(&id, &stubborn, stop(0)).await.unwrap();
     assert_eq!(host.exit(&id, &stubborn).await.code, 137);
     host.runtime.remove_sandbox(&id).await.unwrap();
+    for hierarchy in Hierarchies::detect().unwrap().v1 {
+        let left = hierarchy.mount.join(host.cgroup());
+        assert!(!left.exists(), "{handler} has left {}", left.display());
+    }
 }
 
 #[tokio::test]
