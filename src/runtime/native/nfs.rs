@@ -70,7 +70,7 @@ pub(super) fn mount(server: &str, path: &str, options: &[String]) -> Result<Owne
     let address = resolve(server)?;
     let options = Options::parse(options);
     let source = source(server, path);
-    let refused = |errno| failed(format!("mount {source} (NFS)"), errno);
+    let refused = |errno| failed(format!("mount {source} (NFS)"), explained(errno));
     if options.says_version {
         return with_version(&source, address, &options, None).map_err(refused);
     }
@@ -83,6 +83,14 @@ pub(super) fn mount(server: &str, path: &str, options: &[String]) -> Result<Owne
         }
     }
     Err(refused(last))
+}
+
+/// The kernel asks for its module by itself; where that is not to be had, it only says that there is no such device.
+fn explained(errno: Errno) -> std::io::Error {
+    match errno {
+        Errno::NODEV => std::io::Error::new(std::io::ErrorKind::Unsupported, "this kernel has no NFS client"),
+        errno => errno.into(),
+    }
 }
 
 fn resolve(server: &str) -> Result<IpAddr, RuntimeError> {
@@ -131,6 +139,12 @@ mod tests {
         let rest = [("hard".to_owned(), None), ("nfsvers".to_owned(), Some("4.1".to_owned()))];
         assert_eq!(options.rest, rest);
         assert!(!Options::parse(&["soft".to_owned()]).says_version);
+    }
+
+    #[test]
+    fn a_kernel_without_a_client_is_told_from_a_server_that_refuses() {
+        assert_eq!(explained(Errno::NODEV).to_string(), "this kernel has no NFS client");
+        assert_eq!(explained(Errno::ACCESS).kind(), std::io::ErrorKind::PermissionDenied);
     }
 
     #[test]
