@@ -319,3 +319,14 @@ fn what_a_pod_asks_for_as_a_whole_goes_before_its_containers() {
     let resources = pod_resources(&request);
     assert_eq!((resources.cpu_shares, resources.cpu_quota, resources.memory_limit), (Some(1024), None, None));
 }
+
+#[test]
+fn the_older_kind_of_pull_secret_is_read_too() {
+    let encode = |text: &str| base64::Engine::encode(&base64::engine::general_purpose::STANDARD, text);
+    let text = json!({"https://registry.example.org/v1/": {"auth": encode("who:a:b"), "email": "x"}}).to_string();
+    let secret =
+        serde_json::from_value(json!({"type": "kubernetes.io/dockercfg", "data": {".dockercfg": encode(&text)}}));
+    let found = pull_credentials(&[secret.expect("a secret")], "registry.example.org/app:1");
+    let found: Vec<_> = found.iter().map(|one| (one.username.as_str(), one.password.as_str())).collect();
+    assert_eq!(found, [("who", "a:b")]);
+}

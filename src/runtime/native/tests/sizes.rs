@@ -1,0 +1,120 @@
+//! Limits and shares of containers: changed while they run, and kept when there is less than all of them want.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use oci::cgroup::{Controller, Group, Hierarchies};
+
+use super::host::{Host, host, shell};
+use super::stop;
+use crate::*;
+
+const MIB: i64 = 1 << 20;
+
+/// A file of a container's group, by its names on v1 and v2; none where the host lacks the controller.
+fn limit(host: &Host, path: &str, controller: Controller, files: [&str; 2]) -> Option<String> {
+    let found = Hierarchies::detect().unwrap();
+    let v1 = found.v1.iter().find(|v1| v1.controllers.contains(&controller)).map(|v1| v1.mount.join(host.cgroup()));
+    let v2 = || found.v2.as_ref().map(|v2| v2.mount.join(host.cgroup()));
+    let file: PathBuf = match v1 {
+        Some(mount) => mount.join(path).join(files[0]),
+        None => v2()?.join(path).join(files[1]),
+    };
+    fs::read_to_string(file).ok().map(|text| text.trim().to_owned())
+}
+
+fn memory(host: &Host, path: &str) -> Option<String> {
+    limit(host, path, Controller::Memory, ["memory.limit_in_bytes", "memory.max"])
+}
+
+fn cpu(host: &Host, path: &str) -> Option<String> {
+    limit(host, path, Controller::Cpu, ["cpu.cfs_quota_us", "cpu.max"])
+}
+
+#[tokio::test]
+async fn a_running_container_is_given_other_limits_and_keeps_what_it_uses() {
+    let Some(host) = host("a_running_container_is_given_other_limits_and_keeps_what_it_uses").await else { return };
+    let size = |memory: i64, quota: Option<i64>| Resources {
+        memory_limit: Some(memory),
+        cpu_quota: quota,
+        cpu_period: quota.map(|_| 100_000),
+        ..Resources::default()
+    };
+    let both = |memory: i64, quota: Option<i64>| Resize { pod: size(memory, quota), container: size(memory, quota) };
+    let mut spec = host.sandbox("sized");
+    spec.resources = size(64 * MIB, Some(20_000));
+    host.runtime.create_sandbox(spec.clone()).await.unwrap();
+    let script = "dd if=/dev/zero of=/dev/shm/held bs=1M count=24 2>/dev/null; echo ready; exec sleep 1000";
+    let container = ContainerSpec { resources: spec.resources, ..shell("main", script) };
+    host.runtime.start_container(&spec.id, container.clone()).await.unwrap();
+    host.logged(&spec.id, &container.id, "ready").await;
+    let own = format!("podsized/{}", container.id.0);
+    let Some(before) = memory(&host, &own) else { return };
+    assert_eq!(before, (64 * MIB).to_string());
+
+    host.runtime.resize_container(&spec.id, &container.id, both(128 * MIB, None)).await.unwrap();
+    for path in ["podsized", own.as_str()] {
+        assert_eq!(memory(&host, path), Some((128 * MIB).to_string()), "{path}");
+        let quota = cpu(&host, path).unwrap();
+        assert!(quota == "-1" || quota.starts_with("max"), "{path}: {quota}");
+    }
+    host.runtime.resize_container(&spec.id, &container.id, both(96 * MIB, Some(50_000))).await.unwrap();
+    assert_eq!(memory(&host, &own), Some((96 * MIB).to_string()));
+    assert!(cpu(&host, &own).unwrap().starts_with("50000"));
+
+    let refused = host.runtime.resize_container(&spec.id, &container.id, both(8 * MIB, None)).await;
+    assert!(refused.is_err(), "it uses more than that");
+    assert_eq!(memory(&host, &own), Some((96 * MIB).to_string()));
+    assert!(matches!(host.container(&spec.id, &container.id).await.state, ContainerState::Running { .. }));
+
+    host.runtime.stop_container(&spec.id, &container.id, stop(0)).await.unwrap();
+    host.exit(&spec.id, &container.id).await;
+    let gone = host.runtime.resize_container(&spec.id, &container.id, both(96 * MIB, None)).await;
+    assert!(matches!(gone, Err(RuntimeError::NoContainer { .. })), "{gone:?}");
+    host.runtime.remove_sandbox(&spec.id).await.unwrap();
+}
+
+#[tokio::test]
+async fn busy_containers_share_a_processor_as_their_requests_say() {
+    let Some(host) = host("busy_containers_share_a_processor_as_their_requests_say").await else { return };
+    let spec = host.sandbox("busy");
+    host.runtime.create_sandbox(spec.clone()).await.unwrap();
+    // On one processor, so that there is something to share wherever this runs.
+    let script = "echo ready; exec taskset 1 sh -c 'while :; do :; done'";
+    // 100m and 300m, as kubelets write them.
+    let containers = [102, 307].map(|shares| {
+        let resources = Resources { cpu_shares: Some(shares), ..Resources::default() };
+        ContainerSpec { resources, ..shell(&format!("shares-{shares}"), script) }
+    });
+    for container in &containers {
+        host.runtime.start_container(&spec.id, container.clone()).await.unwrap();
+        host.logged(&spec.id, &container.id, "ready").await;
+    }
+    let found = Hierarchies::detect().unwrap();
+    if cpu(&host, &format!("podbusy/{}", containers[0].id.0)).is_none() {
+        return;
+    }
+    let used = || {
+        containers.each_ref().map(|container| {
+            let path = host.cgroup().join("podbusy").join(&container.id.0);
+            Group::new(&found, &path).unwrap().stats().unwrap().cpu_nanos.unwrap()
+        })
+    };
+    let begun = used();
+    // So much work, however long it takes.
+    let [less, more] = loop {
+        let now = used();
+        let done = [now[0] - begun[0], now[1] - begun[1]];
+        if done[0] + done[1] > 1_000_000_000 {
+            break done;
+        }
+        for container in &containers {
+            // Panics if it has ended, for want of `taskset` say.
+            host.pid(&spec.id, &container.id).await;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert!(more > less * 2 && more < less * 4, "{less} and {more} ns of CPU time for 1 and 3 parts");
+    host.runtime.remove_sandbox(&spec.id).await.unwrap();
+}
