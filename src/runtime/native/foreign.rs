@@ -28,7 +28,7 @@ use sha2::{Digest, Sha256};
 use super::failed;
 use super::layout::replace;
 use super::spec::SHARED_MEMORY;
-use crate::{ContainerId, PidSharing, RuntimeError, SandboxSpec};
+use crate::{ContainerId, ContainerSpec, PidSharing, RuntimeError, SandboxSpec};
 
 const SIGKILL: i32 = 9;
 
@@ -50,13 +50,24 @@ pub(super) struct Foreign<'a> {
 
 /// Refuses what is done for our own containers by the shim alone.
 pub(super) fn check(spec: &SandboxSpec) -> Result<(), RuntimeError> {
-    let refused =
-        |what: &str| Err(RuntimeError::Invalid { message: format!("another runtime cannot be combined with {what}") });
     match spec {
-        SandboxSpec { user_namespace: Some(_), .. } => refused("a user namespace"),
-        SandboxSpec { pid: PidSharing::Sandbox, .. } => refused("a shared process namespace"),
+        SandboxSpec { user_namespace: Some(_), .. } => refuse("a user namespace"),
+        SandboxSpec { pid: PidSharing::Sandbox, .. } => refuse("a shared process namespace"),
         _ => Ok(()),
     }
+}
+
+/// As [`check`], for a container. The process that the shim knows of another container is the runtime, which is in the
+/// host's process namespace.
+pub(super) fn check_container(request: &ContainerSpec) -> Result<(), RuntimeError> {
+    match request.processes_of {
+        Some(_) => refuse("the processes of another container"),
+        None => Ok(()),
+    }
+}
+
+fn refuse(what: &str) -> Result<(), RuntimeError> {
+    Err(RuntimeError::Invalid { message: format!("another runtime cannot be combined with {what}") })
 }
 
 impl Foreign<'_> {

@@ -16,7 +16,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::create::is_plain_name;
-use super::foreign::Foreign;
+use super::foreign::{self, Foreign};
 use super::layout::{CONFIG, CONTAINER, ContainerStarted, make_private, write_json};
 use super::sandbox::{Known, Sandbox};
 use super::spec::{Filter, SHARED_MEMORY, SHARED_PROCESSES, Surroundings, runtime_spec};
@@ -157,6 +157,7 @@ fn prepare(node: &Node, sandbox: &Sandbox, request: &ContainerSpec, images: &Use
     write_json(&directory.join(CONTAINER), &started).map_err(|source| failed("record container", source))?;
     let mut compiled = match node.other_runtime(&sandbox.record.spec)? {
         Some(program) => {
+            foreign::check_container(request)?;
             let foreign = Foreign { program, directory: &directory, id: &request.id };
             let (config, attached) = foreign.configure(&spec, &group, &made)?;
             write_json(&directory.join(CONFIG), &config).map_err(|source| failed("record container", source))?;

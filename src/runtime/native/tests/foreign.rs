@@ -44,6 +44,11 @@ async fn check(host: &mut Host, handler: &str) {
     let expected = ["stdout F pod-host", "stdout F 33", "stdout F 1", "stdout F shared", "stdout F mounted"];
     assert_eq!(lines(&log)[..5], expected);
 
+    // What the shim knows of it is the runtime, in the host's process namespace: nobody may join that.
+    let looks = ContainerSpec { processes_of: Some(main.clone()), ..shell("looks", "ps") };
+    let refused = host.runtime.start_container(&id, looks).await.unwrap_err();
+    assert!(refused.to_string().ends_with("cannot be combined with the processes of another container"), "{refused}");
+
     // Nothing of it is mounted on the host.
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
     assert!(!mounts.contains(&host.path().join("state").display().to_string()), "{mounts}");
