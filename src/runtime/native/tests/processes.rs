@@ -26,7 +26,7 @@ async fn check_sharing(host: &Host, uid: &str, users: Option<UserRange>) {
     host.logged(&sandbox, &first, "mine").await;
     // An orphan is inherited by process 1, which reaps it; process 1 has nobody's ids and nothing to give.
     let script = "cat /proc/[0-9]*/cmdline | tr '\\0' ' '; echo; grep -E '^(Uid|Gid|CapPrm|CapBnd|NoNewPrivs)' /proc/1/status; \
-                  (sleep 0.01 &); echo $$; ls /proc/1/fd /proc/1/root/ | grep -v ':$' | grep -c .; \
+                  (sleep 0.01 &); echo $$; (cd /proc/1; ls fd root/) | grep -v ':$' | grep -c .; \
                   echo look$((40 + 2)); sleep 1000";
     let mut looks = shell("second", script);
     looks.privileges.add_capabilities = vec!["SYS_PTRACE".to_owned()];
