@@ -336,6 +336,10 @@ impl Table {
             return assignment;
         };
         let wants = admission::wants(pod);
+        if *held == wants {
+            self.deferred.remove(uid);
+            return assignment;
+        }
         let grown = allocation::grow(held, &wants, &self.used_beside(uid), &self.allocatable());
         match grown {
             Err(pending) if !admission::is_critical(pod) => {
@@ -344,7 +348,7 @@ impl Table {
                 Assignment { pod, resize_pending: Some(pending), ..assignment }
             }
             _ => {
-                self.room_made |= *held != wants;
+                self.room_made = true;
                 self.deferred.remove(uid);
                 self.admitted.insert(uid.to_owned(), wants);
                 assignment

@@ -7,6 +7,7 @@ mod api;
 mod chaos;
 mod lifecycle;
 mod scenarios;
+mod sizes;
 mod volumes;
 
 use std::sync::Arc;

@@ -1,0 +1,106 @@
+//! What pods ask for against what the node has: rejected, resized, deferred.
+
+use runtime::simulated::Call;
+use serde_json::{Value, json};
+
+use super::scenarios::{condition, is_ready, one_container, phase, started};
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_does_not_fit_is_rejected_and_harms_nobody() {
+    let world = started().await;
+    let asking = |cpu: i64| {
+        let mut spec = one_container();
+        spec["containers"][0]["resources"] = json!({"requests": {"cpu": cpu.to_string()}});
+        spec
+    };
+    let processors =
+        i64::try_from(std::thread::available_parallelism().map_or(1, std::num::NonZero::get)).expect("few");
+    world.create("fits", asking(processors));
+    world.until_pod("fits", "it is ready", is_ready).await;
+    world.create("late", asking(1));
+    world.until_pod("late", "it is rejected", |pod| phase(pod) == "Failed").await;
+    let pod = world.pod("late").expect("the pod");
+    assert_eq!(pod["status"]["reason"], "OutOfcpu");
+    let milli = processors * 1000;
+    let message = format!(
+        "Pod was rejected: Node didn't have enough resource: cpu, requested: 1000, used: {milli}, capacity: {milli}"
+    );
+    assert_eq!(pod["status"]["message"], message);
+    assert!(pod["status"]["containerStatuses"].is_null(), "{pod}");
+    assert!(world.events("Pod").contains(&"OutOfcpu".to_owned()));
+    assert_eq!(world.runtime.running(), 1);
+    world.delete("late", 0);
+    world.until_gone("late").await;
+    world.delete("fits", 0);
+    world.until_gone("fits").await;
+    world.create("again", asking(1));
+    world.until_pod("again", "it is ready", is_ready).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_is_resized_where_it_runs_once_there_is_room() {
+    const SMALL: &str = "/api/v1/namespaces/default/pods/small";
+    let world = started().await;
+    let sized = |milli: i64| {
+        let mut spec = one_container();
+        spec["containers"][0]["resources"] = json!({"requests": {"cpu": format!("{milli}m")}});
+        spec
+    };
+    let all =
+        1000 * i64::try_from(std::thread::available_parallelism().map_or(1, std::num::NonZero::get)).expect("few");
+    world.create("small", sized(200));
+    world.create("other", sized(all - 500));
+    for name in ["small", "other"] {
+        world.until_pod(name, "it is ready", is_ready).await;
+    }
+    let resize = |milli: i64| {
+        let containers = &sized(milli)["containers"];
+        world.api.patch(SMALL, &json!({"spec": {"containers": containers}})).expect("the pod");
+    };
+    let has = |pod: &Value, milli: i64| {
+        pod["status"]["containerStatuses"][0]["resources"]["requests"]["cpu"] == format!("{milli}m")
+    };
+    resize(400);
+    world.until_pod("small", "it is resized", |pod| has(pod, 400)).await;
+    let resized = world.runtime.calls().into_iter().find_map(|call| match call {
+        Call::ResizeContainer(_, _, resize) => Some(resize),
+        _ => None,
+    });
+    assert_eq!(resized.and_then(|resize| resize.container.cpu_shares), Some(409));
+    resize(all + 1);
+    world.until_pod("small", "it cannot be", |pod| condition(pod, "PodResizePending") == "True").await;
+    let pending = |pod: &Value| {
+        let all = pod["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        all.into_iter().find(|one| one["type"] == "PodResizePending").unwrap_or_default()
+    };
+    assert_eq!(pending(&world.pod("small").expect("the pod"))["reason"], "Infeasible");
+    resize(600);
+    world.until_pod("small", "it has to wait", |pod| pending(pod)["reason"] == "Deferred").await;
+    let pod = world.pod("small").expect("the pod");
+    assert!(has(&pod, 400) && is_ready(&pod), "{pod}");
+    world.delete("other", 0);
+    world.until_gone("other").await;
+    world.until_pod("small", "there is room now", |pod| has(pod, 600)).await;
+    world.until_pod("small", "nothing is left to do", |pod| condition(pod, "PodResizePending") == "absent").await;
+    assert_eq!(world.pod("small").expect("the pod")["status"]["containerStatuses"][0]["restartCount"], 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_container_that_wants_it_so_is_restarted_for_its_new_size() {
+    let world = started().await;
+    let mut spec = one_container();
+    spec["containers"][0]["resources"] = json!({"requests": {"memory": "64Mi"}});
+    spec["containers"][0]["resizePolicy"] = json!([{"resourceName": "memory", "restartPolicy": "RestartContainer"}]);
+    world.create("web", spec.clone());
+    world.until_pod("web", "it is ready", is_ready).await;
+    spec["containers"][0]["resources"]["requests"]["memory"] = json!("128Mi");
+    let path = "/api/v1/namespaces/default/pods/web";
+    world.api.patch(path, &json!({"spec": {"containers": spec["containers"]}})).expect("the pod");
+    let restarted = |pod: &Value| {
+        let status = &pod["status"]["containerStatuses"][0];
+        status["restartCount"] == 1 && is_ready(pod) && status["resources"]["requests"]["memory"] == "128Mi"
+    };
+    world.until_pod("web", "it is restarted", restarted).await;
+    let resized = |call: &Call| matches!(call, Call::ResizeContainer(..));
+    assert!(!world.runtime.calls().iter().any(resized));
+}
