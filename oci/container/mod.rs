@@ -35,6 +35,7 @@
 //! | set-user-id programs | the bounding set; `no_new_privs`; `nosuid` | [`Step::BoundingSet`], [`Step::NoNewPrivileges`] | `privileges::a_program_of_root_…` |
 //! | device nodes that the image has or the container makes | device rules of the group, in force before anything of the container's is opened | `crate::cgroup` | `groups::devices_are_restricted_…` |
 //! | processes inside look into one that joins them (CVE-2016-9962) | it is non-dumpable from birth, and has more capabilities than they until then | `run.rs` `spawn`, `child.rs` `prepare` | `init::nobody_inside_can_look_…`, `init::whoever_starts_processes_…` |
+//! | the first process of a shared process namespace is taken over by a container with CAP_SYS_PTRACE | it has no privileges, descriptors or files, and nobody's ids | `keeper.rs` | the runtime's `processes::containers_that_share_processes_…` |
 //! | an init that moves itself elsewhere | group and privileges of what joins are the script's, not read from init; nothing of init's is read | [`compile::compile_exec`] | `init::an_init_cannot_choose_…` |
 //! | an init that kills what joins it, or dies, or is killed on the way | [`Place::Died`]; nothing is left | `run.rs` | `init::an_init_that_…`, `init::a_process_that_is_killed_…` |
 //!
