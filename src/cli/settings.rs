@@ -194,7 +194,7 @@ mod tests {
 
     #[test]
     fn what_is_reserved_is_named_with_its_amount() {
-        let settings = |text| parse(text).unwrap().reserved();
+        let settings = |text: &str| parse(text).unwrap().reserved();
         let reserved = settings("system-reserved: [cpu=500m, memory=1Gi]").unwrap();
         assert_eq!((reserved["cpu"].milli_value(), reserved["memory"].value()), (500, 1 << 30));
         for wrong in ["cpu", "pods=5", "cpu=x", "memory=-1"] {

@@ -1,6 +1,7 @@
 //! Stands between a kubelet and its seams: delays and fails operations, and watches over what must never happen.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
@@ -9,7 +10,7 @@ use oci::sys::NetNs;
 use runtime::simulated::SimulatedRuntime;
 use runtime::{
     Changed, ContainerId, ContainerSpec, ExecResult, ExecSpec, Resize, Runtime, RuntimeError, SandboxId, SandboxSpec,
-    SandboxStatus, Stop,
+    SandboxStatus, Stop, VolumeSource,
 };
 use tokio::sync::broadcast;
 
@@ -178,6 +179,18 @@ impl Runtime for Witness<SimulatedRuntime> {
         let _busy = self.ledger.begin(sandbox, "the sandbox");
         self.step().await?;
         self.inner.remove_sandbox(sandbox).await?;
+        self.step().await
+    }
+
+    async fn mount_volume(&self, path: &Path, source: VolumeSource) -> Result<(), RuntimeError> {
+        self.step().await?;
+        self.inner.mount_volume(path, source).await?;
+        self.step().await
+    }
+
+    async fn unmount_volume(&self, path: &Path) -> Result<(), RuntimeError> {
+        self.step().await?;
+        self.inner.unmount_volume(path).await?;
         self.step().await
     }
 

@@ -56,7 +56,7 @@ fn start(script: Vec<u8>) -> ToShim {
     let log = LogOptions { name: "0.log".to_owned(), limits: Limits { max_size: 10 << 20, max_files: 5 } };
     let roles = vec![Role::Script, Role::LogDirectory, Role::Processes, Role::Kill, Role::MemoryEvents];
     let container = "c0".to_owned();
-    let start = Start { container, script, roles, shared_memory: Some(1), log, stdin: false };
+    let start = Start { container, script, roles, shared_memory: Some(1), log, stdin: false, processes: Some(2) };
     ToShim::Request { id: 1, request: Request::Start(Box::new(start)) }
 }
 
@@ -67,8 +67,8 @@ fn requests_are_written_as_ever() {
     let range = IdRange { inside: 0, outside: 1 << 16, count: 1 << 16 };
     let user_namespace = Some(IdMaps { uids: vec![range], gids: vec![range] });
     let hostname = "pod".to_owned();
-    let (shm_size, joins, born_in) = (64 << 20, 2, true);
-    let set_up = SetUp { namespaces, hostname, sysctls, shm_size, user_namespace, joins, born_in };
+    let (shm_size, joins, born_in, processes) = (64 << 20, 2, true, true);
+    let set_up = SetUp { namespaces, hostname, sysctls, shm_size, user_namespace, joins, born_in, processes };
     check("set_up", &stream(&[(ToShim::SetUp(set_up), 1)]));
     check("hello", &stream(&[(ToShim::Hello { version: VERSION }, 0)]));
     let script = script().to_bytes().unwrap();
