@@ -9,6 +9,7 @@
 //! attempt; after any other, nothing is.
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::{BoxFuture, FutureExt, Shared, WeakShared, join_all};
@@ -19,7 +20,7 @@ use super::layer::{self, Expected, LayerError};
 use super::media::{Compression, Document};
 use super::registry::{Credentials, MANIFEST_LIMIT, RegistryError, RegistryOptions, Repository, download};
 use super::store::{NewImage, Store};
-use super::{Digest, LayerRecord, Record, Reference, StoreError};
+use super::{Digest, LayerRecord, Progress, Record, Reference, StoreError};
 
 /// How deep indexes may refer to indexes.
 const INDEX_DEPTH: usize = 3;
@@ -103,7 +104,14 @@ struct Inner {
     store: Store,
     options: RegistryOptions,
     permits: Arc<Semaphore>,
-    in_flight: Mutex<HashMap<Digest, WeakShared<LayerFuture>>>,
+    in_flight: Mutex<HashMap<Digest, InFlight>>,
+}
+
+/// A layer that somebody waits for, and the bytes of it that have come.
+#[derive(Debug)]
+struct InFlight {
+    layer: WeakShared<LayerFuture>,
+    taken: Arc<AtomicU64>,
 }
 
 /// An image whose documents are here and whose layers are not.
@@ -135,10 +143,23 @@ impl Puller {
     /// # Errors
     /// When the image is not complete in the store afterwards.
     pub async fn pull(&self, name: &Reference, credentials: &[Credentials]) -> Result<Record, PullError> {
+        Box::pin(self.pull_showing(name, credentials, &Progress::default())).await
+    }
+
+    /// As [`Puller::pull`], and shows how far it is.
+    ///
+    /// # Errors
+    /// When the image is not complete in the store afterwards.
+    pub async fn pull_showing(
+        &self,
+        name: &Reference,
+        credentials: &[Credentials],
+        progress: &Progress,
+    ) -> Result<Record, PullError> {
         let mut candidates = credentials.iter().cloned().map(Some);
         let mut candidate = candidates.next().unwrap_or(None);
         loop {
-            let denied = match Box::pin(self.pull_as(name, candidate)).await {
+            let denied = match Box::pin(self.pull_as(name, candidate, progress)).await {
                 Err(error) if matches!(error.registry(), Some(RegistryError::Denied { .. })) => error,
                 other => return other,
             };
@@ -149,7 +170,13 @@ impl Puller {
         }
     }
 
-    async fn pull_as(&self, name: &Reference, credentials: Option<Credentials>) -> Result<Record, PullError> {
+    async fn pull_as(
+        &self,
+        name: &Reference,
+        credentials: Option<Credentials>,
+        progress: &Progress,
+    ) -> Result<Record, PullError> {
+        progress.begin(name.domain());
         let repository = Arc::new(Repository::new(name, credentials, self.0.options.clone()));
         let resolved = resolve(&repository, name).await?;
         let diff_ids = resolved.config.diff_ids.clone();
@@ -164,7 +191,7 @@ impl Puller {
             async move {
                 match known {
                     Some(known) => Ok(known),
-                    None => self.layer(repository, missing).await,
+                    None => self.layer(repository, missing, progress).await,
                 }
             }
         });
@@ -186,9 +213,15 @@ impl Puller {
     }
 
     /// One layer, by whoever began with it first. Another's failure (a lack of rights, say) is not held against us.
-    async fn layer(&self, repository: &Arc<Repository>, missing: Missing) -> Result<LayerRecord, PullError> {
+    async fn layer(
+        &self,
+        repository: &Arc<Repository>,
+        missing: Missing,
+        progress: &Progress,
+    ) -> Result<LayerRecord, PullError> {
         loop {
-            let (future, ours) = self.join(repository, &missing);
+            let (future, taken, ours) = self.join(repository, &missing);
+            progress.part(&missing.diff_id.to_string(), missing.blob.size, taken);
             match future.await {
                 Ok(layer) => return Ok(layer),
                 Err(error) if ours => return Err(PullError::Shared(error)),
@@ -197,20 +230,23 @@ impl Puller {
         }
     }
 
-    /// The layer's future, and whether it has just been made.
-    fn join(&self, repository: &Arc<Repository>, missing: &Missing) -> (Shared<LayerFuture>, bool) {
+    /// The layer's future, the count of its bytes, and whether it has just been made.
+    fn join(&self, repository: &Arc<Repository>, missing: &Missing) -> (Shared<LayerFuture>, Arc<AtomicU64>, bool) {
         let mut in_flight = self.0.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
-        in_flight.retain(|_, future| future.upgrade().is_some());
-        if let Some(running) = in_flight.get(&missing.diff_id).and_then(WeakShared::upgrade)
+        in_flight.retain(|_, one| one.layer.upgrade().is_some());
+        if let Some(one) = in_flight.get(&missing.diff_id)
+            && let Some(running) = one.layer.upgrade()
             && running.peek().is_none()
         {
-            return (running, false);
+            return (running, Arc::clone(&one.taken), false);
         }
+        let taken = Arc::new(AtomicU64::new(0));
         let (store, permits) = (self.0.store.clone(), Arc::clone(&self.0.permits));
-        let future = fetch(store, permits, Arc::clone(repository), missing.clone());
+        let future = fetch(store, permits, Arc::clone(repository), missing.clone(), Arc::clone(&taken));
         let shared = future.map(|result| result.map_err(Arc::new)).boxed().shared();
-        in_flight.extend(shared.downgrade().map(|weak| (missing.diff_id.clone(), weak)));
-        (shared, true)
+        let one = shared.downgrade().map(|layer| InFlight { layer, taken: Arc::clone(&taken) });
+        in_flight.extend(one.map(|one| (missing.diff_id.clone(), one)));
+        (shared, taken, true)
     }
 }
 
@@ -227,10 +263,11 @@ async fn fetch(
     permits: Arc<Semaphore>,
     repository: Arc<Repository>,
     missing: Missing,
+    taken: Arc<AtomicU64>,
 ) -> Result<LayerRecord, PullError> {
     let _permit = permits.acquire().await;
     let digest = missing.blob.digest.clone();
-    let (sender, source) = download();
+    let (sender, source) = download(taken);
     let expected =
         Expected { blob: Some(missing.blob.digest), diff_id: missing.diff_id, compression: Some(missing.compression) };
     let storing = blocking(move || layer::store_layer(&store, source, &expected));

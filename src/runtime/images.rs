@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+pub use oci::image::{Fetched, Progress as PullProgress};
+
 /// An image: the digest of its configuration, as `sha256:<hex>`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ImageId(pub String);
@@ -99,8 +101,14 @@ pub enum ImageError {
 /// Images of the node.
 #[async_trait]
 pub trait Images: Send + Sync + 'static {
-    /// Fetches an image; concurrent pulls of the same layers share the work. Returns when it can be run.
-    async fn pull(&self, reference: &str, credentials: &[Credentials]) -> Result<Image, ImageError>;
+    /// Fetches an image; concurrent pulls of the same layers share the work. Returns when it can be run, and
+    /// shows how far it is meanwhile.
+    async fn pull(
+        &self,
+        reference: &str,
+        credentials: &[Credentials],
+        progress: &PullProgress,
+    ) -> Result<Image, ImageError>;
 
     /// The image of a reference (name, name@digest or image id), if it is present.
     async fn find(&self, reference: &str) -> Result<Option<Image>, ImageError>;

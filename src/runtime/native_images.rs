@@ -10,7 +10,7 @@ use oci::image::{PullError, Puller, Record, Reference, RegistryError, Store, Sto
 
 pub use oci::image::RegistryOptions;
 
-use crate::{Credentials, Image, ImageDefaults, ImageError, ImageId, Images};
+use crate::{Credentials, Image, ImageDefaults, ImageError, ImageId, Images, PullProgress};
 
 /// The images of this node.
 #[derive(Debug, Clone)]
@@ -31,12 +31,17 @@ impl NativeImages {
 
 #[async_trait]
 impl Images for NativeImages {
-    async fn pull(&self, reference: &str, credentials: &[Credentials]) -> Result<Image, ImageError> {
+    async fn pull(
+        &self,
+        reference: &str,
+        credentials: &[Credentials],
+        progress: &PullProgress,
+    ) -> Result<Image, ImageError> {
         let name: Reference = reference.parse().map_err(|error: oci::image::ReferenceError| {
             ImageError::InvalidName { reference: reference.to_owned(), message: error.to_string() }
         })?;
         let credentials: Vec<_> = credentials.iter().map(of_registry).collect();
-        let pulled = Box::pin(self.puller.pull(&name, &credentials)).await;
+        let pulled = Box::pin(self.puller.pull_showing(&name, &credentials, progress)).await;
         pulled.map(|record| self.image(record)).map_err(|error| not_pulled(&name, error))
     }
 
@@ -113,11 +118,11 @@ mod tests {
     #[tokio::test]
     async fn an_invalid_name_is_told_from_a_registry_that_nobody_answers_for() {
         let (_root, images) = images();
-        let error = images.pull("Not A Name", &[]).await.unwrap_err();
+        let error = images.pull("Not A Name", &[], &PullProgress::default()).await.unwrap_err();
         assert!(matches!(error, ImageError::InvalidName { .. }), "{error}");
 
         let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let error = images.pull(&format!("{closed}/app:v1"), &[]).await.unwrap_err();
+        let error = images.pull(&format!("{closed}/app:v1"), &[], &PullProgress::default()).await.unwrap_err();
         assert!(matches!(error, ImageError::RegistryUnavailable { .. }), "{error}");
         assert_eq!(error.to_string(), format!("registry {closed} is unavailable"));
     }

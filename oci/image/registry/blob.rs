@@ -1,6 +1,8 @@
 //! A layer's bytes, in order and complete, however often the connection breaks.
 
 use std::io::{self, Read};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -33,19 +35,24 @@ pub(crate) struct Download {
     pieces: mpsc::Receiver<Piece>,
     piece: Bytes,
     complete: bool,
+    /// Bytes that have been taken in.
+    taken: Arc<AtomicU64>,
 }
 
-/// A channel for one download.
-pub(crate) fn download() -> (mpsc::Sender<Piece>, Download) {
+/// A channel for one download, whose bytes are counted.
+pub(crate) fn download(taken: Arc<AtomicU64>) -> (mpsc::Sender<Piece>, Download) {
     let (sender, pieces) = mpsc::channel(IN_FLIGHT);
-    (sender, Download { pieces, piece: Bytes::new(), complete: false })
+    (sender, Download { pieces, piece: Bytes::new(), complete: false, taken })
 }
 
 impl Read for Download {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.piece.is_empty() && !self.complete {
             match self.pieces.blocking_recv() {
-                Some(Piece::Data(data)) => self.piece = data,
+                Some(Piece::Data(data)) => {
+                    self.taken.fetch_add(data.len() as u64, Ordering::Relaxed);
+                    self.piece = data;
+                }
                 Some(Piece::End) => self.complete = true,
                 None => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the download broke off")),
             }

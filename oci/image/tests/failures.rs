@@ -1,11 +1,13 @@
 //! What registries do wrong, and what is done about it.
 
+use std::sync::Arc;
+
 use futures_util::FutureExt;
 use http::StatusCode;
 
-use super::fake::{Fake, broken, ok, status};
+use super::fake::{Fake, broken, held, ok, status};
 use super::{Archive, TestImage, chain, contents, puller, store};
-use crate::image::{Credentials, Digest, PullError, Record, Reference};
+use crate::image::{Credentials, Digest, Fetched, Progress, PullError, Record, Reference};
 
 fn image() -> TestImage {
     let noise: Vec<u8> = (0..200_000_u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
@@ -283,4 +285,36 @@ async fn a_pull_that_is_given_up_leaves_nothing_and_harms_no_other() {
     drop(abandoned);
     assert_eq!(second.await.unwrap().id, image.id());
     assert_eq!(contents(root.path()).iter().filter(|path| path.starts_with("layers/")).count(), 2);
+}
+
+#[tokio::test]
+async fn pulls_that_share_a_layer_show_both_how_far_it_is() {
+    let image = image();
+    let blob = image.layers[0].1.clone();
+    let path = blob_path(&blob);
+    let rest = Arc::new(tokio::sync::Notify::new());
+    let let_go = Arc::clone(&rest);
+    let sent = blob.len() / 2;
+    let first = blob.clone();
+    let fake =
+        Fake::serve(&image, move |asked, _, _| (asked == path).then(|| held(&first, sent, Arc::clone(&rest)))).await;
+    let (_root, store) = store();
+    let puller = puller(&store);
+    let (name, shown) = (named(&fake), [Progress::default(), Progress::default()]);
+    let pulls = futures_util::future::join_all(shown.each_ref().map(|one| puller.pull_showing(&name, &[], one)));
+    let total: u64 = image.layers.iter().map(|(_, blob)| blob.len() as u64).sum();
+    let missing = (blob.len() - sent) as u64;
+    let watch = async {
+        let seen = |one: &Progress| one.fetched().map(|fetched| (fetched.total, fetched.total - fetched.done));
+        while !shown.iter().all(|one| seen(one) == Some((total, missing))) {
+            tokio::task::yield_now().await;
+        }
+        let_go.notify_one();
+    };
+    let (pulled, ()) = tokio::join!(pulls, watch);
+    assert!(pulled.iter().all(Result::is_ok), "{pulled:?}");
+    for one in shown {
+        let registry = name.domain().to_owned();
+        assert_eq!(one.fetched(), Some(Fetched { registry, done: total, total }));
+    }
 }

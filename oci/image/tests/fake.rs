@@ -6,7 +6,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::combinators::BoxBody;
@@ -14,6 +14,7 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use super::TestImage;
@@ -38,6 +39,20 @@ pub(super) fn ok(body: &[u8]) -> Answer {
     status(StatusCode::OK, &[], body)
 }
 
+/// A body of which the rest comes when it is let.
+pub(super) fn held(body: &[u8], sent: usize, rest: Arc<Notify>) -> Answer {
+    let (first, last) = (Bytes::copy_from_slice(&body[..sent]), Bytes::copy_from_slice(&body[sent..]));
+    let last = stream::once(async move {
+        rest.notified().await;
+        Ok(Frame::data(last))
+    });
+    let first = stream::once(async move { Ok::<_, io::Error>(Frame::data(first)) });
+    let pieces = StreamExt::chain(first, last);
+    let mut response = status(StatusCode::OK, &[], b"").map(|_| BodyExt::boxed(StreamBody::new(pieces)));
+    response.headers_mut().insert(CONTENT_LENGTH, body.len().into());
+    response
+}
+
 /// The beginning of a longer body, after which the connection breaks.
 pub(super) fn broken(code: StatusCode, headers: &[(&'static str, &str)], body: &[u8], sent: usize) -> Answer {
     let first = Bytes::copy_from_slice(&body[..sent]);
@@ -53,7 +68,7 @@ pub(super) fn broken(code: StatusCode, headers: &[(&'static str, &str)], body: &
             }
         }
     });
-    let mut response = status(code, headers, b"").map(|_| StreamBody::new(pieces).boxed());
+    let mut response = status(code, headers, b"").map(|_| BodyExt::boxed(StreamBody::new(pieces)));
     response.headers_mut().insert(CONTENT_LENGTH, body.len().into());
     response
 }

@@ -11,6 +11,7 @@ mod observe;
 mod operation;
 pub(crate) mod parts;
 pub mod plan;
+mod pulling;
 pub(crate) mod report;
 pub mod resize;
 mod run;

@@ -34,6 +34,7 @@ pub(super) async fn observe(worker: &mut Worker, pod: &Pod) -> Observed {
         images,
         messages: worker.messages.clone(),
         probes: worker.prober.verdicts(),
+        pulls: worker.pulling.look(worker.shared.now()),
         in_flight: Default::default(),
         sandboxes,
     }

@@ -15,7 +15,7 @@ use client::events::EventType;
 use client::{Client, ClientError, DeleteOptions, Patch};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus, ResourceRequirements};
-use runtime::{ContainerId, Credentials, ImageError, SandboxId};
+use runtime::{ContainerId, Credentials, ImageError, PullProgress, SandboxId};
 use serde_json::json;
 
 use super::assignment::Target;
@@ -40,6 +40,8 @@ pub(super) struct Job {
     pub(super) target: Option<Target>,
     /// The image was pulled for this start.
     pub(super) fresh_image: bool,
+    /// Shows how far a pull is.
+    pub(super) progress: PullProgress,
 }
 
 /// How an operation went.
@@ -176,7 +178,7 @@ async fn pull(job: &Job, container: String, reference: &str, attempt: u32) -> Ou
         }
     };
     let began = shared.now();
-    match shared.seams.images.pull(reference, &credentials).await {
+    match shared.seams.images.pull(reference, &credentials, &job.progress).await {
         Ok(image) => {
             let took = Duration::try_from(shared.now().duration_since(began)).unwrap_or_default();
             let took = format!("{:.3}s", took.as_secs_f64());

@@ -25,6 +25,7 @@ use super::memory::Memory;
 use super::view::View;
 use super::{run, status, stop};
 
+pub use super::pulling::Pulled;
 pub use super::step::{Action, Hook, Start, Stop, StopReason, Subject};
 
 /// What the sources of pods want.
@@ -60,6 +61,8 @@ pub struct Observed {
     pub messages: BTreeMap<ContainerId, String>,
     /// What probes say.
     pub probes: BTreeMap<ContainerId, Probed>,
+    /// How far pulls are that take long, by container.
+    pub pulls: BTreeMap<String, Pulled>,
     /// What operations are under way on.
     pub in_flight: BTreeSet<Subject>,
 }

@@ -3,12 +3,12 @@
 //! Called by [`super::plan::plan`] only. After `kuberuntime_manager.computePodActions` upstream, but per step: whatever
 //! can begin now begins now.
 
-use runtime::{ContainerId, SandboxStatus};
+use runtime::{ContainerId, Fetched, SandboxStatus};
 
 use super::memory::{FailedStart, Files, Pull, StartError};
-use super::plan::{Action, Draft, PresentImage, Start, StopReason, Subject, WaitingReason};
+use super::plan::{Action, Draft, PresentImage, Pulled, Start, StopReason, Subject, WaitingReason};
 use super::view::{Begun, Contained, Ended, Kind, Life, UNKNOWN_EXIT, View};
-use super::{resize, stop};
+use super::{pulling, resize, stop};
 use crate::shared::in_full;
 
 /// How much of the wait after a failed pull the failure itself is shown for; then the back-off is.
@@ -327,7 +327,25 @@ fn pull(view: &View<'_>, draft: &mut Draft, container: &Contained<'_>, reference
             return None;
         }
     }
+    if container.life == Life::Waits {
+        show_progress(view, draft, container, &reference);
+    }
     let attempt = container.next_attempt();
     draft.act(view, Action::PullImage { container: container.name().to_owned(), reference, attempt });
     None
+}
+
+/// Says how far a pull under way is. It says so in place of why the one before failed.
+fn show_progress(view: &View<'_>, draft: &mut Draft, container: &Contained<'_>, reference: &str) {
+    if !view.observed.in_flight.contains(&Subject::Image(container.name().to_owned())) {
+        return;
+    }
+    draft.wake(view.now + pulling::EVERY);
+    let Some(Pulled { fetched, rate }) = view.observed.pulls.get(container.name()) else { return };
+    default_wait(view, draft, container);
+    let Fetched { registry, done, total } = fetched;
+    let message = format!("Pulling image {reference:?} from {registry}: {done}/{total} bytes, {rate} bytes/s");
+    if let Some(waiting) = draft.waiting.get_mut(container.name()) {
+        waiting.message = Some(message);
+    }
 }

@@ -13,7 +13,7 @@ use client::events::EventType;
 use futures_util::FutureExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
-use runtime::SandboxId;
+use runtime::{PullProgress, SandboxId};
 use tokio::sync::{Notify, watch};
 use tokio::task::{Id, JoinSet};
 
@@ -22,6 +22,7 @@ use super::files::PodDirs;
 use super::memory::{Files, Memory};
 use super::operation::{self, Job, Outcome};
 use super::plan::{Action, Desired, Plan, Subject, Wish, plan};
+use super::pulling::Pulling;
 use super::{observe, report};
 use crate::admission::Rejection;
 use crate::container::unsupported_fields;
@@ -72,6 +73,7 @@ pub(super) struct Worker {
     pub(super) known: BTreeSet<SandboxId>,
     pub(super) messages: BTreeMap<runtime::ContainerId, String>,
     pub(super) prober: Prober,
+    pub(super) pulling: Pulling,
     follower: Follower,
     jobs: JoinSet<Outcome>,
     busy: HashMap<Id, Subject>,
@@ -106,6 +108,7 @@ impl Worker {
             known,
             messages: BTreeMap::new(),
             prober,
+            pulling: Pulling::default(),
             follower,
             jobs: JoinSet::new(),
             busy: HashMap::new(),
@@ -252,6 +255,7 @@ impl Worker {
                 pod: Arc::clone(&assignment.pod),
                 target: assignment.report_to.clone(),
                 fresh_image: self.has_fresh_image(action),
+                progress: self.progress_of(action),
             };
             self.spawn(action.subject(), operation::run(job, action.clone()));
         }
@@ -260,6 +264,14 @@ impl Worker {
     /// Whether the image of a container to be started has just been pulled, which has been told already.
     fn has_fresh_image(&self, action: &Action) -> bool {
         matches!(action, Action::StartContainer(start) if self.memory.pulls.contains_key(&start.name))
+    }
+
+    /// What shows how far the action is, if it is a pull.
+    fn progress_of(&mut self, action: &Action) -> PullProgress {
+        match action {
+            Action::PullImage { container, .. } => self.pulling.begin(container, self.shared.now()),
+            _ => PullProgress::default(),
+        }
     }
 
     fn spawn(&mut self, subject: Subject, job: impl Future<Output = Outcome> + Send + 'static) {
@@ -321,8 +333,14 @@ impl Worker {
             Outcome::SandboxRemoved(sandbox) => {
                 self.known.remove(&sandbox);
             }
-            Outcome::Pulled { container, attempt } => memory.pulled(&container, attempt),
-            Outcome::PullFailed { container, reason, message } => memory.pull_failed(&container, reason, message, now),
+            Outcome::Pulled { container, attempt } => {
+                self.pulling.end(&container);
+                memory.pulled(&container, attempt);
+            }
+            Outcome::PullFailed { container, reason, message } => {
+                self.pulling.end(&container);
+                memory.pull_failed(&container, reason, message, now);
+            }
             Outcome::Started { container } => memory.started(&container),
             Outcome::StartFailed { start, kind, message } => memory.start_failed(&start, kind, message, now),
             Outcome::StopFailed { container } => memory.stop_failed(&container),

@@ -6,6 +6,7 @@
 mod api;
 mod chaos;
 mod lifecycle;
+mod pulls;
 mod scenarios;
 mod sizes;
 mod volumes;

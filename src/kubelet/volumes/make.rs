@@ -12,7 +12,7 @@ use api::quantity::Quantity;
 use client::events::EventType;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, ImageVolumeSource, Pod, Volume};
-use runtime::VolumeSource;
+use runtime::{PullProgress, VolumeSource};
 
 use super::ownership::Group;
 use super::source::{Found, Source};
@@ -153,7 +153,8 @@ impl Making<'_> {
             None => {
                 tell(EventType::Normal, "Pulling", &format!("Pulling image {reference:?}"));
                 let secrets = references::pull_secrets(self.shared, self.pod).await?;
-                let pulled = images.pull(&reference, &pull_credentials(&secrets, &reference)).await;
+                let pulled =
+                    images.pull(&reference, &pull_credentials(&secrets, &reference), &PullProgress::default()).await;
                 let image = pulled.map_err(failed)?;
                 tell(EventType::Normal, "Pulled", &format!("Successfully pulled image {reference:?}"));
                 image

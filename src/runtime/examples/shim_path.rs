@@ -24,8 +24,8 @@ use net::{Attach, NativeNetwork, NativeNetworkConfig, Network};
 use oci::cgroup::{Group, Hierarchies};
 use runtime::{
     ContainerId, ContainerSpec, ContainerState, Credentials, ExecSpec, Image, ImageDefaults, ImageError, ImageId,
-    Images, LogLimits, NativeConfig, NativeRuntime, PidLimits, PidSharing, Privileges, Resources, Runtime, SandboxId,
-    SandboxSpec, Sharing, User,
+    Images, LogLimits, NativeConfig, NativeRuntime, PidLimits, PidSharing, Privileges, PullProgress, Resources,
+    Runtime, SandboxId, SandboxSpec, Sharing, User,
 };
 use task::{SystemClock, Tasks};
 use tokio::time::Instant;
@@ -90,7 +90,12 @@ struct OneImage(PathBuf);
 
 #[async_trait]
 impl Images for OneImage {
-    async fn pull(&self, reference: &str, _credentials: &[Credentials]) -> Result<Image, ImageError> {
+    async fn pull(
+        &self,
+        reference: &str,
+        _credentials: &[Credentials],
+        _progress: &PullProgress,
+    ) -> Result<Image, ImageError> {
         Err(ImageError::InvalidName { reference: reference.to_owned(), message: "no registry".to_owned() })
     }
 

@@ -1,12 +1,13 @@
 //! Simulated images.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::{Credentials, Image, ImageDefaults, ImageError, ImageId, Images};
+use crate::{Credentials, Image, ImageDefaults, ImageError, ImageId, Images, PullProgress};
 
 /// What a pull of a reference does.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,7 +73,12 @@ impl SimulatedImages {
 
 #[async_trait]
 impl Images for SimulatedImages {
-    async fn pull(&self, reference: &str, _credentials: &[Credentials]) -> Result<Image, ImageError> {
+    async fn pull(
+        &self,
+        reference: &str,
+        _credentials: &[Credentials],
+        progress: &PullProgress,
+    ) -> Result<Image, ImageError> {
         if reference.is_empty() || reference.contains(char::is_whitespace) {
             return Err(ImageError::InvalidName {
                 reference: reference.to_owned(),
@@ -89,7 +95,7 @@ impl Images for SimulatedImages {
         };
         match outcome {
             PullOutcome::Arrives { latency, image } => {
-                tokio::time::sleep(latency).await;
+                arrive(reference, image.size, latency, progress).await;
                 let mut image = *image;
                 if !image.tags.iter().any(|tag| tag == reference) {
                     image.tags.push(reference.to_owned());
@@ -125,6 +131,18 @@ impl Images for SimulatedImages {
     async fn remove(&self, image: &ImageId) -> Result<(), ImageError> {
         self.shelf().present.remove(image);
         Ok(())
+    }
+}
+
+/// Takes so long, a tenth of the bytes after the other.
+async fn arrive(reference: &str, size: u64, latency: Duration, progress: &PullProgress) {
+    let taken = Arc::new(AtomicU64::new(0));
+    progress.begin(reference.split_once('/').map_or("docker.io", |(registry, _)| registry));
+    progress.part("layer", size, Arc::clone(&taken));
+    let steps: u32 = if latency.is_zero() { 1 } else { 10 };
+    for step in 1..=steps {
+        tokio::time::sleep(latency / steps).await;
+        taken.store(size * u64::from(step) / u64::from(steps), Ordering::Relaxed);
     }
 }
 

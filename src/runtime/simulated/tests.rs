@@ -170,10 +170,16 @@ async fn a_pull_does_what_it_was_told_and_what_arrived_is_found() {
     images
         .on_pull("r/refused:1", PullOutcome::Refused { latency: Duration::from_secs(1), message: "denied".to_owned() });
     images.on_pull("r/unreachable:1", PullOutcome::Unreachable { latency: Duration::ZERO });
-    assert!(matches!(images.pull("r/refused:1", &[]).await, Err(ImageError::Pull { .. })));
-    assert!(matches!(images.pull("r/unreachable:1", &[]).await, Err(ImageError::RegistryUnavailable { .. })));
-    assert!(matches!(images.pull("not a name", &[]).await, Err(ImageError::InvalidName { .. })));
-    let image = images.pull("r/plain:1", &[]).await.unwrap();
+    assert!(matches!(images.pull("r/refused:1", &[], &PullProgress::default()).await, Err(ImageError::Pull { .. })));
+    assert!(matches!(
+        images.pull("r/unreachable:1", &[], &PullProgress::default()).await,
+        Err(ImageError::RegistryUnavailable { .. })
+    ));
+    assert!(matches!(
+        images.pull("not a name", &[], &PullProgress::default()).await,
+        Err(ImageError::InvalidName { .. })
+    ));
+    let image = images.pull("r/plain:1", &[], &PullProgress::default()).await.unwrap();
     assert_eq!(images.find("r/plain:1").await.unwrap().as_ref(), Some(&image));
     assert_eq!(images.find(&image.id.0).await.unwrap().as_ref(), Some(&image));
     images.remove(&image.id).await.unwrap();

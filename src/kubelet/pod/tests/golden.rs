@@ -8,12 +8,16 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
-use runtime::{ContainerId, ContainerState, ContainerStatus, Exit, ImageId, SandboxId, SandboxState, SandboxStatus};
+use runtime::{
+    ContainerId, ContainerState, ContainerStatus, Exit, Fetched, ImageId, SandboxId, SandboxState, SandboxStatus,
+};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::super::memory::{Files, Stage, StartError, Stopping};
-use super::super::plan::{FailedProbe, Hook, PresentImage, Probed, Start, Stop, StopReason, Subject, WaitingReason};
+use super::super::plan::{
+    FailedProbe, Hook, PresentImage, Probed, Pulled, Start, Stop, StopReason, Subject, WaitingReason,
+};
 use super::super::{Action, Desired, Memory, Observed, Plan, Wish, labels, plan};
 use crate::container::sandbox_spec;
 
@@ -40,6 +44,9 @@ struct Case {
     /// `files`, `sandbox`, `object`, `image/<name>`, `container/<name>`, `postStart/<name>`, `preStop/<name>`.
     #[serde(default)]
     in_flight: Vec<String>,
+    /// Registry, bytes done, bytes to fetch and bytes per second, by container.
+    #[serde(default)]
+    pulls: BTreeMap<String, (String, u64, u64, u64)>,
     #[serde(default)]
     memory: Remembered,
     now: Timestamp,
@@ -116,6 +123,7 @@ impl Case {
             images: self.images.iter().map(|reference| (reference.clone(), image(reference))).collect(),
             messages: self.messages.iter().map(|(id, text)| (ContainerId(id.clone()), text.clone())).collect(),
             probes: self.probes.iter().map(|(id, probe)| (ContainerId(id.clone()), probe.probed())).collect(),
+            pulls: self.pulls.iter().map(|(name, pull)| (name.clone(), pulled(pull))).collect(),
             in_flight: self.in_flight.iter().map(|text| subject(text)).collect(),
         }
     }
@@ -219,6 +227,10 @@ impl Probe {
 
 fn image(reference: &str) -> PresentImage {
     PresentImage { id: ImageId(format!("sha256:{reference}")), status_id: format!("{reference}@sha256:abc") }
+}
+
+fn pulled((registry, done, total, rate): &(String, u64, u64, u64)) -> Pulled {
+    Pulled { fetched: Fetched { registry: registry.clone(), done: *done, total: *total }, rate: *rate }
 }
 
 fn subject(text: &str) -> Subject {

@@ -47,7 +47,12 @@ struct OneImage(PathBuf);
 
 #[async_trait]
 impl Images for OneImage {
-    async fn pull(&self, reference: &str, _credentials: &[Credentials]) -> Result<Image, ImageError> {
+    async fn pull(
+        &self,
+        reference: &str,
+        _credentials: &[Credentials],
+        _progress: &PullProgress,
+    ) -> Result<Image, ImageError> {
         Err(ImageError::InvalidName { reference: reference.to_owned(), message: "no registry".to_owned() })
     }
 
