@@ -104,3 +104,21 @@ async fn a_container_that_wants_it_so_is_restarted_for_its_new_size() {
     let resized = |call: &Call| matches!(call, Call::ResizeContainer(..));
     assert!(!world.runtime.calls().iter().any(resized));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_whose_port_of_the_host_is_taken_is_rejected_until_it_is_given_back() {
+    let world = started().await;
+    let mut spec = one_container();
+    spec["containers"][0]["ports"] = json!([{"containerPort": 80, "hostPort": 8080, "protocol": "TCP"}]);
+    world.create("first", spec.clone());
+    world.until_pod("first", "it is ready", is_ready).await;
+    world.create("second", spec.clone());
+    world.until_pod("second", "it is rejected", |pod| phase(pod) == "Failed").await;
+    let second = world.pod("second").expect("the pod");
+    assert_eq!(second["status"]["reason"], "NodePorts");
+    assert!(world.events("Pod").contains(&"NodePorts".to_owned()));
+    world.delete("first", 0);
+    world.until_gone("first").await;
+    world.create("third", spec);
+    world.until_pod("third", "it is ready", is_ready).await;
+}
