@@ -146,7 +146,8 @@ pub struct Limits {
 }
 
 /// A command to run in a container. Its first three descriptors become its standard input, output and error; the others
-/// are the script's.
+/// are the script's. If the script opens a terminal, that is all three of them, and the first descriptor is a stream
+/// socket over which the terminal is sent, with one byte, once the command has been executed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exec {
     /// Where.

@@ -217,6 +217,8 @@ pub(crate) struct Command {
     pub(crate) timed_out: bool,
     /// When its end is told though it has not come.
     pub(crate) gone_at: Option<Moment>,
+    /// Where its terminal goes, if it has one: the socket that came in the place of its standard input.
+    pub(crate) terminal_to: Option<OwnedFd>,
 }
 
 /// Where in its life a command is.
@@ -251,12 +253,21 @@ impl Command {
         }
     }
 
-    /// Kills it; one that has not been executed yet is killed by being dropped.
+    /// It is executed. Its terminal belongs to whoever asked for the command: nothing of what is said there passes
+    /// through this program. A socket that does not take it now has nobody at its other end.
+    pub(crate) fn started(&mut self, process: Process, terminal: Option<&OwnedFd>) {
+        if let (Some(socket), Some(terminal)) = (self.terminal_to.take(), terminal) {
+            let _ = oci::protocol::send(socket.as_fd(), &[0], &[terminal.as_fd()]);
+        }
+        self.phase = CommandPhase::Running(process);
+    }
+
+    /// Kills it and its group; one that has not been executed yet is killed by being dropped.
     pub(crate) fn kill(&mut self) {
         self.kill_at = None;
         match &self.phase {
             CommandPhase::Running(process) => {
-                process.signal(Signal::KILL.as_raw());
+                process.kill_group();
                 self.gone_at = Some(Moment::now().after_ms(GONE_MS));
             }
             CommandPhase::Launching(_) => self.phase = CommandPhase::Over,

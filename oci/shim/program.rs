@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use oci::container::{Place, Progress, Script, StartError, StartWarning, Started, Starting, Step, reap_later};
 use oci::protocol::{Failure, Outcome, Warning};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Signal, WaitId, WaitIdOptions};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 
 use crate::time::Moment;
 
@@ -93,6 +93,15 @@ impl Process {
         if let Some(signal) = Signal::from_named_raw(number) {
             let _ = rustix::process::pidfd_send_signal(&self.pidfd, signal);
         }
+    }
+
+    /// Kills it with the processes of its group, which it leads as the first of its session. The group's number is nobody
+    /// else's until it is reaped, which is done here alone.
+    pub(crate) fn kill_group(&self) {
+        if let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) {
+            let _ = rustix::process::kill_process_group(pid, Signal::KILL);
+        }
+        self.signal(Signal::KILL.as_raw());
     }
 
     /// Leaves it to be reaped whenever it ends.

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use oci::container::{Launch, Script, Stdio, begin, begin_exec};
+use oci::container::{Launch, Script, Stdio, Step, begin, begin_exec};
 use oci::protocol::{Exec, Failure, Reply, Request, Role, Start, ToShim};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -143,8 +143,11 @@ impl Server {
         let stdio = Stdio { stdin: *stdin, stdout: *stdout, stderr: *stderr };
         let launch = Launch { script: &script, fds, stdio };
         let starting = begin_exec(&launch, target.as_fd()).map_err(|error| failure(&error, &script))?;
+        let has_terminal = script.steps.iter().any(|step| matches!(step, Step::Terminal { .. }));
+        let terminal_to = descriptors.into_iter().next().filter(|_| has_terminal);
         self.commands.push(Command {
             asker,
+            terminal_to,
             phase: CommandPhase::Launching(Launching::new(starting, script)),
             kill_at: exec.timeout_ms.map(|timeout| Moment::now().after_ms(timeout)),
             timed_out: false,

@@ -253,7 +253,7 @@ impl Server {
         match std::mem::replace(&mut command.phase, CommandPhase::Over) {
             CommandPhase::Launching(launching) => match launching.look() {
                 Ok(Launched::Pending(launching)) => command.phase = CommandPhase::Launching(launching),
-                Ok(Launched::Running(process, ..)) => command.phase = CommandPhase::Running(process),
+                Ok(Launched::Running(process, terminal, _)) => command.started(process, terminal.as_ref()),
                 Err(failure) => {
                     self.commands.retain(|command| command.asker != asker);
                     self.reply(asker, Reply::Failed(failure));

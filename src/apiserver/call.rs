@@ -6,6 +6,7 @@ use api::resources::{Resource, scale};
 use api::status::ApiError;
 use api::user::UserInfo;
 use http::{HeaderMap, Response};
+use hyper::upgrade::OnUpgrade;
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -27,6 +28,8 @@ pub(crate) struct Call {
     /// The row of the kind; a kind that came at run time may be gone before the request is answered.
     pub(crate) row: Resource,
     pub(crate) form: Form,
+    /// The connection itself, if the client wants it to speak another protocol.
+    pub(crate) upgrade: Option<OnUpgrade>,
     /// What the client is to be told besides the answer.
     pub(crate) warnings: Mutex<Vec<String>>,
 }

@@ -21,6 +21,8 @@ pub struct NodeError {
 /// `/containerLogs/default/web/server?follow=true`.
 #[async_trait]
 pub trait NodeConnector: Send + Sync + 'static {
-    /// Sends the request with the API server's identity and returns when the head of the answer is there.
+    /// Sends the request with the API server's identity and returns when the head of the answer is there. A request that
+    /// asks for another protocol has the client's connection among its extensions, as [`hyper::upgrade::OnUpgrade`]; who
+    /// answers it by 101 speaks that protocol with the client.
     async fn send(&self, node: &str, request: Request<Bytes>) -> Result<Response<Body>, NodeError>;
 }

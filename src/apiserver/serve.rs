@@ -144,7 +144,7 @@ impl ApiServer {
             request.extensions_mut().insert(Outside(address));
             async move { Ok::<_, std::convert::Infallible>(server.authenticated(user.as_ref(), request).await) }
         });
-        let connection = bounds().serve_connection(TokioIo::new(stream), service).into_owned();
+        let connection = bounds().serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
         let mut connection = Box::pin(watcher.watch(connection));
         let ended = match tokio::time::timeout(SLOW, &mut connection).await {
             Ok(ended) => ended,

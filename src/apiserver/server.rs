@@ -14,6 +14,7 @@ use http::header::ACCEPT_ENCODING;
 use http::request::Parts;
 use http::{Request, Response};
 use http_body_util::combinators::BoxBody;
+use hyper::upgrade::OnUpgrade;
 use store::Store;
 use task::SharedClock;
 use tokio_util::sync::CancellationToken;
@@ -190,9 +191,10 @@ impl ApiServer {
         let permit = self.fairness.admit(outside, user, work).await?;
         // From here on the seats keep the number of such requests small.
         drop(under_way);
+        let upgrade = parts.extensions.get::<OnUpgrade>().cloned();
         let (server, user, headers) = (Arc::clone(self), user.clone(), parts.headers);
         let warnings = Mutex::default();
-        let call = Call { server, user, request, query, headers, row: row.clone(), form, warnings };
+        let call = Call { server, user, request, query, headers, row: row.clone(), form, upgrade, warnings };
         let mut response = verbs::run(&call, bytes).await?;
         let own = Some(row.deprecation).filter(|warning| !warning.is_empty());
         if let Some(warning) = own.or_else(|| row.custom.as_ref()?.deprecation()) {

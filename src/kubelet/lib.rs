@@ -22,6 +22,7 @@ mod shared;
 #[cfg(test)]
 mod simulation;
 mod sources;
+mod stream;
 mod volumes;
 
 pub use agent::{Kubelet, StartError};

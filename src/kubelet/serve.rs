@@ -1,4 +1,4 @@
-//! The kubelet's API, as called in process by the API server: logs, pods, health.
+//! The kubelet's API, as called in process by the API server: logs, commands, pods, health.
 //!
 //! Paths and wording follow `pkg/kubelet/server` upstream. Authentication and authorization are the caller's.
 
@@ -22,22 +22,28 @@ use tokio::sync::mpsc;
 use crate::logs::{self, Ending, Query};
 use crate::pod::{PodDirs, parts};
 use crate::shared::{Entry, Shared, chain};
+use crate::stream;
 
 /// Pieces of a log that wait for a slow client.
 const BACKLOG: usize = 4;
 
 /// A refusal, in plain text as upstream.
 #[derive(Debug)]
-struct Refusal(StatusCode, String);
+pub(crate) struct Refusal(pub(crate) StatusCode, pub(crate) String);
 
 /// Answers a request.
 pub(crate) async fn handle(shared: &Arc<Shared>, request: &Request<Bytes>) -> Response<Body> {
     let path = request.uri().path();
-    if request.method() != Method::GET {
+    let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+    let is_stream = parts.first().is_some_and(|first| *first == "exec");
+    if request.method() != Method::GET && !(is_stream && request.method() == Method::POST) {
         return plain(StatusCode::METHOD_NOT_ALLOWED, "405: Method Not Allowed\n".to_owned());
     }
-    let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
     match parts.as_slice() {
+        ["exec", namespace, pod, container] => {
+            let answer = stream::exec(shared, request, (namespace, pod, container)).await;
+            answer.unwrap_or_else(|Refusal(code, message)| plain(code, message))
+        }
         ["healthz"] => plain(StatusCode::OK, "ok".to_owned()),
         ["pods"] => pods(shared),
         ["containerLogs", namespace, pod, container] => {
@@ -51,6 +57,11 @@ pub(crate) async fn handle(shared: &Arc<Shared>, request: &Request<Bytes>) -> Re
 
 fn plain(code: StatusCode, text: String) -> Response<Body> {
     respond(code, "text/plain; charset=utf-8", full(text.into()))
+}
+
+/// The body of an answer that has none.
+pub(crate) fn empty() -> Body {
+    full(Bytes::new())
 }
 
 fn full(bytes: Bytes) -> Body {

@@ -9,6 +9,7 @@ mod images;
 mod native;
 mod native_images;
 mod sandbox;
+mod session;
 pub mod simulated;
 
 pub use container::*;
@@ -16,6 +17,7 @@ pub use images::*;
 pub use native::{LogLimits, NativeConfig, NativeRuntime, PidLimits, raise_open_files, remove_tree};
 pub use native_images::{NativeImages, RegistryOptions};
 pub use sandbox::*;
+pub use session::*;
 
 use std::path::{Path, PathBuf};
 
@@ -128,6 +130,15 @@ pub trait Runtime: Send + Sync + 'static {
         container: &ContainerId,
         exec: ExecSpec,
     ) -> Result<ExecResult, RuntimeError>;
+
+    /// Runs a command inside a container with somebody at its standard streams; returns once they are there. Dropping the
+    /// session kills the command.
+    async fn open_session(
+        &self,
+        sandbox: &SandboxId,
+        container: &ContainerId,
+        spec: SessionSpec,
+    ) -> Result<Session, RuntimeError>;
 
     /// Mounts a volume at a directory of the host, which is made if absent; one that is mounted there stays.
     async fn mount_volume(&self, at: &Path, source: VolumeSource) -> Result<(), RuntimeError>;

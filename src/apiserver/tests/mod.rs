@@ -5,6 +5,7 @@ mod apply;
 mod attacks;
 mod certificates;
 mod components;
+mod connect;
 mod custom;
 mod delete;
 mod evict;

@@ -83,7 +83,7 @@ fn path(call: &Call, container: &str) -> String {
 }
 
 /// The container that is meant: the one that is named, or the only one.
-fn container<'a>(pod: &'a Value, asked: Option<&'a str>) -> Result<&'a str, ApiError> {
+pub(super) fn container<'a>(pod: &'a Value, asked: Option<&'a str>) -> Result<&'a str, ApiError> {
     let names = |list: &str| -> Vec<&'a str> {
         pod["spec"][list].as_array().into_iter().flatten().filter_map(|c| c["name"].as_str()).collect()
     };

@@ -9,6 +9,6 @@ mod record;
 mod stream;
 mod tail;
 
-pub(crate) use query::Query;
+pub(crate) use query::{Query, pairs};
 pub(crate) use stream::{Ending, stream};
 pub(crate) use tail::{last_lines, read_head};

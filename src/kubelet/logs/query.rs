@@ -78,6 +78,11 @@ impl Query {
 }
 
 fn parameters(query: &str) -> BTreeMap<String, String> {
+    pairs(query).into_iter().collect()
+}
+
+/// The parameters of a query string in their order.
+pub(crate) fn pairs(query: &str) -> Vec<(String, String)> {
     let pairs = query.split('&').filter(|pair| !pair.is_empty());
     pairs
         .map(|pair| pair.split_once('=').unwrap_or((pair, "")))

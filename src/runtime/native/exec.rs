@@ -1,34 +1,55 @@
-//! Commands inside containers.
+//! Commands inside containers, with somebody at their streams or with what they say collected.
 
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream as Socket;
 use std::sync::Arc;
 use std::time::Duration;
 
 use oci::container::compile::{compile_exec, open};
 use oci::protocol::{Exec, Outcome, Reply, Request};
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{Process, Spec};
 use rustix::pipe::PipeFlags;
 use tokio::io::AsyncReadExt;
-use tokio::net::unix::pipe::Receiver;
+use tokio::net::UnixStream;
+use tokio::net::unix::pipe::{Receiver, Sender};
 
 use super::foreign::Foreign;
 use super::layout::{CONFIG, read_json};
 use super::recover::has_ended;
 use super::sandbox::Sandbox;
+use super::terminal::Terminal;
 use super::{Node, failed, groups};
-use crate::{ContainerId, ExecResult, ExecSpec, RuntimeError, SandboxId};
+use crate::{
+    ContainerId, End, ExecResult, ExecSpec, Input, Output, RuntimeError, SandboxId, Session, SessionSpec, Wanted,
+};
 
 /// How long to read on after the command has ended: a process that it left behind may hold its output open for ever.
 const DRAIN: Duration = Duration::from_millis(200);
 
-/// A command that is ready to be sent, and our ends of its output.
+/// What is to be run.
+struct Order {
+    args: Vec<String>,
+    timeout: Option<Duration>,
+    streams: Wanted,
+}
+
+/// A command that is ready to be sent, and our ends of its streams.
 struct Prepared {
     exec: Exec,
     descriptors: Vec<OwnedFd>,
-    stdout: OwnedFd,
-    stderr: OwnedFd,
+    ours: Ours,
+}
+
+/// Our ends of a command's streams.
+#[derive(Default)]
+struct Ours {
+    stdin: Option<OwnedFd>,
+    stdout: Option<OwnedFd>,
+    stderr: Option<OwnedFd>,
+    /// Over which its terminal comes.
+    terminal: Option<Socket>,
 }
 
 /// Runs a command and waits for it; dropping the future kills the command.
@@ -38,36 +59,101 @@ pub(super) async fn exec(
     container: &ContainerId,
     wanted: ExecSpec,
 ) -> Result<ExecResult, RuntimeError> {
+    let ExecSpec { args, timeout, output_limit } = wanted;
+    let streams = Wanted::Pipes { stdin: false, stdout: true, stderr: true };
+    let command = args.first().cloned().unwrap_or_default();
+    let (sandbox, prepared) = ready(node, id, container, Order { args, timeout, streams }).await?;
+    let (stdout, stderr) = (receiver(prepared.ours.stdout)?, receiver(prepared.ours.stderr)?);
+    let asked = sandbox.ask(Request::Exec(Box::new(prepared.exec)), prepared.descriptors);
+    let (reply, stdout, stderr) = collect(asked, (stdout, stderr), output_limit).await;
+    let (code, timed_out) = outcome(&sandbox, (container, &command), reply?)?;
+    Ok(ExecResult { code: (!timed_out).then_some(code), stdout, stderr })
+}
+
+/// Begins a command and returns when its streams are there.
+pub(super) async fn open_session(
+    node: &Arc<Node>,
+    id: &SandboxId,
+    container: &ContainerId,
+    wanted: SessionSpec,
+) -> Result<Session, RuntimeError> {
+    let SessionSpec { args, streams } = wanted;
+    let command = args.first().cloned().unwrap_or_default();
+    let (sandbox, prepared) = ready(node, id, container, Order { args, timeout: None, streams }).await?;
+    let Prepared { exec, descriptors, ours } = prepared;
+    let container = container.clone();
+    let mut end: End = Box::pin(async move {
+        let reply = sandbox.ask(Request::Exec(Box::new(exec)), descriptors).await?;
+        outcome(&sandbox, (&container, &command), reply).map(|(code, _)| code)
+    });
+    let Some(socket) = ours.terminal else {
+        let stdin = ours.stdin.map(|pipe| Sender::from_owned_fd(pipe).map(|pipe| Box::new(pipe) as Input));
+        let stdin = stdin.transpose().map_err(|source| failed("write input", source))?;
+        let output = |pipe: Option<OwnedFd>| pipe.map(|pipe| receiver(Some(pipe)).map(|pipe| Box::new(pipe) as Output));
+        let (stdout, stderr) = (output(ours.stdout).transpose()?, output(ours.stderr).transpose()?);
+        return Ok(Session { stdin, stdout, stderr, window: None, end });
+    };
+    let terminal = |source| failed("take over terminal", source);
+    socket.set_nonblocking(true).map_err(terminal)?;
+    let socket = UnixStream::from_std(socket).map_err(terminal)?;
+    let received = tokio::select! {
+        biased;
+        received = Terminal::receive(&socket) => received,
+        ended = &mut end => {
+            // It may have ended before anybody looked at its terminal, which has come then all the same.
+            let code = ended?;
+            end = Box::pin(std::future::ready(Ok(code)));
+            Terminal::receive(&socket).await
+        }
+    };
+    let master = match received {
+        Ok(master) => master,
+        // The other end of the socket is closed when the command could not be executed, too.
+        Err(source) => return Err((&mut end).await.err().unwrap_or_else(|| terminal(source))),
+    };
+    let stdin = matches!(streams, Wanted::Terminal { stdin: true }).then(|| master.input());
+    let (stdin, stdout) = (stdin.transpose().map_err(terminal)?, Some(master.output().map_err(terminal)?));
+    Ok(Session { stdin, stdout, stderr: None, window: Some(Box::new(master)), end })
+}
+
+/// Checks and prepares a command.
+async fn ready(
+    node: &Arc<Node>,
+    id: &SandboxId,
+    container: &ContainerId,
+    order: Order,
+) -> Result<(Arc<Sandbox>, Prepared), RuntimeError> {
     let sandbox = node.find(id)?;
     sandbox.live()?;
     let no_container = || RuntimeError::NoContainer { container: container.clone() };
     if has_ended(&sandbox.container(container).ok_or_else(no_container)?.record) {
         return Err(no_container());
     }
-    let Some(command) = wanted.args.first().cloned() else {
+    if order.args.is_empty() {
         return Err(RuntimeError::Invalid { message: "no command specified".to_owned() });
-    };
-    let limit = wanted.output_limit;
-    let prepared = {
-        let (node, sandbox, container) = (Arc::clone(node), Arc::clone(&sandbox), container.clone());
-        task::blocking(move || prepare(&node, &sandbox, &container, &wanted)).await?
-    };
-    let receive = |pipe| Receiver::from_owned_fd(pipe).map_err(|source| failed("read output", source));
-    let (stdout, stderr) = (receive(prepared.stdout)?, receive(prepared.stderr)?);
-    let asked = sandbox.ask(Request::Exec(Box::new(prepared.exec)), prepared.descriptors);
-    let (reply, stdout, stderr) = collect(asked, (stdout, stderr), limit).await;
-    match reply? {
-        Reply::Exited { outcome, timed_out } => {
-            let code = match outcome {
-                _ if timed_out => None,
-                Outcome::Code(code) => Some(code),
-                Outcome::Signal(signal) => Some(128 + signal),
-            };
-            Ok(ExecResult { code, stdout, stderr })
-        }
-        Reply::Failed(failure) => Err(sandbox.error(failure, container, &command)),
+    }
+    let (node, of, container) = (Arc::clone(node), Arc::clone(&sandbox), container.clone());
+    let prepared = task::blocking(move || prepare(&node, &of, &container, &order)).await?;
+    Ok((sandbox, prepared))
+}
+
+/// The exit status that a reply tells of, and whether the timeout was the reason.
+fn outcome(
+    sandbox: &Sandbox,
+    (container, command): (&ContainerId, &str),
+    reply: Reply,
+) -> Result<(i32, bool), RuntimeError> {
+    match reply {
+        Reply::Exited { outcome: Outcome::Code(code), timed_out } => Ok((code, timed_out)),
+        Reply::Exited { outcome: Outcome::Signal(signal), timed_out } => Ok((128 + signal, timed_out)),
+        Reply::Failed(failure) => Err(sandbox.error(failure, container, command)),
         other => Err(sandbox.protocol_error(&other)),
     }
+}
+
+fn receiver(pipe: Option<OwnedFd>) -> Result<Receiver, RuntimeError> {
+    let pipe = pipe.ok_or_else(|| failed("read output", io::Error::from(io::ErrorKind::NotFound)))?;
+    Receiver::from_owned_fd(pipe).map_err(|source| failed("read output", source))
 }
 
 /// Waits for the reply while reading both streams, and then for the rest of them.
@@ -101,21 +187,24 @@ async fn keep(mut stream: Receiver, kept: &mut Vec<u8>, limit: usize) {
     }
 }
 
-fn prepare(
-    node: &Node,
-    sandbox: &Sandbox,
-    container: &ContainerId,
-    wanted: &ExecSpec,
-) -> Result<Prepared, RuntimeError> {
+fn prepare(node: &Node, sandbox: &Sandbox, container: &ContainerId, wanted: &Order) -> Result<Prepared, RuntimeError> {
     let config = node.layout.container(sandbox.id(), container).join(CONFIG);
     let spec: Option<Spec> = read_json(&config).map_err(|source| failed("read container configuration", source))?;
     let no_container = || RuntimeError::NoContainer { container: container.clone() };
     let spec = spec.ok_or_else(no_container)?;
     let mut process = spec.process().clone().ok_or_else(no_container)?;
+    let has_terminal = matches!(wanted.streams, Wanted::Terminal { .. });
     process.set_args(Some(wanted.args.clone()));
-    process.set_terminal(Some(false));
+    process.set_terminal(Some(has_terminal));
+    if has_terminal {
+        name_terminal(&mut process);
+    }
     let directory = node.layout.container(sandbox.id(), container);
     let compiled = match node.other_runtime(&sandbox.record.spec)? {
+        Some(_) if has_terminal => {
+            let message = "another runtime's containers have no terminals for commands".to_owned();
+            return Err(RuntimeError::Invalid { message });
+        }
         Some(program) => Foreign { program, directory: &directory, id: container }.exec(&process)?,
         None => {
             let compiled = compile_exec(&spec, &process, &node.host);
@@ -126,16 +215,39 @@ fn prepare(
     let joins = group.open_joins().map_err(groups::cgroup_failed)?;
     let opened = open(&compiled.descriptors, None, &joins);
     let opened = opened.map_err(|error| failed("open what the command needs", io::Error::other(error)))?;
-    let null = File::open("/dev/null").map_err(|source| failed("open null device", source))?;
-    let pipe = || rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|errno| failed("make pipe", errno));
-    let ((stdout, its_stdout), (stderr, its_stderr)) = (pipe()?, pipe()?);
-    for ours in [&stdout, &stderr] {
-        rustix::io::ioctl_fionbio(ours, true).map_err(|errno| failed("make pipe", errno))?;
-    }
     let script = compiled.script.to_bytes().map_err(|error| failed("write script", io::Error::other(error)))?;
     let timeout_ms = wanted.timeout.map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX));
-    let mut descriptors = vec![OwnedFd::from(null), its_stdout, its_stderr];
+    let (mut descriptors, ours) = connect(wanted.streams)?;
     descriptors.extend(opened);
     let exec = Exec { container: container.0.clone(), script, timeout_ms };
-    Ok(Prepared { exec, descriptors, stdout, stderr })
+    Ok(Prepared { exec, descriptors, ours })
+}
+
+/// Says what kind of terminal there is, as other runtimes do, unless the container knows.
+fn name_terminal(process: &mut Process) {
+    let mut env = process.env().clone().unwrap_or_default();
+    if !env.iter().any(|variable| variable.starts_with("TERM=")) {
+        env.push("TERM=xterm".to_owned());
+        process.set_env(Some(env));
+    }
+}
+
+/// A command's ends of its streams, and ours, which do not block.
+fn connect(streams: Wanted) -> Result<(Vec<OwnedFd>, Ours), RuntimeError> {
+    let null = || File::open("/dev/null").map(OwnedFd::from).map_err(|source| failed("open null device", source));
+    let Wanted::Pipes { stdin, stdout, stderr } = streams else {
+        let (ours, its) = Socket::pair().map_err(|source| failed("make socket", source))?;
+        let ours = Ours { terminal: Some(ours), ..Ours::default() };
+        return Ok((vec![its.into(), null()?, null()?], ours));
+    };
+    let pipe = |is_wanted: bool| {
+        let made = is_wanted.then(|| rustix::pipe::pipe_with(PipeFlags::CLOEXEC)).transpose();
+        made.map(Option::unzip).map_err(|errno| failed("make pipe", errno))
+    };
+    let ((its_stdin, stdin), (stdout, its_stdout), (stderr, its_stderr)) = (pipe(stdin)?, pipe(stdout)?, pipe(stderr)?);
+    for ours in [&stdin, &stdout, &stderr].into_iter().flatten() {
+        rustix::io::ioctl_fionbio(ours.as_fd(), true).map_err(|errno| failed("make pipe", errno))?;
+    }
+    let its = [its_stdin, its_stdout, its_stderr].into_iter().map(|end| end.map_or_else(null, Ok));
+    Ok((its.collect::<Result<_, _>>()?, Ours { stdin, stdout, stderr, terminal: None }))
 }

@@ -26,6 +26,7 @@ mod remove;
 mod sandbox;
 mod spec;
 mod start;
+mod terminal;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -48,7 +49,7 @@ use tokio::sync::broadcast;
 
 use crate::{
     Changed, ContainerId, ContainerSpec, ExecResult, ExecSpec, Images, Resize, Runtime, RuntimeError, SandboxId,
-    SandboxSpec, SandboxStatus, Stop, VolumeSource,
+    SandboxSpec, SandboxStatus, Session, SessionSpec, Stop, VolumeSource,
 };
 pub use descriptors::raise_open_files;
 pub use groups::PidLimits;
@@ -249,6 +250,15 @@ impl Runtime for NativeRuntime {
         exec: ExecSpec,
     ) -> Result<ExecResult, RuntimeError> {
         exec::exec(&self.0, sandbox, container, exec).await
+    }
+
+    async fn open_session(
+        &self,
+        sandbox: &SandboxId,
+        container: &ContainerId,
+        spec: SessionSpec,
+    ) -> Result<Session, RuntimeError> {
+        exec::open_session(&self.0, sandbox, container, spec).await
     }
 
     async fn mount_volume(&self, at: &Path, source: VolumeSource) -> Result<(), RuntimeError> {

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use async_trait::async_trait;
 use oci::sys::NetNs;
 use task::{SharedClock, Tasks};
+use tokio::io::AsyncWriteExt as _;
 use tokio::sync::{Notify, broadcast};
 use tokio::time::Instant;
 
@@ -15,8 +16,11 @@ use super::program::{Ending, ExecOutcome, Program, StartFailure};
 use super::state::{Moment, State, write_log};
 use crate::{
     Changed, ContainerId, ContainerSpec, ContainerState, ExecResult, ExecSpec, Resize, Runtime, RuntimeError,
-    SandboxId, SandboxSpec, SandboxStatus, Stop, VolumeSource,
+    SandboxId, SandboxSpec, SandboxStatus, Session, SessionSpec, Stop, VolumeSource, Wanted,
 };
+
+/// Bytes of a stream that wait to be read.
+const SESSION_BUFFER: usize = 4096;
 
 /// An operation that was asked for, for tests that assert on effects.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -292,6 +296,37 @@ impl Runtime for SimulatedRuntime {
         }
         tokio::time::sleep(outcome.latency).await;
         Ok(ExecResult { code: Some(outcome.code), stdout: limited(outcome.stdout), stderr: limited(outcome.stderr) })
+    }
+
+    /// Says what the program says, echoes its input before that, and ends.
+    async fn open_session(
+        &self,
+        sandbox: &SandboxId,
+        container: &ContainerId,
+        spec: SessionSpec,
+    ) -> Result<Session, RuntimeError> {
+        let SessionSpec { args, streams } = spec;
+        let run = self.exec(sandbox, container, ExecSpec { args, timeout: None, output_limit: usize::MAX }).await?;
+        let (has_input, has_error) = match streams {
+            Wanted::Terminal { stdin } => (stdin, false),
+            Wanted::Pipes { stdin, stderr, .. } => (stdin, stderr),
+        };
+        let (input, theirs) = tokio::io::duplex(SESSION_BUFFER);
+        let (mut output, stdout) = tokio::io::duplex(SESSION_BUFFER);
+        let (mut errors, stderr) = tokio::io::duplex(SESSION_BUFFER);
+        let end = Box::pin(async move {
+            let failed = |source| RuntimeError::Step { step: "talk with command".to_owned(), source };
+            if has_input {
+                let mut theirs = theirs;
+                tokio::io::copy(&mut theirs, &mut output).await.map_err(failed)?;
+            }
+            output.write_all(&run.stdout).await.map_err(failed)?;
+            errors.write_all(&run.stderr).await.map_err(failed)?;
+            Ok(run.code.unwrap_or(137))
+        });
+        let stdin = has_input.then(|| Box::new(input) as crate::Input);
+        let stderr = has_error.then(|| Box::new(stderr) as crate::Output);
+        Ok(Session { stdin, stdout: Some(Box::new(stdout)), stderr, window: None, end })
     }
 
     async fn mount_volume(&self, at: &Path, source: VolumeSource) -> Result<(), RuntimeError> {

@@ -39,6 +39,13 @@ pub(super) const ROW: Resource = Resource {
         Subresource { name: "binding", group: "", version: "v1", kind: "Binding", verbs: &[Verb::Create] },
         part::EPHEMERAL,
         Subresource { name: "eviction", group: "policy", version: "v1", kind: "Eviction", verbs: &[Verb::Create] },
+        Subresource {
+            name: "exec",
+            group: "",
+            version: "v1",
+            kind: "PodExecOptions",
+            verbs: &[Verb::Create, Verb::Get],
+        },
         Subresource { name: "log", group: "", version: "v1", kind: "Pod", verbs: &[Verb::Get] },
         part::RESIZE,
         Subresource { name: "status", group: "", version: "v1", kind: "Pod", verbs: STATUS_VERBS },

@@ -1,0 +1,87 @@
+//! `GET` and `POST` of `pods/x/exec`: the client's connection is handed to the node's kubelet, which speaks with the client
+//! itself (`pkg/registry/core/pod/rest/subresources.go`, `strategy.go`).
+//!
+//! Who may `get` the subresource and has no right to `create` it must not run anything: reading rights would be enough for
+//! a WebSocket otherwise (`AuthorizePodWebsocketUpgradeCreatePermission` upstream).
+
+use api::status::ApiError;
+use bytes::Bytes;
+use http::{Request, Response, header};
+
+use super::log::container;
+use crate::call::Call;
+use crate::object::meta;
+use crate::query::encode;
+use crate::request::RequestInfo;
+use crate::{Body, authz};
+
+/// Parameters of a command, and what the kubelet calls them.
+const FLAGS: [(&str, &str); 4] = [("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty")];
+
+/// Fields that belong to the change of protocol.
+const HANDED_ON: [header::HeaderName; 5] = [
+    header::CONNECTION,
+    header::UPGRADE,
+    header::SEC_WEBSOCKET_KEY,
+    header::SEC_WEBSOCKET_VERSION,
+    header::SEC_WEBSOCKET_PROTOCOL,
+];
+
+/// By which clients of SPDY say what they speak on top of it.
+const STREAM_PROTOCOL: &str = "x-stream-protocol-version";
+
+pub(super) async fn exec(call: &Call) -> Result<Response<Body>, ApiError> {
+    may_create(call).await?;
+    let (pod, _) = call.server.read(&call.row, call.namespace(), call.name()).await?;
+    let container = container(&pod, call.query.get("container").filter(|name| !name.is_empty()))?;
+    let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
+    if node.is_empty() {
+        return Err(ApiError::bad_request(format!("pod {} does not have a host assigned", meta(&pod, "name"))));
+    }
+    let upgrade = call.upgrade.clone().filter(|_| asks_for_upgrade(call));
+    let upgrade = upgrade.ok_or_else(|| ApiError::bad_request("Upgrade request required"))?;
+    let mut request = Request::builder().method(method(call)).uri(path(call, container));
+    for name in HANDED_ON.iter().map(header::HeaderName::as_str).chain([STREAM_PROTOCOL]) {
+        for value in call.headers.get_all(name) {
+            request = request.header(name, value);
+        }
+    }
+    let request = request.extension(upgrade).body(Bytes::new());
+    let request = request.map_err(|error| ApiError::internal(format!("cannot ask the kubelet: {error}")))?;
+    // What is no change of protocol is the kubelet's refusal, which clients show as it is.
+    call.server.config.nodes.send(node, request).await.map_err(|error| {
+        tracing::debug!(node, error = &error as &dyn std::error::Error, "a kubelet is unreachable");
+        let cause = &error.source;
+        ApiError::internal(format!("{error}: {cause}"))
+    })
+}
+
+async fn may_create(call: &Call) -> Result<(), ApiError> {
+    let mut request = call.request.clone();
+    "create".clone_into(&mut request.verb);
+    let info = RequestInfo::Resource(request);
+    let access = call.server.access(&call.user, &info, &call.query).await?;
+    if access.allowed { Ok(()) } else { Err(authz::forbidden(&call.user, &info, &access.reason)) }
+}
+
+fn method(call: &Call) -> http::Method {
+    if call.request.verb == "get" { http::Method::GET } else { http::Method::POST }
+}
+
+fn asks_for_upgrade(call: &Call) -> bool {
+    let values = call.headers.get_all(header::CONNECTION).into_iter().filter_map(|value| value.to_str().ok());
+    let mut tokens = values.flat_map(|value| value.split(','));
+    call.headers.contains_key(header::UPGRADE) && tokens.any(|token| token.trim().eq_ignore_ascii_case("upgrade"))
+}
+
+fn path(call: &Call, container: &str) -> String {
+    let mut path = format!("/exec/{}/{}/{}?", encode(call.namespace()), encode(call.name()), encode(container));
+    for (flag, name) in FLAGS {
+        if call.query.flag(flag) {
+            path.push_str(&format!("{name}=1&"));
+        }
+    }
+    let commands: Vec<String> = call.query.all("command").map(|word| format!("command={}", encode(word))).collect();
+    path.push_str(&commands.join("&"));
+    path
+}
