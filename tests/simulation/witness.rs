@@ -10,7 +10,7 @@ use oci::sys::NetNs;
 use runtime::simulated::SimulatedRuntime;
 use runtime::{
     Changed, ContainerId, ContainerSpec, ExecResult, ExecSpec, Resize, Runtime, RuntimeError, SandboxId, SandboxSpec,
-    SandboxStatus, Stop, VolumeSource,
+    SandboxStatus, Session, SessionSpec, Stop, VolumeSource,
 };
 use tokio::sync::broadcast;
 
@@ -180,6 +180,15 @@ impl Runtime for Witness<SimulatedRuntime> {
         self.step().await?;
         self.inner.remove_sandbox(sandbox).await?;
         self.step().await
+    }
+
+    async fn open_session(
+        &self,
+        sandbox: &SandboxId,
+        container: &ContainerId,
+        session: SessionSpec,
+    ) -> Result<Session, RuntimeError> {
+        self.inner.open_session(sandbox, container, session).await
     }
 
     async fn mount_volume(&self, path: &Path, source: VolumeSource) -> Result<(), RuntimeError> {
