@@ -1,22 +1,10 @@
 #!/usr/bin/env python3
 """Creates the pods on standard input (JSON objects, one after another) and waits until they run. usage: KUBECONFIG=… create.py"""
-import base64, json, os, ssl, sys, tempfile, time, http.client, urllib.parse, yaml
+import json, sys, time
 
-k = yaml.safe_load(open(os.environ["KUBECONFIG"]))
-cluster, user = k["clusters"][0]["cluster"], k["users"][0]["user"]
+from cluster import connect
 
-
-def file(data):
-    f = tempfile.NamedTemporaryFile(delete=False)
-    f.write(base64.b64decode(data))
-    f.close()
-    return f.name
-
-
-url = urllib.parse.urlparse(cluster["server"])
-tls = ssl.create_default_context(cafile=file(cluster["certificate-authority-data"]))
-tls.load_cert_chain(file(user["client-certificate-data"]), file(user["client-key-data"]))
-api = http.client.HTTPSConnection(url.hostname, url.port, context=tls)
+api = connect()
 
 
 def ask(method, path, body=None):

@@ -5,28 +5,12 @@ usage: KUBECONFIG=… pods.py PART IMAGE …
   exits IMAGE COUNT                         a process is killed: until the API's status of its container says so
   probes IMAGE PODS SECONDS SERVER GROUP    processor time that exec probes cost, one a second in every pod; SERVER is the
                                             process id of the node, GROUP the name of the cgroup of all its pods"""
-import base64, glob, json, os, signal, ssl, sys, tempfile, threading, time, http.client, urllib.parse, yaml
+import glob, http.client, json, os, signal, sys, threading, time
+
+from cluster import connect
 
 NAMESPACE = "/api/v1/namespaces/default"
-config = yaml.safe_load(open(os.environ["KUBECONFIG"]))
-cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
-
-
-def file(data):
-    kept = tempfile.NamedTemporaryFile(delete=False)
-    kept.write(base64.b64decode(data))
-    kept.close()
-    return kept.name
-
-
-url = urllib.parse.urlparse(cluster["server"])
-tls = ssl.create_default_context(cafile=file(cluster["certificate-authority-data"]))
-tls.load_cert_chain(file(user["client-certificate-data"]), file(user["client-key-data"]))
 local = threading.local()
-
-
-def connect():
-    return http.client.HTTPSConnection(url.hostname, url.port, context=tls)
 
 
 def exchange(method, path, body):
