@@ -6,7 +6,7 @@
 //! others. Node affinity is left to the scheduler.
 
 pub(crate) mod isolation;
-pub(crate) mod ports;
+mod ports;
 
 use std::collections::BTreeMap;
 

@@ -14,7 +14,7 @@ use runtime::{Changed, SandboxId};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Notify, mpsc, watch};
 
-use crate::admission::{self, Amounts, Rejection, isolation, ports};
+use crate::admission::{self, Amounts, Rejection, isolation};
 use crate::allocation;
 use crate::pod::{Assignment, Handle, Target, Wish, work};
 use crate::shared::Shared;
@@ -299,9 +299,6 @@ impl Table {
             return Some(rejection);
         }
         if let Err(rejection) = admission::admit(pod, &wants, &self.used_beside(uid), &self.allocatable()) {
-            return Some(rejection);
-        }
-        if let Err(rejection) = ports::admit(pod, others.iter().map(Arc::as_ref)) {
             return Some(rejection);
         }
         self.admitted.insert(uid.to_owned(), wants);

@@ -1,12 +1,10 @@
 //! Whether a pod can be run apart from the host and from others as it asks: kernel parameters, profiles, ports of the host.
 //!
-//! After `pkg/kubelet/sysctl` and `pkg/security/apparmor` upstream and the scheduler's `NodePorts`, words included.
+//! After `pkg/kubelet/sysctl` and `pkg/security/apparmor` upstream, words included; the ports are the matter of [`ports`].
 
 use k8s_openapi::api::core::v1::Pod;
-use net::PortMapping;
 
-use super::Rejection;
-use crate::container::host_ports;
+use super::{Rejection, ports};
 
 /// Kernel parameters that belong to a namespace and affect nobody outside of it: `pkg/kubelet/sysctl/safe_sysctls.go`.
 const SAFE: [&str; 12] = [
@@ -29,7 +27,7 @@ const SAFE: [&str; 12] = [
 pub(crate) fn admit<'a>(pod: &Pod, others: impl Iterator<Item = &'a Pod>, allowed: &[String]) -> Result<(), Rejection> {
     sysctls(pod, allowed)?;
     app_armor(pod)?;
-    ports(pod, others)
+    ports::admit(pod, others)
 }
 
 /// Namespaces that a kernel parameter may belong to, in upstream's words.
@@ -81,18 +79,14 @@ fn sysctls(pod: &Pod, allowed: &[String]) -> Result<(), Rejection> {
 /// A name with dots between its parts: where a slash comes first, it separates and dots belong to names (sysctl.d(5)).
 fn dotted(name: &str) -> String {
     match name.find(['.', '/']).map(|place| &name[place..=place]) {
-        Some("/") => name
-            .chars()
-            .map(|c| {
-                if c == '/' {
-                    '.'
-                } else if c == '.' {
-                    '/'
-                } else {
-                    c
-                }
-            })
-            .collect(),
+        Some("/") => {
+            let swapped = |character| match character {
+                '/' => '.',
+                '.' => '/',
+                other => other,
+            };
+            name.chars().map(swapped).collect()
+        }
         _ => name.to_owned(),
     }
 }
@@ -107,36 +101,6 @@ fn app_armor(pod: &Pod) -> Result<(), Rejection> {
         return Ok(());
     }
     Err(Rejection::new("AppArmor", "Cannot enforce AppArmor: AppArmor is not enabled on the host"))
-}
-
-/// Two pods cannot have the same port of the host, unless by different addresses (`NodePorts` of the scheduler).
-fn ports<'a>(pod: &Pod, others: impl Iterator<Item = &'a Pod>) -> Result<(), Rejection> {
-    let wanted = published(pod);
-    if wanted.is_empty() {
-        return Ok(());
-    }
-    let conflict = |one: &PortMapping, other: &PortMapping| {
-        one.protocol == other.protocol
-            && one.host_port == other.host_port
-            && (one.host_ip == other.host_ip || one.host_ip.is_none() || other.host_ip.is_none())
-    };
-    for other in others {
-        let taken = published(other);
-        if wanted.iter().any(|one| taken.iter().any(|other| conflict(one, other))) {
-            let message = "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports";
-            return Err(Rejection::new("NodePorts", message));
-        }
-    }
-    Ok(())
-}
-
-/// All ports of the host that a pod uses; with the host's network its containers listen on them themselves.
-fn published(pod: &Pod) -> Vec<PortMapping> {
-    let mut plain = pod.clone();
-    if let Some(spec) = &mut plain.spec {
-        spec.host_network = None;
-    }
-    host_ports(&plain)
 }
 
 #[cfg(test)]

@@ -3,12 +3,12 @@
 //! After `NodePorts` of the scheduler, which upstream's kubelet asks as well (`pkg/kubelet/lifecycle/predicate.go`), words
 //! included: two pods would otherwise take the port from each other. Init containers count only if they keep running.
 
-use k8s_openapi::api::core::v1::{Container, ContainerPort, Pod};
+use std::net::IpAddr;
+
+use k8s_openapi::api::core::v1::{ContainerPort, Pod};
 
 use super::Rejection;
-
-/// All addresses of the host.
-const ANY: &str = "0.0.0.0";
+use crate::container::{host_ip, published};
 
 /// Whether a pod is taken beside others.
 pub(crate) fn admit<'a>(pod: &Pod, mut others: impl Iterator<Item = &'a Pod>) -> Result<(), Rejection> {
@@ -23,30 +23,27 @@ pub(crate) fn admit<'a>(pod: &Pod, mut others: impl Iterator<Item = &'a Pod>) ->
 
 /// A port of the host.
 struct Port<'a> {
-    address: &'a str,
+    /// None for all addresses of the host.
+    address: Option<IpAddr>,
     protocol: &'a str,
     number: i32,
 }
 
 impl<'a> Port<'a> {
     fn of(port: &'a ContainerPort) -> Option<Self> {
-        let address = port.host_ip.as_deref().filter(|address| !address.is_empty()).unwrap_or(ANY);
         let number = port.host_port.filter(|number| *number > 0)?;
-        Some(Self { address, protocol: port.protocol.as_deref().unwrap_or("TCP"), number })
+        Some(Self { address: host_ip(port), protocol: port.protocol.as_deref().unwrap_or("TCP"), number })
     }
 
     fn meets(&self, other: &Port<'_>) -> bool {
-        let shared = self.address == other.address || self.address == ANY || other.address == ANY;
+        let shared = self.address == other.address || self.address.is_none() || other.address.is_none();
         shared && self.protocol == other.protocol && self.number == other.number
     }
 }
 
+/// Also of a pod with the host's network, whose containers listen on them themselves.
 fn ports(pod: &Pod) -> impl Iterator<Item = Port<'_>> {
-    let keeps_running = |init: &&Container| init.restart_policy.as_deref() == Some("Always");
-    let spec = pod.spec.iter();
-    let all =
-        spec.flat_map(move |spec| spec.init_containers.iter().flatten().filter(keeps_running).chain(&spec.containers));
-    all.flat_map(|container| container.ports.iter().flatten()).filter_map(Port::of)
+    pod.spec.iter().flat_map(published).filter_map(Port::of)
 }
 
 #[cfg(test)]
@@ -71,6 +68,7 @@ mod tests {
         let message = "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports";
         assert_eq!((rejected.reason.as_str(), rejected.message.as_str()), ("NodePorts", message));
         assert!(admit(web("192.0.2.1", "TCP"), web("192.0.2.1", "TCP")).is_err());
+        assert!(admit(web("::", "TCP"), web("192.0.2.1", "TCP")).is_err());
         assert_eq!(admit(web("192.0.2.2", "TCP"), web("192.0.2.1", "TCP")), Ok(()));
         assert_eq!(admit(web("", "UDP"), web("", "TCP")), Ok(()));
         let inner = json!({"containerPort": 80});

@@ -33,6 +33,7 @@ pub use fields::{field, resource_field};
 pub use files::{Dns, ResolvConf, hosts_file, name_resolution, resolv_conf};
 pub use links::links;
 pub use ports::host_ports;
+pub(crate) use ports::{host_ip, published};
 pub use qos::{Qos, qos};
 pub use resources::{amount, pod_resources, resize};
 pub use sandbox::{cgroup, host_name, kernel_name, sandbox_spec};

@@ -1,6 +1,6 @@
 //! Ports of the host that lead to a pod, after `kubecontainer.MakePortMappings` and `generatePodSandboxConfig` upstream.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{ContainerPort, Pod, PodSpec};
 use net::{PortMapping, Protocol};
@@ -20,7 +20,7 @@ pub fn host_ports(pod: &Pod) -> Vec<PortMapping> {
 }
 
 /// Ports of containers that run together; init containers are there before anybody looks.
-fn published(spec: &PodSpec) -> impl Iterator<Item = &ContainerPort> {
+pub(crate) fn published(spec: &PodSpec) -> impl Iterator<Item = &ContainerPort> {
     let init = spec.init_containers.iter().flatten();
     let sidecars = init.filter(|container| container.restart_policy.as_deref() == Some("Always"));
     sidecars.chain(&spec.containers).flat_map(|container| container.ports.iter().flatten())
@@ -28,9 +28,8 @@ fn published(spec: &PodSpec) -> impl Iterator<Item = &ContainerPort> {
 
 fn mapping(port: &ContainerPort) -> Option<PortMapping> {
     let host_ip = match host_ip(port) {
-        None | Some(IpAddr::V4(Ipv4Addr::UNSPECIFIED)) => None,
+        None => None,
         Some(IpAddr::V4(address)) => Some(address),
-        Some(IpAddr::V6(address)) if address.is_unspecified() => None,
         Some(IpAddr::V6(_)) => return None,
     };
     let protocol = match port.protocol.as_deref() {
@@ -46,6 +45,7 @@ fn host_port(port: &ContainerPort) -> Option<u16> {
     port.host_port.and_then(|number| u16::try_from(number).ok()).filter(|number| *number != 0)
 }
 
-fn host_ip(port: &ContainerPort) -> Option<IpAddr> {
-    port.host_ip.as_deref()?.parse().ok()
+/// Its address of the host; none if any will do.
+pub(crate) fn host_ip(port: &ContainerPort) -> Option<IpAddr> {
+    port.host_ip.as_deref()?.parse().ok().filter(|address: &IpAddr| !address.is_unspecified())
 }
