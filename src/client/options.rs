@@ -1,5 +1,6 @@
 //! Arguments of requests.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Value, json};
 
 use crate::object::escape;
@@ -89,6 +90,12 @@ impl DeleteOptions {
     /// Removes exactly this object at once, as a kubelet does once a pod's processes have ended.
     pub fn now(uid: &str) -> Self {
         Self { grace_period_seconds: Some(0), uid: uid.to_owned(), ..Self::default() }
+    }
+
+    /// Removes an object only as it was seen: what somebody has changed meanwhile stays.
+    pub fn as_seen(metadata: &ObjectMeta) -> Self {
+        let text = |field: &Option<String>| field.clone().unwrap_or_default();
+        Self { uid: text(&metadata.uid), revision: text(&metadata.resource_version), ..Self::default() }
     }
 
     pub(crate) fn body(&self) -> Value {

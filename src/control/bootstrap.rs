@@ -64,11 +64,8 @@ async fn sync(shell: Arc<Shell>, key: Key) -> Result<Outcome, ClientError> {
         Verdict::Expired => {}
     }
     tracing::info!(secret = %key, "removing a bootstrap token that has run out");
-    let uid = secret.metadata.uid.clone().unwrap_or_default();
     // One that somebody has prolonged meanwhile stays.
-    let revision = secret.metadata.resource_version.clone().unwrap_or_default();
-    let options = DeleteOptions { uid, revision, ..DeleteOptions::default() };
-    match shell.client.delete::<Secret>(&key, &options).await {
+    match shell.client.delete::<Secret>(&key, &DeleteOptions::as_seen(&secret.metadata)).await {
         Err(error) if error.is_conflict() || error.is_not_found() => Ok(Outcome::Done),
         result => result.map(|()| Outcome::Done),
     }

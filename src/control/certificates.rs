@@ -148,11 +148,7 @@ impl Shell {
     }
 
     async fn remove(&self, request: &CertificateSigningRequest) -> Result<(), ClientError> {
-        let options = DeleteOptions {
-            uid: request.metadata.uid.clone().unwrap_or_default(),
-            revision: request.metadata.resource_version.clone().unwrap_or_default(),
-            ..DeleteOptions::default()
-        };
+        let options = DeleteOptions::as_seen(&request.metadata);
         self.client.delete::<CertificateSigningRequest>(&Key::of(&request.metadata), &options).await
     }
 }

@@ -183,10 +183,7 @@ impl Shell {
     async fn remove(&self, secret: &Secret) -> Result<(), ClientError> {
         let key = Key::of(&secret.metadata);
         tracing::info!(secret = %key, "removing the token of a service account that is gone");
-        let uid = secret.metadata.uid.clone().unwrap_or_default();
-        let revision = secret.metadata.resource_version.clone().unwrap_or_default();
-        let options = DeleteOptions { uid, revision, ..DeleteOptions::default() };
-        self.client.delete::<Secret>(&key, &options).await
+        self.client.delete::<Secret>(&key, &DeleteOptions::as_seen(&secret.metadata)).await
     }
 }
 
