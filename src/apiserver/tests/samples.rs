@@ -5,7 +5,11 @@ use serde_json::{Value, json};
 
 /// A minimal object of a row, and the name it has in tests of all rows.
 pub(super) fn sample_of(row: &Resource) -> (Value, &'static str) {
-    let name = if row.kind == "IPAddress" { "10.43.0.9" } else { "sample" };
+    let name = match row.kind {
+        "IPAddress" => "10.43.0.9",
+        "CustomResourceDefinition" => "samples.example.org",
+        _ => "sample",
+    };
     let mut object = sample(row.kind, name);
     if row.group == "events.k8s.io" {
         object = json!({
@@ -108,6 +112,15 @@ fn settings(kind: &str, name: &str, object: &mut Value) {
             object["spec"] = json!({
                 "request": super::certificates::request("jane", "dev"), "usages": ["client auth"],
                 "signerName": "kubernetes.io/kube-apiserver-client",
+            });
+        }
+        "CustomResourceDefinition" => {
+            let text = json!({ "type": "string" });
+            let spec = json!({ "type": "object", "properties": { "x": text, "replicas": { "type": "integer" } } });
+            let schema = json!({ "type": "object", "properties": { "spec": spec } });
+            object["spec"] = json!({
+                "group": "example.org", "scope": "Namespaced", "names": { "plural": "samples", "kind": "Sample" },
+                "versions": [{ "name": "v1", "served": true, "storage": true, "schema": { "openAPIV3Schema": schema } }],
             });
         }
         "RuntimeClass" => object["handler"] = json!("native"),

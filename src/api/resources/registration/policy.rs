@@ -64,11 +64,14 @@ fn unheard(policy: &Value) -> Vec<String> {
         rules.iter().flat_map(move |rule| items(rule, field)).map(|word| word.as_str().unwrap_or_default())
     };
     let subresources: BTreeSet<&str> = words("resources").filter_map(|word| Some(word.split_once('/')?.1)).collect();
+    let mut told = Vec::new();
     if words("operations").any(|word| word == "CONNECT") || UNHEARD.iter().any(|word| subresources.contains(word)) {
-        vec!["this server does not ask policies about connections, bindings, evictions and tokens".to_owned()]
-    } else {
-        Vec::new()
+        told.push("this server does not ask policies about connections, bindings, evictions and tokens".to_owned());
     }
+    if !items(&policy["spec"], "auditAnnotations").is_empty() {
+        told.push("spec.auditAnnotations: this server keeps no audit log".to_owned());
+    }
+    told
 }
 
 fn validate(policy: &Value) -> Vec<FieldError> {

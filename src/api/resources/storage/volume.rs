@@ -7,7 +7,7 @@ use super::{VOLUME_MODES, check_driver, check_modes, check_positive, class_of, m
 use crate::quantity::Quantity;
 use crate::resources::cell::{self, column};
 use crate::resources::path::{
-    Path, default_text, default_to, ensure_object, entries, object_mut, present, put, remove, text,
+    Path, default_text, default_to, ensure_object, entries, items, object_mut, present, put, remove, text,
 };
 use crate::resources::pod::{affinity, volume as source};
 use crate::resources::{BLANK, Resource, rule, status_of};
@@ -39,6 +39,9 @@ const SOURCES: [&str; 22] = [
     "csi",
 ];
 
+/// Those that nodes mount.
+const MOUNTED: [&str; 3] = ["hostPath", "local", "nfs"];
+
 /// `persistentvolumes`.
 pub(in crate::resources) const ROW: Resource = Resource {
     kind: "PersistentVolume",
@@ -52,6 +55,7 @@ pub(in crate::resources) const ROW: Resource = Resource {
     prepare,
     validate: |volume| validate(&volume["spec"]),
     validate_update,
+    warn: |volume| idle_fields(&volume["spec"]),
     has_status: true,
     columns: &[
         cell::NAME,
@@ -70,6 +74,19 @@ pub(in crate::resources) const ROW: Resource = Resource {
     returns_deleted: true,
     ..BLANK
 };
+
+/// What a volume asks for that no node here does.
+fn idle_fields(spec: &Value) -> Vec<String> {
+    let mut idle: Vec<&str> =
+        SOURCES.into_iter().filter(|kind| !MOUNTED.contains(kind) && present(spec, kind)).collect();
+    if !items(spec, "mountOptions").is_empty() && !present(spec, "nfs") {
+        idle.push("mountOptions");
+    }
+    if present(&spec["local"], "fsType") {
+        idle.push("local.fsType");
+    }
+    idle.into_iter().map(|field| format!("spec.{field}: no node here acts on this field")).collect()
+}
 
 fn cells(volume: &Value, now: Timestamp) -> Vec<Value> {
     let (spec, status) = (&volume["spec"], &volume["status"]);
