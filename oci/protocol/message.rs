@@ -5,7 +5,9 @@ use serde::{Deserialize, Serialize};
 use crate::container::users::IdMaps;
 
 /// The version of the protocol that this release speaks.
-pub const VERSION: u16 = 1;
+///
+/// Version 2 has [`Request::Keep`] and [`Request::ExecKept`].
+pub const VERSION: u16 = 2;
 
 /// From the agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,7 +83,7 @@ pub enum Request {
         /// Which container.
         container: String,
     },
-    /// Kills a command that [`Request::Exec`] started.
+    /// Kills a command that [`Request::Exec`] or [`Request::ExecKept`] started.
     KillExec {
         /// The identity of that request.
         request: u64,
@@ -90,7 +92,29 @@ pub enum Request {
     List,
     /// Kills all containers and ends.
     Shutdown,
+    /// Keeps a command of a running container, in the place of one that was kept under the same number. Its descriptors
+    /// are the script's.
+    Keep {
+        /// Where.
+        container: String,
+        /// Below [`KEPT`].
+        number: u8,
+        /// What it is, as bytes of [`crate::container::Script`].
+        script: Vec<u8>,
+    },
+    /// Runs a command that is kept. Its input is empty, the two descriptors become its standard output and error.
+    ExecKept {
+        /// Where.
+        container: String,
+        /// Which one.
+        number: u8,
+        /// Milliseconds until SIGKILL; none for never.
+        timeout_ms: Option<u64>,
+    },
 }
+
+/// How many commands of a container a shim keeps.
+pub const KEPT: u8 = 8;
 
 /// A container to start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -40,7 +40,7 @@ mod tests;
 
 pub use frame::{FrameError, Frames, HEADER, MAX_BRIEF_FRAME, MAX_DESCRIPTORS, MAX_FRAME, decode, encode};
 pub use message::{
-    ContainerRecord, Exec, Failure, FromShim, Limits, LogOptions, Namespaces, Outcome, Reply, Request, Role, RunState,
-    SetUp, Start, ToShim, VERSION, Warning,
+    ContainerRecord, Exec, Failure, FromShim, KEPT, Limits, LogOptions, Namespaces, Outcome, Reply, Request, Role,
+    RunState, SetUp, Start, ToShim, VERSION, Warning,
 };
 pub use socket::{Received, receive, send};

@@ -5,8 +5,11 @@
 //!     └──failed, given up──► (forgotten)         └───────────DRAIN_MS later───────────┘
 //! ```
 
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
 
+use oci::container::Script;
 use oci::protocol::{ContainerRecord, Outcome, RunState};
 use rustix::fs::OFlags;
 use rustix::process::Signal;
@@ -29,6 +32,8 @@ pub(crate) struct Container {
     /// Kept open for as long as the container may read it.
     stdin: Option<OwnedFd>,
     group: GroupFiles,
+    /// Commands that are run in it again and again.
+    pub(crate) kept: BTreeMap<u8, Kept>,
     kill_at: Option<Moment>,
     /// Kills for want of memory that had happened before this program killed the container: that of some other process,
     /// which the container survived.
@@ -66,7 +71,7 @@ impl Container {
     pub(crate) fn new(launching: Launching, asker: Asker, plumbing: Plumbing) -> Self {
         let Plumbing { output, stdin, group } = plumbing;
         let phase = Phase::Launching(launching, asker);
-        Self { phase, output, stdin, group, kill_at: None, survived_oom_kills: 0 }
+        Self { phase, output, stdin, group, kept: BTreeMap::new(), kill_at: None, survived_oom_kills: 0 }
     }
 
     /// What is told of it; nothing before its program is executed.
@@ -120,6 +125,7 @@ impl Container {
         let state = RunState::Exited { outcome, oom_killed, finished_at };
         let exited = ContainerRecord { sequence, state, log_errno: self.output.errno(), ..running.clone() };
         self.output.finish(&bytes(&exited), now);
+        self.kept.clear();
         self.phase = Phase::Ending(Ending { running, exited, until: now.after_ms(DRAIN_MS) });
         self.stdin = None;
         self.kill_at = None;
@@ -208,6 +214,13 @@ fn bytes(record: &ContainerRecord) -> Vec<u8> {
 /// not answer, and then whoever asked for it, a probe for example, waits for that too.
 const GONE_MS: u64 = 1000;
 
+/// What is needed to run a command, but for its standard streams.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    pub(crate) script: Rc<Script>,
+    pub(crate) descriptors: Vec<OwnedFd>,
+}
+
 /// A command in a container.
 #[derive(Debug)]
 pub(crate) struct Command {
@@ -231,6 +244,17 @@ pub(crate) enum CommandPhase {
 }
 
 impl Command {
+    pub(crate) fn new(
+        asker: Asker,
+        launching: Launching,
+        timeout_ms: Option<u64>,
+        terminal_to: Option<OwnedFd>,
+    ) -> Self {
+        let kill_at = timeout_ms.map(|timeout| Moment::now().after_ms(timeout));
+        let phase = CommandPhase::Launching(launching);
+        Self { asker, phase, kill_at, timed_out: false, gone_at: None, terminal_to }
+    }
+
     /// The descriptor that tells of its start or end.
     pub(crate) fn life(&self) -> Option<BorrowedFd<'_>> {
         match &self.phase {

@@ -1,6 +1,7 @@
 //! Processes on their way from a script to their end, container inits and commands alike.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
 
 use oci::container::{Place, Progress, Script, StartError, StartWarning, Started, Starting, Step, reap_later};
 use oci::protocol::{Failure, Outcome, Warning};
@@ -20,7 +21,7 @@ const LOOK_MS: u64 = 20;
 pub(crate) struct Launching {
     starting: Starting,
     /// Kept to name the step that failed.
-    script: Script,
+    script: Rc<Script>,
 }
 
 /// What became of a [`Launching`].
@@ -57,7 +58,7 @@ pub(crate) enum Look {
 }
 
 impl Launching {
-    pub(crate) fn new(starting: Starting, script: Script) -> Self {
+    pub(crate) fn new(starting: Starting, script: Rc<Script>) -> Self {
         Self { starting, script }
     }
 

@@ -1,17 +1,18 @@
 //! What the agent asks for.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
 
 use oci::container::{Launch, Script, Stdio, Step, begin, begin_exec};
-use oci::protocol::{Exec, Failure, Reply, Request, Role, Start, ToShim};
+use oci::protocol::{Exec, Failure, KEPT, Reply, Request, Role, Start, ToShim};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
 
 use crate::connection::ConnectionId;
-use crate::container::{Command, CommandPhase, Container, Phase, Plumbing};
+use crate::container::{Command, Container, Kept, Phase, Plumbing};
 use crate::group::GroupFiles;
-use crate::program::{Launching, failure};
+use crate::program::{Launching, Process, failure};
 use crate::scribe::{LogPlace, Output};
 use crate::server::{Asker, Server};
 use crate::setup;
@@ -56,6 +57,16 @@ impl Server {
                 Ok(()) => return,
                 Err(failure) => Reply::Failed(failure),
             },
+            Request::Keep { container, number, script } => match self.keep(&container, number, &script, descriptors) {
+                Ok(()) => Reply::Done,
+                Err(failure) => Reply::Failed(failure),
+            },
+            Request::ExecKept { container, number, timeout_ms } => {
+                match self.exec_kept(asker, (&container, number), timeout_ms, &descriptors) {
+                    Ok(()) => return,
+                    Err(failure) => Reply::Failed(failure),
+                }
+            }
             Request::Stop { container, signal, grace_ms } => self.stop(&container, signal, grace_ms),
             Request::Remove { container } => self.remove(&container),
             Request::KillExec { request } => {
@@ -110,7 +121,7 @@ impl Server {
         let log = LogPlace { directory, options: start.log };
         let output = Output::new(&start.container, log, streams.ours);
         let plumbing = Plumbing { output, stdin: streams.stdin, group: parts.group };
-        let container = Container::new(Launching::new(starting, script), asker, plumbing);
+        let container = Container::new(Launching::new(starting, Rc::new(script)), asker, plumbing);
         self.containers.insert(start.container, container);
         Ok(())
     }
@@ -135,8 +146,7 @@ impl Server {
     }
 
     fn exec(&mut self, asker: Asker, exec: &Exec, descriptors: Vec<OwnedFd>) -> Result<(), Failure> {
-        let container = self.containers.get(&exec.container).ok_or(Failure::NoContainer)?;
-        let Phase::Running(target, _) = &container.phase else { return Err(Failure::NoContainer) };
+        let (_, target) = self.running(&exec.container)?;
         let script = Script::from_bytes(&exec.script).map_err(|_| Failure::Invalid)?;
         let fds: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
         let [stdin, stdout, stderr, fds @ ..] = &fds[..] else { return Err(Failure::Invalid) };
@@ -145,14 +155,44 @@ impl Server {
         let starting = begin_exec(&launch, target.as_fd()).map_err(|error| failure(&error, &script))?;
         let has_terminal = script.steps.iter().any(|step| matches!(step, Step::Terminal { .. }));
         let terminal_to = descriptors.into_iter().next().filter(|_| has_terminal);
-        self.commands.push(Command {
-            asker,
-            terminal_to,
-            phase: CommandPhase::Launching(Launching::new(starting, script)),
-            kill_at: exec.timeout_ms.map(|timeout| Moment::now().after_ms(timeout)),
-            timed_out: false,
-            gone_at: None,
-        });
+        let launching = Launching::new(starting, Rc::new(script));
+        self.commands.push(Command::new(asker, launching, exec.timeout_ms, terminal_to));
+        Ok(())
+    }
+
+    fn running(&self, id: &str) -> Result<(&Container, &Process), Failure> {
+        let container = self.containers.get(id).ok_or(Failure::NoContainer)?;
+        let Phase::Running(process, _) = &container.phase else { return Err(Failure::NoContainer) };
+        Ok((container, process))
+    }
+
+    fn keep(&mut self, id: &str, number: u8, script: &[u8], descriptors: Vec<OwnedFd>) -> Result<(), Failure> {
+        self.running(id)?;
+        let script = Rc::new(Script::from_bytes(script).map_err(|_| Failure::Invalid)?);
+        if number >= KEPT {
+            return Err(Failure::Invalid);
+        }
+        let container = self.containers.get_mut(id).ok_or(Failure::NoContainer)?;
+        container.kept.insert(number, Kept { script, descriptors });
+        Ok(())
+    }
+
+    fn exec_kept(
+        &mut self,
+        asker: Asker,
+        (id, number): (&str, u8),
+        timeout_ms: Option<u64>,
+        streams: &[OwnedFd],
+    ) -> Result<(), Failure> {
+        let (container, target) = self.running(id)?;
+        let kept = container.kept.get(&number).ok_or(Failure::Invalid)?;
+        let [stdout, stderr] = streams else { return Err(Failure::Invalid) };
+        let stdio = Stdio { stdin: self.sandbox.null.as_fd(), stdout: stdout.as_fd(), stderr: stderr.as_fd() };
+        let fds: Vec<BorrowedFd<'_>> = kept.descriptors.iter().map(AsFd::as_fd).collect();
+        let script = Rc::clone(&kept.script);
+        let starting = begin_exec(&Launch { script: &script, fds: &fds, stdio }, target.as_fd());
+        let starting = starting.map_err(|error| failure(&error, &script))?;
+        self.commands.push(Command::new(asker, Launching::new(starting, script), timeout_ms, None));
         Ok(())
     }
 

@@ -280,6 +280,8 @@ pub struct ExecSpec {
     pub timeout: Option<Duration>,
     /// How many bytes of each stream to keep; the rest is read and dropped.
     pub output_limit: usize,
+    /// Whether the same command will be run in the container again, as those of probes are.
+    pub again: bool,
 }
 
 /// How a command inside a container ended.

@@ -202,7 +202,7 @@ async fn ask(desk: &Desk<'_>, probe: &Probe, timeout: Duration) -> Asked {
 async fn ask_by_command(desk: &Desk<'_>, args: Vec<String>, timeout: Duration) -> Asked {
     let Target { sandbox, id, .. } = desk.target;
     let command = args.join(" ");
-    let spec = ExecSpec { args, timeout: Some(timeout), output_limit: OUTPUT_LIMIT };
+    let spec = ExecSpec { args, timeout: Some(timeout), output_limit: OUTPUT_LIMIT, again: true };
     match desk.shared.seams.runtime.exec(sandbox, id, spec).await {
         Ok(result) => match result.code {
             Some(0) => Asked::Fine,

@@ -244,7 +244,7 @@ impl Bench {
     }
 
     async fn exec(&self, sandbox: &SandboxId, container: &ContainerId) {
-        let spec = ExecSpec { args: vec!["/bin/true".to_owned()], timeout: None, output_limit: 1 << 10 };
+        let spec = ExecSpec { args: vec!["/bin/true".to_owned()], timeout: None, output_limit: 1 << 10, again: false };
         let result = self.runtime.exec(sandbox, container, spec).await.unwrap();
         assert_eq!(result.code, Some(0), "{result:?}");
     }

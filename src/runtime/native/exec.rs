@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as Socket;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +16,7 @@ use tokio::net::UnixStream;
 use tokio::net::unix::pipe::{Receiver, Sender};
 
 use super::foreign::Foreign;
+use super::kept::Place;
 use super::layout::{CONFIG, read_json};
 use super::recover::has_ended;
 use super::sandbox::Sandbox;
@@ -59,15 +60,54 @@ pub(super) async fn exec(
     container: &ContainerId,
     wanted: ExecSpec,
 ) -> Result<ExecResult, RuntimeError> {
-    let ExecSpec { args, timeout, output_limit } = wanted;
-    let streams = Wanted::Pipes { stdin: false, stdout: true, stderr: true };
+    let ExecSpec { args, timeout, output_limit, again } = wanted;
     let command = args.first().cloned().unwrap_or_default();
-    let (sandbox, prepared) = ready(node, id, container, Order { args, timeout, streams }).await?;
-    let (stdout, stderr) = (receiver(prepared.ours.stdout)?, receiver(prepared.ours.stderr)?);
-    let asked = sandbox.ask(Request::Exec(Box::new(prepared.exec)), prepared.descriptors);
-    let (reply, stdout, stderr) = collect(asked, (stdout, stderr), output_limit).await;
+    let sandbox = check(node, id, container, &args)?;
+    let kept = if again { keep(node, &sandbox, container, &args).await? } else { None };
+    let (request, descriptors, ours) = match kept {
+        Some(number) => {
+            let ((stdout, its_stdout), (stderr, its_stderr)) = (output_pipe()?, output_pipe()?);
+            let request = Request::ExecKept { container: container.0.clone(), number, timeout_ms: millis(timeout) };
+            (
+                request,
+                vec![its_stdout, its_stderr],
+                Ours { stdout: Some(stdout), stderr: Some(stderr), ..Ours::default() },
+            )
+        }
+        None => {
+            let streams = Wanted::Pipes { stdin: false, stdout: true, stderr: true };
+            let Prepared { exec, descriptors, ours } =
+                ready(node, &sandbox, container, Order { args, timeout, streams }).await?;
+            (Request::Exec(Box::new(exec)), descriptors, ours)
+        }
+    };
+    let (stdout, stderr) = (receiver(ours.stdout)?, receiver(ours.stderr)?);
+    let (reply, stdout, stderr) = collect(sandbox.ask(request, descriptors), (stdout, stderr), output_limit).await;
     let (code, timed_out) = outcome(&sandbox, (container, &command), reply?)?;
     Ok(ExecResult { code: (!timed_out).then_some(code), stdout, stderr })
+}
+
+/// Sees to it that the shim keeps a command, if it can; under which number.
+async fn keep(
+    node: &Arc<Node>,
+    sandbox: &Arc<Sandbox>,
+    container: &ContainerId,
+    args: &[String],
+) -> Result<Option<u8>, RuntimeError> {
+    let place = sandbox.live()?.keeps.then(|| sandbox.kept.place(container, args)).flatten();
+    let Some(Place { number, is_there }) = place else { return Ok(None) };
+    let send = async || {
+        let (node, of, at, args) = (Arc::clone(node), Arc::clone(sandbox), container.clone(), args.to_vec());
+        let script = task::blocking(move || script(&node, &of, &at, args, false)).await?;
+        let request = Request::Keep { container: container.0.clone(), number, script: script.bytes };
+        match sandbox.ask(request, script.descriptors).await? {
+            Reply::Done => Ok(()),
+            Reply::Failed(failure) => Err(sandbox.error(failure, container, "")),
+            other => Err(sandbox.protocol_error(&other)),
+        }
+    };
+    is_there.get_or_try_init(send).await?;
+    Ok(Some(number))
 }
 
 /// Begins a command and returns when its streams are there.
@@ -79,8 +119,9 @@ pub(super) async fn open_session(
 ) -> Result<Session, RuntimeError> {
     let SessionSpec { args, streams } = wanted;
     let command = args.first().cloned().unwrap_or_default();
-    let (sandbox, prepared) = ready(node, id, container, Order { args, timeout: None, streams }).await?;
-    let Prepared { exec, descriptors, ours } = prepared;
+    let sandbox = check(node, id, container, &args)?;
+    let order = Order { args, timeout: None, streams };
+    let Prepared { exec, descriptors, ours } = ready(node, &sandbox, container, order).await?;
     let container = container.clone();
     let mut end: End = Box::pin(async move {
         let reply = sandbox.ask(Request::Exec(Box::new(exec)), descriptors).await?;
@@ -116,25 +157,29 @@ pub(super) async fn open_session(
     Ok(Session { stdin, stdout, stderr: None, window: Some(Box::new(master)), end })
 }
 
-/// Checks and prepares a command.
-async fn ready(
-    node: &Arc<Node>,
-    id: &SandboxId,
-    container: &ContainerId,
-    order: Order,
-) -> Result<(Arc<Sandbox>, Prepared), RuntimeError> {
+/// Finds a sandbox in which such a command can be run.
+fn check(node: &Node, id: &SandboxId, container: &ContainerId, args: &[String]) -> Result<Arc<Sandbox>, RuntimeError> {
     let sandbox = node.find(id)?;
     sandbox.live()?;
     let no_container = || RuntimeError::NoContainer { container: container.clone() };
     if has_ended(&sandbox.container(container).ok_or_else(no_container)?.record) {
         return Err(no_container());
     }
-    if order.args.is_empty() {
+    if args.is_empty() {
         return Err(RuntimeError::Invalid { message: "no command specified".to_owned() });
     }
-    let (node, of, container) = (Arc::clone(node), Arc::clone(&sandbox), container.clone());
-    let prepared = task::blocking(move || prepare(&node, &of, &container, &order)).await?;
-    Ok((sandbox, prepared))
+    Ok(sandbox)
+}
+
+/// Prepares a command.
+async fn ready(
+    node: &Arc<Node>,
+    sandbox: &Arc<Sandbox>,
+    container: &ContainerId,
+    order: Order,
+) -> Result<Prepared, RuntimeError> {
+    let (node, of, container) = (Arc::clone(node), Arc::clone(sandbox), container.clone());
+    task::blocking(move || prepare(&node, &of, &container, order)).await
 }
 
 /// The exit status that a reply tells of, and whether the timeout was the reason.
@@ -160,7 +205,9 @@ fn receiver(pipe: Option<OwnedFd>) -> Result<Receiver, RuntimeError> {
 async fn collect<F: Future>(asked: F, streams: (Receiver, Receiver), limit: usize) -> (F::Output, Vec<u8>, Vec<u8>) {
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     let reply = {
-        let reading = async { tokio::join!(keep(streams.0, &mut stdout, limit), keep(streams.1, &mut stderr, limit)) };
+        let reading = async {
+            tokio::join!(read_start(streams.0, &mut stdout, limit), read_start(streams.1, &mut stderr, limit))
+        };
         tokio::pin!(reading);
         tokio::pin!(asked);
         tokio::select! {
@@ -176,7 +223,7 @@ async fn collect<F: Future>(asked: F, streams: (Receiver, Receiver), limit: usiz
 }
 
 /// Reads a stream to its end and keeps its beginning.
-async fn keep(mut stream: Receiver, kept: &mut Vec<u8>, limit: usize) {
+async fn read_start(mut stream: Receiver, kept: &mut Vec<u8>, limit: usize) {
     let mut buffer = vec![0; 8192];
     // An error of a pipe is the end of what can be had from it.
     while let Ok(count) = stream.read(&mut buffer).await
@@ -187,14 +234,38 @@ async fn keep(mut stream: Receiver, kept: &mut Vec<u8>, limit: usize) {
     }
 }
 
-fn prepare(node: &Node, sandbox: &Sandbox, container: &ContainerId, wanted: &Order) -> Result<Prepared, RuntimeError> {
+fn prepare(node: &Node, sandbox: &Sandbox, container: &ContainerId, wanted: Order) -> Result<Prepared, RuntimeError> {
+    let Order { args, timeout, streams } = wanted;
+    let script = script(node, sandbox, container, args, matches!(streams, Wanted::Terminal { .. }))?;
+    let (mut descriptors, ours) = connect(streams)?;
+    descriptors.extend(script.descriptors);
+    let exec = Exec { container: container.0.clone(), script: script.bytes, timeout_ms: millis(timeout) };
+    Ok(Prepared { exec, descriptors, ours })
+}
+
+fn millis(timeout: Option<Duration>) -> Option<u64> {
+    timeout.map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// What becomes a process of the container, but for its standard streams.
+struct CommandScript {
+    bytes: Vec<u8>,
+    descriptors: Vec<OwnedFd>,
+}
+
+fn script(
+    node: &Node,
+    sandbox: &Sandbox,
+    container: &ContainerId,
+    args: Vec<String>,
+    has_terminal: bool,
+) -> Result<CommandScript, RuntimeError> {
     let config = node.layout.container(sandbox.id(), container).join(CONFIG);
     let spec: Option<Spec> = read_json(&config).map_err(|source| failed("read container configuration", source))?;
     let no_container = || RuntimeError::NoContainer { container: container.clone() };
     let spec = spec.ok_or_else(no_container)?;
     let mut process = spec.process().clone().ok_or_else(no_container)?;
-    let has_terminal = matches!(wanted.streams, Wanted::Terminal { .. });
-    process.set_args(Some(wanted.args.clone()));
+    process.set_args(Some(args));
     process.set_terminal(Some(has_terminal));
     if has_terminal {
         name_terminal(&mut process);
@@ -214,13 +285,9 @@ fn prepare(node: &Node, sandbox: &Sandbox, container: &ContainerId, wanted: &Ord
     let group = groups::container(&node.host.cgroups, &sandbox.record.spec, container)?;
     let joins = group.open_joins().map_err(groups::cgroup_failed)?;
     let opened = open(&compiled.descriptors, None, &joins);
-    let opened = opened.map_err(|error| failed("open what the command needs", io::Error::other(error)))?;
-    let script = compiled.script.to_bytes().map_err(|error| failed("write script", io::Error::other(error)))?;
-    let timeout_ms = wanted.timeout.map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX));
-    let (mut descriptors, ours) = connect(wanted.streams)?;
-    descriptors.extend(opened);
-    let exec = Exec { container: container.0.clone(), script, timeout_ms };
-    Ok(Prepared { exec, descriptors, ours })
+    let descriptors = opened.map_err(|error| failed("open what the command needs", io::Error::other(error)))?;
+    let bytes = compiled.script.to_bytes().map_err(|error| failed("write script", io::Error::other(error)))?;
+    Ok(CommandScript { bytes, descriptors })
 }
 
 /// Says what kind of terminal there is, as other runtimes do, unless the container knows.
@@ -232,6 +299,13 @@ fn name_terminal(process: &mut Process) {
     }
 }
 
+/// A pipe for what a command writes: our end, which does not block, and its.
+fn output_pipe() -> Result<(OwnedFd, OwnedFd), RuntimeError> {
+    let (ours, its) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|errno| failed("make pipe", errno))?;
+    rustix::io::ioctl_fionbio(&ours, true).map_err(|errno| failed("make pipe", errno))?;
+    Ok((ours, its))
+}
+
 /// A command's ends of its streams, and ours, which do not block.
 fn connect(streams: Wanted) -> Result<(Vec<OwnedFd>, Ours), RuntimeError> {
     let null = || File::open("/dev/null").map(OwnedFd::from).map_err(|source| failed("open null device", source));
@@ -240,13 +314,12 @@ fn connect(streams: Wanted) -> Result<(Vec<OwnedFd>, Ours), RuntimeError> {
         let ours = Ours { terminal: Some(ours), ..Ours::default() };
         return Ok((vec![its.into(), null()?, null()?], ours));
     };
-    let pipe = |is_wanted: bool| {
-        let made = is_wanted.then(|| rustix::pipe::pipe_with(PipeFlags::CLOEXEC)).transpose();
-        made.map(Option::unzip).map_err(|errno| failed("make pipe", errno))
-    };
-    let ((its_stdin, stdin), (stdout, its_stdout), (stderr, its_stderr)) = (pipe(stdin)?, pipe(stdout)?, pipe(stderr)?);
-    for ours in [&stdin, &stdout, &stderr].into_iter().flatten() {
-        rustix::io::ioctl_fionbio(ours.as_fd(), true).map_err(|errno| failed("make pipe", errno))?;
+    let output = |is_wanted: bool| is_wanted.then(output_pipe).transpose().map(Option::unzip);
+    let input = stdin.then(|| rustix::pipe::pipe_with(PipeFlags::CLOEXEC)).transpose();
+    let (its_stdin, stdin) = input.map_err(|errno| failed("make pipe", errno))?.unzip();
+    let ((stdout, its_stdout), (stderr, its_stderr)) = (output(stdout)?, output(stderr)?);
+    if let Some(stdin) = &stdin {
+        rustix::io::ioctl_fionbio(stdin, true).map_err(|errno| failed("make pipe", errno))?;
     }
     let its = [its_stdin, its_stdout, its_stderr].into_iter().map(|end| end.map_or_else(null, Ok));
     Ok((its.collect::<Result<_, _>>()?, Ours { stdin, stdout, stderr, terminal: None }))

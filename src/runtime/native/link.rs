@@ -104,7 +104,7 @@ impl Link {
     /// Asks and waits for the answer. A caller that stops waiting for a command kills it.
     pub(super) async fn request(&self, request: Request, descriptors: Vec<OwnedFd>) -> Result<Reply, LinkError> {
         let id = self.next_id();
-        let is_command = matches!(request, Request::Exec(_));
+        let is_command = matches!(request, Request::Exec(_) | Request::ExecKept { .. });
         let message = ToShim::Request { id, request };
         let frame = encode(&message, descriptors.len()).map_err(LinkError::Encode)?;
         let (answer, reply) = oneshot::channel();

@@ -16,6 +16,7 @@ mod devices;
 mod exec;
 mod foreign;
 mod groups;
+mod kept;
 mod layout;
 mod link;
 mod nfs;

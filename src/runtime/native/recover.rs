@@ -98,7 +98,9 @@ async fn connect_patiently(node: &Node, sandbox: &Sandbox) -> Result<Live, Runti
         () = watch::ended(&pidfd) => Err(failed("hear from shim", io::Error::from(io::ErrorKind::UnexpectedEof))),
     };
     match answer? {
-        FromShim::Hello { pid, .. } => Ok(Live { pid, pidfd: Arc::new(pidfd), link: Link::new(socket, &node.tasks) }),
+        FromShim::Hello { pid, version } => {
+            Ok(Live { pid, pidfd: Arc::new(pidfd), link: Link::new(socket, &node.tasks), keeps: version >= 2 })
+        }
         other => Err(create::protocol(sandbox.id(), &other)),
     }
 }

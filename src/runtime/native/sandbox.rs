@@ -11,6 +11,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::failed;
+use super::kept::KeptCommands;
 use super::layout::{ContainerStarted, SandboxRecord};
 use super::link::{Link, LinkError};
 use crate::{ContainerId, ContainerState, ContainerStatus, Exit, RuntimeError, SandboxId, SandboxState, SandboxStatus};
@@ -24,6 +25,7 @@ pub(super) struct Sandbox {
     /// Structural operations take turns.
     turn: Semaphore,
     view: Mutex<View>,
+    pub(super) kept: KeptCommands,
 }
 
 #[derive(Debug)]
@@ -50,6 +52,8 @@ pub(super) struct Live {
     pub(super) pid: u32,
     pub(super) pidfd: Arc<AsyncFd<OwnedFd>>,
     pub(super) link: Link,
+    /// Whether it can keep commands, as shims of version 2 can.
+    pub(super) keeps: bool,
 }
 
 impl Live {
@@ -71,7 +75,7 @@ pub(super) struct Known {
 impl Sandbox {
     pub(super) fn new(record: SandboxRecord) -> Self {
         let view = View { life: Life::Creating, containers: BTreeMap::new() };
-        Self { record, turn: Semaphore::new(1), view: Mutex::new(view) }
+        Self { record, turn: Semaphore::new(1), view: Mutex::new(view), kept: KeptCommands::default() }
     }
 
     pub(super) fn id(&self) -> &SandboxId {
@@ -144,6 +148,7 @@ impl Sandbox {
 
     pub(super) fn forget(&self, id: &ContainerId) {
         self.view().containers.remove(id);
+        self.kept.forget(id);
     }
 
     /// What can be seen from outside; nothing before the sandbox has been created.

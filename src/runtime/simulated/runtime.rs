@@ -306,7 +306,9 @@ impl Runtime for SimulatedRuntime {
         spec: SessionSpec,
     ) -> Result<Session, RuntimeError> {
         let SessionSpec { args, streams } = spec;
-        let run = self.exec(sandbox, container, ExecSpec { args, timeout: None, output_limit: usize::MAX }).await?;
+        let run = self
+            .exec(sandbox, container, ExecSpec { args, timeout: None, output_limit: usize::MAX, again: false })
+            .await?;
         let (has_input, has_error) = match streams {
             Wanted::Terminal { stdin } => (stdin, false),
             Wanted::Pipes { stdin, stderr, .. } => (stdin, stderr),

@@ -157,6 +157,7 @@ async fn a_command_that_takes_longer_than_its_timeout_has_no_code() {
         args: vec!["/probe".to_owned()],
         timeout: Some(Duration::from_secs(timeout)),
         output_limit: 4,
+        again: false,
     };
     let timed_out = runtime.exec(&sandbox, &id, command(1)).await.unwrap();
     assert_eq!(timed_out.code, None);

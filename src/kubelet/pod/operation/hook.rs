@@ -97,7 +97,7 @@ async fn handle(job: &Job, subject: &Subject<'_>, handler: &LifecycleHandler) ->
 
 async fn command(job: &Job, subject: &Subject<'_>, args: Vec<String>) -> Result<(), HookError> {
     let command = args.join(" ");
-    let spec = ExecSpec { args, timeout: None, output_limit: OUTPUT_LIMIT };
+    let spec = ExecSpec { args, timeout: None, output_limit: OUTPUT_LIMIT, again: false };
     let result = job.shared.seams.runtime.exec(subject.sandbox, subject.id, spec).await?;
     match result.code {
         Some(0) => Ok(()),

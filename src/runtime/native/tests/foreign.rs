@@ -58,6 +58,7 @@ async fn check(host: &mut Host, handler: &str) {
         args: ["/bin/sh", "-c", "id -u; hostname; exit 5"].map(str::to_owned).to_vec(),
         timeout: Some(Duration::from_secs(20)),
         output_limit: 1000,
+        again: false,
     };
     let result = host.runtime.exec(&id, &main, command).await.unwrap();
     assert_eq!((result.code, String::from_utf8_lossy(&result.stdout).as_ref()), (Some(5), "33\npod-host\n"));

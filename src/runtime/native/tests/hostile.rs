@@ -18,7 +18,7 @@ const BOMB: &str = "(while :; do (while :; do (:) & done) & done) & echo lit; ex
 
 fn command(script: &str, timeout: Option<Duration>) -> ExecSpec {
     let args = vec!["/bin/sh".to_owned(), "-c".to_owned(), script.to_owned()];
-    ExecSpec { args, timeout, output_limit: 1000 }
+    ExecSpec { args, timeout, output_limit: 1000, again: false }
 }
 
 fn bind(destination: &str, source: PathBuf) -> Mount {

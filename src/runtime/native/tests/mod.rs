@@ -172,14 +172,52 @@ async fn a_command_runs_inside_the_container_and_ends_at_its_timeout() {
         args: vec!["/bin/sh".to_owned(), "-c".to_owned(), script.to_owned()],
         timeout,
         output_limit: 10,
+        again: false,
     };
     let exec = |command| host.runtime.exec(&sandbox, &container, command);
     let done = exec(command("cat /tmp/file; echo 0123456789abcdef >&2; exit 5", None)).await.unwrap();
     assert_eq!((done.code, &done.stdout[..], &done.stderr[..]), (Some(5), &b"inside\n"[..], &b"0123456789"[..]));
     let late = exec(command("echo begun; sleep 1000", Some(Duration::from_millis(300)))).await.unwrap();
     assert_eq!((late.code, &late.stdout[..]), (None, &b"begun\n"[..]));
-    let missing = ExecSpec { args: vec!["/no/such/program".to_owned()], timeout: None, output_limit: 0 };
+    let missing = ExecSpec { args: vec!["/no/such/program".to_owned()], timeout: None, output_limit: 0, again: false };
     assert!(matches!(exec(missing).await, Err(RuntimeError::Execute { .. })));
+    host.runtime.remove_sandbox(&sandbox).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_command_that_is_run_again_is_kept_and_says_what_it_says_each_time() {
+    let test = "a_command_that_is_run_again_is_kept_and_says_what_it_says_each_time";
+    let Some(mut host) = host(test).await else { return };
+    let (sandbox, container) = host.run("again", "echo 0 > /tmp/count; echo ready; sleep 1000").await;
+    host.logged(&sandbox, &container, "ready").await;
+    let command = |script: &str, timeout| ExecSpec {
+        args: vec!["/bin/sh".to_owned(), "-c".to_owned(), script.to_owned()],
+        timeout,
+        output_limit: 100,
+        again: true,
+    };
+    let count = command("n=$(($(cat /tmp/count) + 1)); echo $n | tee /tmp/count; echo bad >&2; exit $n", None);
+    let late = command("echo begun; exec sleep 1000", Some(Duration::from_millis(300)));
+    for round in 1..=6 {
+        let done = host.runtime.exec(&sandbox, &container, count.clone()).await.unwrap();
+        assert_eq!(
+            (done.code, done.stdout, done.stderr),
+            (Some(round), format!("{round}\n").into(), b"bad\n".to_vec())
+        );
+        let late = host.runtime.exec(&sandbox, &container, late.clone()).await.unwrap();
+        assert_eq!((late.code, &late.stdout[..]), (None, &b"begun\n"[..]));
+        // The next agent does not know what the shim keeps for the one before.
+        if round == 3 {
+            host.restart().await;
+        }
+    }
+    // More than a shim keeps, and all at once.
+    let all = (0..20).map(|number| host.runtime.exec(&sandbox, &container, command(&format!("exit {number}"), None)));
+    let codes = futures_util::future::join_all(all).await.into_iter().map(|done| done.unwrap().code.unwrap());
+    assert_eq!(codes.collect::<Vec<_>>(), (0..20).collect::<Vec<_>>());
+    host.runtime.stop_container(&sandbox, &container, stop(0)).await.unwrap();
+    host.exit(&sandbox, &container).await;
+    assert!(matches!(host.runtime.exec(&sandbox, &container, count).await, Err(RuntimeError::NoContainer { .. })));
     host.runtime.remove_sandbox(&sandbox).await.unwrap();
 }
 
@@ -399,7 +437,7 @@ async fn shim_and_commands_are_in_their_own_groups_of_every_hierarchy() {
     }
     // A command's view of its own groups, from inside the container's cgroup namespace, is their roots.
     let args = vec!["/bin/cat".to_owned(), "/proc/self/cgroup".to_owned()];
-    let exec = ExecSpec { args, timeout: None, output_limit: 1 << 16 };
+    let exec = ExecSpec { args, timeout: None, output_limit: 1 << 16, again: false };
     let seen = host.runtime.exec(&sandbox, &container, exec).await.unwrap();
     let groups = String::from_utf8(seen.stdout).unwrap();
     for label in &used {

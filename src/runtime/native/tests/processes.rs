@@ -49,7 +49,7 @@ async fn check_sharing(host: &Host, uid: &str, users: Option<UserRange>) {
     // A dead process is shown in brackets until it has been reaped.
     let script = "while ps | grep -q '[[]sleep[]]'; do :; done; ps";
     let args = ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
-    let list = ExecSpec { args, timeout: Some(Duration::from_secs(20)), output_limit: 10_000 };
+    let list = ExecSpec { args, timeout: Some(Duration::from_secs(20)), output_limit: 10_000, again: false };
     let seen = host.runtime.exec(&sandbox, &second, list).await.unwrap();
     assert_eq!(seen.code, Some(0), "the orphans are never reaped");
     let seen = String::from_utf8_lossy(&seen.stdout).into_owned();

@@ -72,6 +72,7 @@ async fn containers_of_a_sandbox_share_its_user_namespace_also_after_the_agent()
         args: vec!["/bin/sh".to_owned(), "-c".to_owned(), "id -u; cat /proc/self/uid_map".to_owned()],
         timeout: None,
         output_limit: 1000,
+        again: false,
     };
     let result = host.runtime.exec(&id, &second, command).await.unwrap();
     assert_eq!(String::from_utf8_lossy(&result.stdout), format!("0\n         0 {FIRST:>10}      65536\n"));
