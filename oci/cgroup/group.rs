@@ -331,6 +331,12 @@ impl Group {
         self.directories().any(|directory| directory.exists())
     }
 
+    /// Whether the group exists in all hierarchies that matter.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.directories().all(|directory| directory.exists())
+    }
+
     fn directories(&self) -> impl Iterator<Item = PathBuf> + '_ {
         self.v1_directories().chain(self.v2_directory())
     }

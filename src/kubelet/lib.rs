@@ -11,6 +11,7 @@ mod allocation;
 mod config;
 pub mod container;
 mod directory;
+mod groups;
 mod logs;
 mod node;
 pub mod pod;

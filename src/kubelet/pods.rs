@@ -16,6 +16,8 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use crate::admission::{self, Amounts, Rejection, isolation};
 use crate::allocation;
+use crate::container::{Qos, qos};
+use crate::groups::{self, Groups};
 use crate::pod::{Assignment, Handle, Target, Wish, work};
 use crate::shared::Shared;
 use crate::sources::{Found, MIRROR, Manifests, StaticPod, mirror};
@@ -37,6 +39,12 @@ pub(crate) struct Sources {
     pub(crate) found: Vec<Found>,
 }
 
+/// What a pod that was taken holds.
+struct Held {
+    amounts: Amounts,
+    class: Qos,
+}
+
 struct Table {
     shared: Arc<Shared>,
     workers: BTreeMap<String, Handle>,
@@ -51,11 +59,14 @@ struct Table {
     /// Sandboxes that were there at start, by pod.
     sandboxes: BTreeMap<String, Vec<SandboxId>>,
     /// What pods that were taken hold.
-    admitted: BTreeMap<String, Amounts>,
+    admitted: BTreeMap<String, Held>,
     /// Pods that ask for a size for which there is no room.
     deferred: BTreeSet<String>,
     /// Whether a pod has given up what it held since they were asked last.
     room_made: bool,
+    /// Whether the groups of the pods' classes may have to have other limits.
+    held_changed: bool,
+    groups: watch::Sender<Groups>,
     ended: mpsc::Sender<String>,
     api: Option<Informer<Pod>>,
 }
@@ -66,8 +77,11 @@ pub(crate) async fn run(shared: Arc<Shared>, sources: Sources) {
     let mut changes = shared.seams.runtime.changes();
     let mut dirty = sources.api.as_ref().map(Informer::subscribe);
     let mut manifests = sources.manifests;
-    let mut table = Table::new(shared, sources.api.clone(), ended);
+    let (sender, wishes) = watch::channel(Groups::new());
+    let mut table = Table::new(Arc::clone(&shared), sources.api.clone(), ended, sender);
     table.adopt(sources.found);
+    table.share_out();
+    shared.seams.tasks.spawn("groups of all pods", groups::keep(Arc::clone(&shared), wishes));
     let mut synced = sources.api.is_none();
     loop {
         let event = tokio::select! {
@@ -83,6 +97,7 @@ pub(crate) async fn run(shared: Arc<Shared>, sources: Sources) {
         };
         synced |= matches!(event, Event::ApiSynced);
         table.handle(event);
+        table.share_out();
         table.ask_deferred();
     }
 }
@@ -109,7 +124,12 @@ async fn next_manifests(manifests: &mut Option<Manifests>) -> Vec<StaticPod> {
 }
 
 impl Table {
-    fn new(shared: Arc<Shared>, api: Option<Informer<Pod>>, ended: mpsc::Sender<String>) -> Self {
+    fn new(
+        shared: Arc<Shared>,
+        api: Option<Informer<Pod>>,
+        ended: mpsc::Sender<String>,
+        groups: watch::Sender<Groups>,
+    ) -> Self {
         Self {
             shared,
             workers: BTreeMap::new(),
@@ -121,6 +141,8 @@ impl Table {
             admitted: BTreeMap::new(),
             deferred: BTreeSet::new(),
             room_made: false,
+            held_changed: true,
+            groups,
             ended,
             api,
         }
@@ -287,7 +309,7 @@ impl Table {
             return None;
         }
         if has_run {
-            self.admitted.insert(uid.to_owned(), admission::wants(&allocation::with_actual_sizes(pod)));
+            self.hold(uid, admission::wants(&allocation::with_actual_sizes(pod)), pod);
             return None;
         }
         let wants = admission::wants(pod);
@@ -301,8 +323,33 @@ impl Table {
         if let Err(rejection) = admission::admit(pod, &wants, &self.used_beside(uid), &self.allocatable()) {
             return Some(rejection);
         }
-        self.admitted.insert(uid.to_owned(), wants);
+        self.hold(uid, wants, pod);
         None
+    }
+
+    /// Notes what a pod holds from now on.
+    fn hold(&mut self, uid: &str, amounts: Amounts, pod: &Pod) {
+        self.admitted.insert(uid.to_owned(), Held { amounts, class: qos(pod) });
+        self.held_changed = true;
+    }
+
+    /// Gives the classes of pods what their pods hold, if that may have changed.
+    fn share_out(&mut self) {
+        if !std::mem::take(&mut self.held_changed) && !self.room_made {
+            return;
+        }
+        let finished = self.shared.finished();
+        let burstable = self.admitted.iter().filter(|(_, held)| held.class == Qos::Burstable);
+        let burstable = burstable.filter(|(uid, _)| self.counts(uid, "", &finished));
+        let cpu =
+            burstable.filter_map(|(_, held)| held.amounts.get("cpu")).fold(0_i64, |sum, own| sum.saturating_add(*own));
+        let config = &self.shared.config;
+        let groups = groups::groups(&config.cgroup_prefix, &self.shared.capacity.allocatable(config), cpu);
+        self.groups.send_if_modified(|current| {
+            let differs = *current != groups;
+            *current = groups;
+            differs
+        });
     }
 
     fn allocatable(&self) -> Amounts {
@@ -320,7 +367,7 @@ impl Table {
         let finished = self.shared.finished();
         let counts = |other: &String| self.counts(other, uid, &finished);
         let mut used = Amounts::new();
-        for (name, amount) in self.admitted.iter().filter(|(uid, _)| counts(uid)).flat_map(|(_, wants)| wants) {
+        for (name, amount) in self.admitted.iter().filter(|(uid, _)| counts(uid)).flat_map(|(_, held)| &held.amounts) {
             let sum = used.entry(name.clone()).or_insert(0);
             *sum = sum.saturating_add(*amount);
         }
@@ -336,11 +383,11 @@ impl Table {
             return assignment;
         };
         let wants = admission::wants(pod);
-        if *held == wants {
+        if held.amounts == wants {
             self.deferred.remove(uid);
             return assignment;
         }
-        let grown = allocation::grow(held, &wants, &self.used_beside(uid), &self.allocatable());
+        let grown = allocation::grow(&held.amounts, &wants, &self.used_beside(uid), &self.allocatable());
         match grown {
             Err(pending) if !admission::is_critical(pod) => {
                 self.deferred.insert(uid.to_owned());
@@ -350,7 +397,7 @@ impl Table {
             _ => {
                 self.room_made = true;
                 self.deferred.remove(uid);
-                self.admitted.insert(uid.to_owned(), wants);
+                self.hold(uid, wants, &assignment.pod);
                 assignment
             }
         }

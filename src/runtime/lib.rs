@@ -19,6 +19,7 @@ pub use native_images::{NativeImages, RegistryOptions};
 pub use sandbox::*;
 pub use session::*;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
@@ -115,6 +116,10 @@ pub trait Runtime: Send + Sync + 'static {
         container: &ContainerId,
         resize: Resize,
     ) -> Result<(), RuntimeError>;
+
+    /// Sets the limits of groups above those of sandboxes, by their paths below the mount points. They hold for groups that
+    /// are there and for those that come to be with a sandbox; groups that are not named any more keep what they have.
+    async fn limit_groups(&self, groups: BTreeMap<PathBuf, Resources>) -> Result<(), RuntimeError>;
 
     /// Forgets an exited container and removes its writable layer; its log stays. An unknown one is fine.
     async fn remove_container(&self, sandbox: &SandboxId, container: &ContainerId) -> Result<(), RuntimeError>;

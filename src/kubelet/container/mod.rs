@@ -35,6 +35,7 @@ pub use links::links;
 pub use ports::host_ports;
 pub(crate) use ports::{host_ip, published};
 pub use qos::{Qos, qos};
+pub(crate) use resources::{MIN_SHARES, shares};
 pub use resources::{amount, pod_resources, resize};
 pub use sandbox::{cgroup, host_name, kernel_name, sandbox_spec};
 pub use unsupported::unsupported_fields;

@@ -9,7 +9,7 @@ use runtime::{Resize, Resources};
 
 use super::{Context, Qos, qos};
 
-const MIN_SHARES: u64 = 2;
+pub(crate) const MIN_SHARES: u64 = 2;
 const MAX_SHARES: u64 = 262_144;
 const SHARES_PER_CPU: u64 = 1024;
 const PERIOD: u64 = 100_000;
@@ -41,7 +41,8 @@ fn limit(container: &Container, name: &str) -> Option<Quantity> {
     amount(container.resources.as_ref()?.limits.as_ref(), name)
 }
 
-fn shares(milli_cpu: i64) -> u64 {
+/// Processor time as the weight that the kernel has it in.
+pub(crate) fn shares(milli_cpu: i64) -> u64 {
     let milli = u64::try_from(milli_cpu).unwrap_or(0);
     (milli.saturating_mul(SHARES_PER_CPU) / 1000).clamp(MIN_SHARES, MAX_SHARES)
 }

@@ -1,8 +1,12 @@
 //! What pods ask for against what the node has: rejected, resized, deferred.
 
-use runtime::simulated::Call;
+use std::path::Path;
+use std::time::Duration;
+
+use runtime::simulated::{Call, Program};
 use serde_json::{Value, json};
 
+use super::World;
 use super::scenarios::{condition, is_ready, one_container, phase, started};
 
 #[tokio::test(start_paused = true)]
@@ -83,6 +87,40 @@ async fn a_pod_is_resized_where_it_runs_once_there_is_room() {
     world.until_pod("small", "there is room now", |pod| has(pod, 600)).await;
     world.until_pod("small", "nothing is left to do", |pod| condition(pod, "PodResizePending") == "absent").await;
     assert_eq!(world.pod("small").expect("the pod")["status"]["containerStatuses"][0]["restartCount"], 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn classes_of_pods_have_what_their_pods_ask_for() {
+    let world = started().await;
+    let shares =
+        |world: &World, group: &str| world.runtime.groups().get(Path::new(group)).and_then(|own| own.cpu_shares);
+    let burstable = |wanted: u64| move |world: &World| shares(world, "kubepods/burstable") == Some(wanted);
+    let sized = |milli: i64| {
+        let mut spec = one_container();
+        spec["containers"][0]["resources"] = json!({"requests": {"cpu": format!("{milli}m")}});
+        spec
+    };
+    world.until("nothing runs", burstable(2)).await;
+    let all = world.runtime.groups()[Path::new("kubepods")];
+    assert_eq!(all.memory_limit, Some(8 << 30));
+    world.create("first", sized(250));
+    world.create("second", sized(500));
+    world.create("third", one_container());
+    world.until("three pods", burstable(768)).await;
+    assert_eq!(shares(&world, "kubepods/besteffort"), Some(2));
+    world.until_pod("first", "it is ready", is_ready).await;
+    let path = "/api/v1/namespaces/default/pods/first";
+    world.api.patch(path, &json!({"spec": {"containers": sized(500)["containers"]}})).expect("the pod");
+    world.until("one is resized", burstable(1024)).await;
+    world.delete("first", 0);
+    world.until("one has gone", burstable(512)).await;
+    let mut job = sized(100);
+    job["restartPolicy"] = json!("Never");
+    job["containers"][0]["name"] = json!("job");
+    world.program("job", &[Program::exits(Duration::from_secs(5), 0)]);
+    world.create("job", job);
+    world.until("a job runs", burstable(614)).await;
+    world.until("the job is done", burstable(512)).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,7 +1,8 @@
 //! Control groups of sandboxes and their containers.
 //!
 //! ```text
-//! <all pods>             a limit of tasks that leaves room for the host
+//! <all pods>             what pods may have together, and a limit of tasks that leaves room for the host
+//! <all pods>/<class>     what pods of a class have of it
 //! …/<pod>                limits of the pod as a whole
 //!   shim-<attempt>       the shim
 //!   <container>          each container
@@ -9,6 +10,7 @@
 //!
 //! A fork bomb is stopped by the pod's limit, long before the host has no process ids left: see [`PidLimits`].
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -74,13 +76,48 @@ impl PidLimits {
 /// Creates a pod's group.
 pub(super) fn create_pod(node: &Node, sandbox: &SandboxSpec) -> Result<(), RuntimeError> {
     let pids_limit = sandbox.resources.pids_limit.or(node.pids.per_pod);
-    create(node, &pod(&node.host.cgroups, sandbox)?, &limits(&Resources { pids_limit, ..sandbox.resources }))?;
-    let Some(top) = sandbox.cgroup.iter().next().filter(|top| *top != sandbox.cgroup.as_os_str()) else {
-        return Ok(());
-    };
-    let all_pods = Group::new(&node.host.cgroups, top.as_ref()).map_err(cgroup_failed)?;
-    let refused = all_pods.apply(&Limits { pids: node.pids.all_pods, ..Limits::default() }).map_err(cgroup_failed)?;
-    report(&all_pods, &refused, tracing::Level::WARN);
+    let own = pod(&node.host.cgroups, sandbox)?;
+    let known = node.group_tree.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut new = Vec::new();
+    for path in sandbox.cgroup.ancestors().skip(1).filter(|path| !path.as_os_str().is_empty()) {
+        let above = Group::new(&node.host.cgroups, path).map_err(cgroup_failed)?;
+        if above.is_whole() {
+            break;
+        }
+        new.push(above);
+    }
+    for above in new.iter().rev() {
+        above.create().map_err(cgroup_failed)?;
+        apply_shared(node, above, known.get(above.path()).unwrap_or(&Resources::default()))?;
+    }
+    make(&own, &limits(&Resources { pids_limit, ..sandbox.resources }))
+}
+
+/// Takes over limits of groups above those of sandboxes, and gives them to those that are there.
+pub(super) fn limit_shared(node: &Node, wanted: BTreeMap<PathBuf, Resources>) -> Result<(), RuntimeError> {
+    let mut known = node.group_tree.lock().unwrap_or_else(PoisonError::into_inner);
+    known.retain(|path, _| wanted.contains_key(path));
+    for (path, limits) in wanted {
+        if known.get(&path) == Some(&limits) {
+            continue;
+        }
+        let group = Group::new(&node.host.cgroups, &path).map_err(cgroup_failed)?;
+        if group.exists() {
+            // It may have been made by another version of this program and lack a hierarchy.
+            group.create().map_err(cgroup_failed)?;
+            apply_shared(node, &group, &limits)?;
+        }
+        known.insert(path, limits);
+    }
+    Ok(())
+}
+
+/// Gives a group above those of sandboxes its limits. The topmost one has a limit of tasks in any case.
+fn apply_shared(node: &Node, group: &Group, own: &Resources) -> Result<(), RuntimeError> {
+    let is_top = group.path().iter().count() == 1;
+    let pids_limit = own.pids_limit.or(node.pids.all_pods.filter(|_| is_top));
+    let refused = group.apply(&limits(&Resources { pids_limit, ..*own })).map_err(cgroup_failed)?;
+    report(group, &refused, tracing::Level::WARN);
     Ok(())
 }
 
@@ -139,6 +176,10 @@ fn set_anew(group: &Group, limits: &Limits) -> Result<(), RuntimeError> {
 /// Creates a group, and those above it, with limits.
 fn create(node: &Node, group: &Group, limits: &Limits) -> Result<(), RuntimeError> {
     let _tree = node.group_tree.lock().unwrap_or_else(PoisonError::into_inner);
+    make(group, limits)
+}
+
+fn make(group: &Group, limits: &Limits) -> Result<(), RuntimeError> {
     let missing = group.create().map_err(cgroup_failed)?;
     let refused = group.apply(limits).map_err(cgroup_failed)?;
     report(group, &missing, tracing::Level::DEBUG);

@@ -49,8 +49,8 @@ use task::{SharedClock, Tasks};
 use tokio::sync::broadcast;
 
 use crate::{
-    Changed, ContainerId, ContainerSpec, ExecResult, ExecSpec, Images, Resize, Runtime, RuntimeError, SandboxId,
-    SandboxSpec, SandboxStatus, Session, SessionSpec, Stop, VolumeSource,
+    Changed, ContainerId, ContainerSpec, ExecResult, ExecSpec, Images, Resize, Resources, Runtime, RuntimeError,
+    SandboxId, SandboxSpec, SandboxStatus, Session, SessionSpec, Stop, VolumeSource,
 };
 pub use descriptors::raise_open_files;
 pub use groups::PidLimits;
@@ -117,8 +117,8 @@ struct Node {
     handlers: BTreeMap<String, PathBuf>,
     sandboxes: Mutex<BTreeMap<SandboxId, Arc<Sandbox>>>,
     changes: broadcast::Sender<Changed>,
-    /// Held, on blocking threads only, while groups above those of sandboxes come and go.
-    group_tree: Mutex<()>,
+    /// Limits of groups above those of sandboxes. Held, on blocking threads only, while such groups come and go.
+    group_tree: Mutex<BTreeMap<PathBuf, Resources>>,
 }
 
 impl NativeRuntime {
@@ -232,6 +232,11 @@ impl Runtime for NativeRuntime {
     ) -> Result<(), RuntimeError> {
         let (node, sandbox, container) = (Arc::clone(&self.0), sandbox.clone(), container.clone());
         task::blocking(move || groups::resize(&node, &sandbox, &container, &resize)).await
+    }
+
+    async fn limit_groups(&self, groups: BTreeMap<PathBuf, Resources>) -> Result<(), RuntimeError> {
+        let node = Arc::clone(&self.0);
+        task::blocking(move || groups::limit_shared(&node, groups)).await
     }
 
     async fn remove_container(&self, sandbox: &SandboxId, container: &ContainerId) -> Result<(), RuntimeError> {

@@ -15,8 +15,8 @@ use tokio::time::Instant;
 use super::program::{Ending, ExecOutcome, Program, StartFailure};
 use super::state::{Moment, State, write_log};
 use crate::{
-    Changed, ContainerId, ContainerSpec, ContainerState, ExecResult, ExecSpec, Resize, Runtime, RuntimeError,
-    SandboxId, SandboxSpec, SandboxStatus, Session, SessionSpec, Stop, VolumeSource, Wanted,
+    Changed, ContainerId, ContainerSpec, ContainerState, ExecResult, ExecSpec, Resize, Resources, Runtime,
+    RuntimeError, SandboxId, SandboxSpec, SandboxStatus, Session, SessionSpec, Stop, VolumeSource, Wanted,
 };
 
 /// Bytes of a stream that wait to be read.
@@ -54,6 +54,8 @@ struct Locked {
     state: State,
     programs: BTreeMap<String, Vec<Program>>,
     calls: Vec<Call>,
+    /// Limits of groups above those of sandboxes.
+    groups: BTreeMap<PathBuf, Resources>,
     /// Other runtimes that are configured.
     handlers: BTreeSet<String>,
 }
@@ -77,6 +79,11 @@ impl SimulatedRuntime {
     /// Configures another runtime.
     pub fn add_handler(&self, handler: &str) {
         self.lock().handlers.insert(handler.to_owned());
+    }
+
+    /// Limits of the groups above those of sandboxes.
+    pub fn groups(&self) -> BTreeMap<PathBuf, Resources> {
+        self.lock().groups.clone()
     }
 
     /// Ends a running container now.
@@ -246,6 +253,11 @@ impl Runtime for SimulatedRuntime {
         locked.calls.push(Call::ResizeContainer(sandbox.clone(), container.clone(), resize));
         let found = locked.state.running(sandbox, container);
         found.map(|_| ()).ok_or_else(|| RuntimeError::NoContainer { container: container.clone() })
+    }
+
+    async fn limit_groups(&self, groups: BTreeMap<PathBuf, Resources>) -> Result<(), RuntimeError> {
+        self.lock().groups = groups;
+        Ok(())
     }
 
     async fn remove_container(&self, sandbox: &SandboxId, container: &ContainerId) -> Result<(), RuntimeError> {

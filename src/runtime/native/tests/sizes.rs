@@ -76,6 +76,35 @@ async fn a_running_container_is_given_other_limits_and_keeps_what_it_uses() {
 }
 
 #[tokio::test]
+async fn groups_above_those_of_pods_have_limits_whenever_they_come_to_be() {
+    let Some(host) = host("groups_above_those_of_pods_have_limits_whenever_they_come_to_be").await else { return };
+    let wanted = |shares: u64| {
+        let class = Resources { cpu_shares: Some(shares), ..Resources::default() };
+        let all = Resources { cpu_shares: Some(2048), memory_limit: Some(512 * MIB), ..Resources::default() };
+        [(host.cgroup().to_owned(), all), (host.cgroup().join("class"), class)].into_iter().collect()
+    };
+    let shares = |path: &str| limit(&host, path, Controller::Cpu, ["cpu.shares", "cpu.weight"]);
+    // As both worlds write it.
+    let is = |found: Option<String>, shares: &str, weight: &str| found.is_none_or(|own| own == shares || own == weight);
+    host.runtime.limit_groups(wanted(512)).await.unwrap();
+    assert_eq!(shares(""), None, "nothing is made before there is a pod");
+    let mut spec = host.sandbox("classed");
+    spec.cgroup = host.cgroup().join("class/podclassed");
+    for _ in 0..2 {
+        host.runtime.limit_groups(wanted(512)).await.unwrap();
+        host.runtime.create_sandbox(spec.clone()).await.unwrap();
+        assert!(is(shares(""), "2048", "79"), "{:?}", shares(""));
+        assert!(is(shares("class"), "512", "20"), "{:?}", shares("class"));
+        let memory = memory(&host, "");
+        assert!(memory.is_none() || memory == Some((512 * MIB).to_string()), "{memory:?}");
+        host.runtime.limit_groups(wanted(1024)).await.unwrap();
+        assert!(is(shares("class"), "1024", "39"), "{:?}", shares("class"));
+        host.runtime.remove_sandbox(&spec.id).await.unwrap();
+        assert_eq!(shares(""), None, "they go with the last pod");
+    }
+}
+
+#[tokio::test]
 async fn busy_containers_share_a_processor_as_their_requests_say() {
     let Some(host) = host("busy_containers_share_a_processor_as_their_requests_say").await else { return };
     let spec = host.sandbox("busy");
