@@ -27,6 +27,7 @@ mod node;
 mod object;
 mod openapi;
 mod openid;
+mod proxy;
 mod query;
 mod quotas;
 mod render;

@@ -35,11 +35,23 @@ pub(crate) struct ResourceRequest {
     pub(crate) name: String,
     /// Whether the path names the object, not only a selector.
     pub(crate) named_by_path: bool,
-    /// The path has more segments than a subresource has.
+    /// The path has more segments than a subresource has, and they are not what `proxy` passes on.
     pub(crate) too_deep: bool,
 }
 
+impl ResourceRequest {
+    /// Whether it goes on to whoever serves at the object's address.
+    pub(crate) fn is_proxied(&self) -> bool {
+        self.subresource == "proxy"
+    }
+}
+
 impl RequestInfo {
+    /// Whether the answer is somebody else's.
+    pub(crate) fn is_proxied(&self) -> bool {
+        matches!(self, Self::Resource(request) if request.is_proxied())
+    }
+
     /// Reads a request; total.
     pub(crate) fn parse(method: &Method, path: &str, query: &Query) -> Self {
         let segments: Vec<String> =
@@ -81,7 +93,7 @@ fn locate(request: &mut ResourceRequest, rest: &[String]) {
     let mut parts = parts.iter();
     let mut next = || parts.next().cloned().unwrap_or_default();
     (request.resource, request.name, request.subresource) = (next(), next(), next());
-    request.too_deep = parts.next().is_some();
+    request.too_deep = parts.next().is_some() && !request.is_proxied();
 }
 
 fn verb(method: &Method, named: bool, query: &Query) -> String {
@@ -148,6 +160,10 @@ mod tests {
                 "/api/v1/namespaces/a/pods?watch=true&fieldSelector=metadata.name%3Db",
                 "watch /v1 pods ns=a name=b sub=",
             ),
+            (Method::GET, "/api/v1/namespaces/a/pods/b:80/proxy", "get /v1 pods ns=a name=b:80 sub=proxy"),
+            (Method::POST, "/api/v1/namespaces/a/services/b/proxy/x/y", "create /v1 services ns=a name=b sub=proxy"),
+            (Method::HEAD, "/api/v1/nodes/n/proxy/x/?watch=1", "get /v1 nodes ns= name=n sub=proxy"),
+            (Method::OPTIONS, "/api/v1/nodes/n/proxy/", "options /v1 nodes ns= name=n sub=proxy"),
             (Method::GET, "/api", "get path /api"),
             (Method::GET, "/api/v1", "get path /api/v1"),
             (Method::GET, "/apis/apps/v1", "get path /apis/apps/v1"),

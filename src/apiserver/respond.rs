@@ -132,6 +132,11 @@ pub(crate) fn error(error: &ApiError) -> Response<Body> {
     response
 }
 
+/// A body that has nothing.
+pub(crate) fn empty() -> Body {
+    Full::default().map_err(|never| match never {}).boxed()
+}
+
 /// What Go's own router says to a path that nobody serves; clients tell it from a missing object by its type.
 pub(crate) fn no_such_path() -> Response<Body> {
     full(404, TEXT, "404 page not found\n")

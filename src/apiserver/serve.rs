@@ -114,6 +114,7 @@ impl ApiServer {
         }
         drop(listener);
         self.closing.cancel();
+        self.tunnels.stop();
         let _ = tokio::time::timeout(DRAIN, graceful.shutdown()).await;
         connections.shutdown().await;
     }

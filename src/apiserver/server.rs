@@ -16,7 +16,7 @@ use http::{Request, Response};
 use http_body_util::combinators::BoxBody;
 use hyper::upgrade::OnUpgrade;
 use store::Store;
-use task::SharedClock;
+use task::{SharedClock, Tasks};
 use tokio_util::sync::CancellationToken;
 
 use crate::authn::{Issuer, StaticTokens};
@@ -31,7 +31,7 @@ use crate::negotiate;
 use crate::openapi::Documents;
 use crate::query::Query;
 use crate::request::{RequestInfo, ResourceRequest};
-use crate::{Entropy, Network, NodeConnector, VersionInfo, body, discovery, object, respond, storage, verbs};
+use crate::{Entropy, Network, NodeConnector, VersionInfo, body, discovery, object, proxy, respond, storage, verbs};
 
 /// Any error of a body.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -87,6 +87,8 @@ pub struct ApiServer {
     fairness: Fairness,
     /// The kinds that came at run time.
     pub(crate) definitions: Definitions,
+    /// Connections that have changed their protocol and go through here.
+    pub(crate) tunnels: Tasks,
 }
 
 impl ApiServer {
@@ -109,6 +111,7 @@ impl ApiServer {
             documents: Documents::default(),
             fairness: Fairness::new(limits),
             definitions: Definitions::default(),
+            tunnels: Tasks::new(),
         })
     }
 
@@ -119,14 +122,17 @@ impl ApiServer {
         B::Error: Into<BoxError>,
     {
         let (mut parts, body) = request.into_parts();
-        let as_yaml = negotiate::prefers_yaml(&parts.headers);
-        let as_protobuf = negotiate::wants_protobuf(&parts.headers);
+        let query = Query::parse(parts.uri.query().unwrap_or_default());
+        let info = RequestInfo::parse(&parts.method, parts.uri.path(), &query);
+        let is_ours = !info.is_proxied();
+        let as_yaml = is_ours && negotiate::prefers_yaml(&parts.headers);
+        let as_protobuf = is_ours && negotiate::wants_protobuf(&parts.headers);
         if as_yaml || as_protobuf {
             // What is compressed could not be written in another form any more.
             parts.headers.remove(ACCEPT_ENCODING);
         }
         let (method, path) = (parts.method.clone(), parts.uri.path().to_owned());
-        let work = AssertUnwindSafe(Box::pin(self.dispatch(&caller.user, parts, body)));
+        let work = AssertUnwindSafe(Box::pin(self.dispatch(&caller.user, (info, query), parts, body)));
         let response = match work.catch_unwind().await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => respond::error(&error),
@@ -146,13 +152,17 @@ impl ApiServer {
 
     /// The order of checks is upstream's: authorization, route, negotiation, body, verb. A seat is taken only once the
     /// body is there, so that slow ones hold none.
-    async fn dispatch<B>(self: &Arc<Self>, user: &UserInfo, parts: Parts, body: B) -> Result<Response<Body>, ApiError>
+    async fn dispatch<B>(
+        self: &Arc<Self>,
+        user: &UserInfo,
+        (info, query): (RequestInfo, Query),
+        mut parts: Parts,
+        body: B,
+    ) -> Result<Response<Body>, ApiError>
     where
-        B: http_body::Body<Data = Bytes>,
+        B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let query = Query::parse(parts.uri.query().unwrap_or_default());
-        let info = RequestInfo::parse(&parts.method, parts.uri.path(), &query);
         self.authorize(user, &info, &query).await?;
         let (outside, work) = (parts.extensions.get::<Outside>().copied(), Work::of(&info, &query));
         let request = match info {
@@ -174,6 +184,15 @@ impl ApiServer {
         };
         if !route(row, &request)? {
             return Ok(respond::no_such_path());
+        }
+        if request.is_proxied() {
+            let permit = self.fairness.admit(outside, user, work).await?;
+            let (user, row, client) = (user.clone(), row.clone(), outside.map(|Outside(address)| address));
+            let upgrade = parts.extensions.remove::<OnUpgrade>();
+            let Parts { method, uri, headers, .. } = parts;
+            let body = proxy::sent(body);
+            let ask = proxy::Ask { user, request, row, method, uri, headers, body, upgrade, client, permit };
+            return proxy::answer(Arc::clone(self), ask).await;
         }
         let has_objects = row.verbs.contains(&Verb::Get);
         let form = if request.verb == "watch" {
@@ -283,6 +302,10 @@ fn route(row: &Resource, request: &ResourceRequest) -> Result<bool, ApiError> {
     if request.too_deep || (in_namespace && !row.namespaced && (row.kind != "Namespace" || !row.group.is_empty())) {
         return Ok(false);
     }
+    let is_taken = |verbs: &[Verb]| match request.is_proxied() {
+        true => proxy::takes(&request.verb),
+        false => verbs.iter().any(|verb| verb.word() == request.verb),
+    };
     let verbs = match request.subresource.as_str() {
         "" => row.verbs,
         name => match row.subresource(name) {
@@ -292,7 +315,7 @@ fn route(row: &Resource, request: &ResourceRequest) -> Result<bool, ApiError> {
     };
     let names_nothing = !request.named_by_path && matches!(request.verb.as_str(), "update" | "patch");
     let spans_namespaces = row.namespaced && !in_namespace && !matches!(request.verb.as_str(), "list" | "watch");
-    if names_nothing || spans_namespaces || !verbs.iter().any(|verb| verb.word() == request.verb) {
+    if names_nothing || spans_namespaces || !is_taken(verbs) {
         return Err(ApiError::method_not_allowed());
     }
     Ok(true)

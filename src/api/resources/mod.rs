@@ -530,6 +530,12 @@ const fn status_of(group: &'static str, version: &'static str, kind: &'static st
     Subresource { name: "status", group, version, kind, verbs: STATUS_VERBS }
 }
 
+/// The subresource `proxy`: whatever is sent there goes on to the object's address.
+const fn proxy_of(kind: &'static str) -> Subresource {
+    const VERBS: &[Verb] = &[Verb::Create, Verb::Delete, Verb::Get, Verb::Patch, Verb::Update];
+    Subresource { name: "proxy", group: "", version: "v1", kind, verbs: VERBS }
+}
+
 /// The subresource `scale`.
 const SCALE: Subresource =
     Subresource { name: "scale", group: "autoscaling", version: "v1", kind: "Scale", verbs: STATUS_VERBS };

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::cell::{self, column};
 use super::path::{Path, entries, items, items_mut, object_mut, present, text};
 use super::pod::resources::check_quantity;
-use super::{BLANK, Resource, STATUS_VERBS, Subresource, WriteBehind, rule};
+use super::{BLANK, Resource, WriteBehind, proxy_of, rule, status_of};
 use crate::status::FieldError;
 
 const ROLE_PREFIX: &str = "node-role.kubernetes.io/";
@@ -22,7 +22,7 @@ pub(super) const ROW: Resource = Resource {
     singular: "node",
     short_names: &["no"],
     namespaced: false,
-    subresources: &[Subresource { name: "status", group: "", version: "v1", kind: "Node", verbs: STATUS_VERBS }],
+    subresources: &[proxy_of("NodeProxyOptions"), status_of("", "v1", "Node")],
     default,
     validate,
     validate_update,

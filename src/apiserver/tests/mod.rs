@@ -22,6 +22,7 @@ mod parts;
 mod pki;
 mod policies;
 mod protobuf;
+mod proxy;
 mod rbac;
 mod rows;
 mod samples;

@@ -25,7 +25,7 @@ use serde_json::Value;
 
 use super::cell::{self, column};
 use super::path::text;
-use super::{BLANK, Field, Generation, Resource, STATUS_VERBS, Subresource, Verb};
+use super::{BLANK, Field, Generation, Resource, STATUS_VERBS, Subresource, Verb, proxy_of};
 
 /// `pods`.
 pub(super) const ROW: Resource = Resource {
@@ -47,6 +47,7 @@ pub(super) const ROW: Resource = Resource {
             verbs: &[Verb::Create, Verb::Get],
         },
         Subresource { name: "log", group: "", version: "v1", kind: "Pod", verbs: &[Verb::Get] },
+        proxy_of("PodProxyOptions"),
         part::RESIZE,
         Subresource { name: "status", group: "", version: "v1", kind: "Pod", verbs: STATUS_VERBS },
     ],

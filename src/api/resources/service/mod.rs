@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::cell::{self, column};
 use super::path::{items, number, present, text};
-use super::{BLANK, NameRule, Resource, selector, status_of};
+use super::{BLANK, NameRule, Resource, proxy_of, selector, status_of};
 
 /// `services`.
 pub(super) const ROW: Resource = Resource {
@@ -22,7 +22,7 @@ pub(super) const ROW: Resource = Resource {
     singular: "service",
     short_names: &["svc"],
     categories: &["all"],
-    subresources: &[status_of("", "v1", "Service")],
+    subresources: &[proxy_of("ServiceProxyOptions"), status_of("", "v1", "Service")],
     name_rule: NameRule::Label1035,
     default: default::default,
     prepare: default::prepare,

@@ -1,0 +1,88 @@
+//! A change of protocol through this server: after 101 from the backend its connection and the client's are one.
+//!
+//! A task owns both, and ends with either of them or with the server; whoever is left sees the end of the stream.
+
+use std::sync::Arc;
+
+use api::status::ApiError;
+use http::{Response, StatusCode};
+use http_body_util::BodyExt;
+use hyper::client::conn::http1;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+
+use super::exchange::{self, Backend, in_words};
+use super::rewrite::{self, Passage};
+use super::{Ask, outgoing};
+use crate::Body;
+use crate::server::{ApiServer, BoxError};
+
+/// Sends a request to change protocols, and if the backend does, joins the two connections.
+pub(super) async fn open(
+    server: &Arc<ApiServer>,
+    mut ask: Ask,
+    backend: &Backend,
+    passage: &Passage,
+) -> Result<Response<Body>, ApiError> {
+    let failed = |problem: String| ApiError::new(500, "", format!("error dialing backend: {problem}"));
+    let broken = |error: hyper::Error| ApiError::new(500, "", in_words(&error));
+    let (client, host) = (ask.upgrade.take(), super::host(&ask.headers));
+    let client = client.ok_or_else(|| ApiError::internal("the connection cannot change its protocol"))?;
+    let (request, permit) = outgoing(ask, passage)?;
+    let stream = exchange::dial(backend).await.map_err(failed)?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+    // The connection lives in a task, because it goes on after this answer.
+    let driven = Held(server.tunnels.spawn("proxied connection", connection.with_upgrades()));
+    let mut response = sender.send_request(request).await.map_err(broken)?;
+    match response.status() {
+        StatusCode::SWITCHING_PROTOCOLS => {}
+        code if code.as_u16() < 400 => {
+            return Err(ApiError::new(500, "", format!("invalid upgrade response: status code {}", code.as_u16())));
+        }
+        // The body ends the task, as does the client's leaving: both close the connection.
+        _ => {
+            let response = response.map(|body| {
+                body.map_err(BoxError::from)
+                    .map_frame(move |frame| {
+                        let _held = &driven;
+                        frame
+                    })
+                    .boxed()
+            });
+            return Ok(permit.follow(rewrite::answer(response, passage, &backend.authority(), &host)?));
+        }
+    }
+    let upgraded = hyper::upgrade::on(&mut response);
+    let closing = server.closing.clone();
+    server.tunnels.spawn("proxied protocol", async move {
+        let _held = (permit, driven);
+        closing.run_until_cancelled(join(client, upgraded)).await;
+    });
+    Ok(response.map(|_| crate::respond::empty()))
+}
+
+/// Ends a task with its owner.
+struct Held<T>(tokio::task::JoinHandle<T>);
+
+impl<T> Drop for Held<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Carries bytes both ways until one side ends.
+async fn join(client: OnUpgrade, backend: OnUpgrade) {
+    let (client, backend) = match tokio::try_join!(client, backend) {
+        Ok(both) => both,
+        Err(error) => {
+            tracing::debug!(error = &error as &dyn std::error::Error, "a connection was not upgraded");
+            return;
+        }
+    };
+    let (mut from_client, mut to_client) = tokio::io::split(TokioIo::new(client));
+    let (mut from_backend, mut to_backend) = tokio::io::split(TokioIo::new(backend));
+    tokio::select! {
+        _ = tokio::io::copy(&mut from_client, &mut to_backend) => {}
+        _ = tokio::io::copy(&mut from_backend, &mut to_client) => {}
+    }
+}
