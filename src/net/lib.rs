@@ -5,11 +5,13 @@
 //! program. Invariants: nothing but our own table is ever touched in nftables; an address is never handed out while
 //! the link of its former owner exists; names of links derive from the sandbox, never from the address.
 
+mod dial;
 pub mod native;
 mod pool;
 mod range;
 mod simulated;
 
+pub use dial::{DialError, dial};
 pub use native::{Forward, NativeNetwork, NativeNetworkConfig};
 pub use range::{Range, RangeError};
 pub use simulated::SimulatedNetwork;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::*;
 
+mod dial;
 mod host_ports;
 
 /// Runs a test on a thread in a network namespace of its own, where also all threads of its runtime start.
