@@ -22,7 +22,7 @@ use tokio::sync::mpsc;
 use crate::logs::{self, Ending, Query};
 use crate::pod::{PodDirs, parts};
 use crate::shared::{Entry, Shared, chain};
-use crate::stream;
+use crate::stream::{self, Named};
 
 /// Pieces of a log that wait for a slow client.
 const BACKLOG: usize = 4;
@@ -35,13 +35,13 @@ pub(crate) struct Refusal(pub(crate) StatusCode, pub(crate) String);
 pub(crate) async fn handle(shared: &Arc<Shared>, request: &Request<Bytes>) -> Response<Body> {
     let path = request.uri().path();
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
-    let is_stream = parts.first().is_some_and(|first| *first == "exec");
+    let is_stream = parts.first().is_some_and(|first| matches!(*first, "exec" | "portForward"));
     if request.method() != Method::GET && !(is_stream && request.method() == Method::POST) {
         return plain(StatusCode::METHOD_NOT_ALLOWED, "405: Method Not Allowed\n".to_owned());
     }
     match parts.as_slice() {
-        ["exec", namespace, pod, container] => {
-            let answer = stream::exec(shared, request, (namespace, pod, container)).await;
+        ["exec" | "portForward", named @ ..] => {
+            let answer = session(shared, request, parts[0], named).await;
             answer.unwrap_or_else(|Refusal(code, message)| plain(code, message))
         }
         ["healthz"] => plain(StatusCode::OK, "ok".to_owned()),
@@ -52,6 +52,26 @@ pub(crate) async fn handle(shared: &Arc<Shared>, request: &Request<Bytes>) -> Re
             answer.unwrap_or_else(|Refusal(code, message)| plain(code, message))
         }
         _ => plain(StatusCode::NOT_FOUND, "404 page not found\n".to_owned()),
+    }
+}
+
+/// Something for which the connection changes its protocol. A pod's UID may follow its name.
+async fn session(
+    shared: &Arc<Shared>,
+    request: &Request<Bytes>,
+    what: &str,
+    named: &[&str],
+) -> Result<Response<Body>, Refusal> {
+    let named = match (what, named) {
+        ("portForward", [namespace, pod]) => Named { namespace, pod, uid: None, container: "" },
+        ("portForward", [namespace, pod, uid]) => Named { namespace, pod, uid: Some(uid), container: "" },
+        ("exec", [namespace, pod, container]) => Named { namespace, pod, uid: None, container },
+        ("exec", [namespace, pod, uid, container]) => Named { namespace, pod, uid: Some(uid), container },
+        _ => return Err(Refusal(StatusCode::NOT_FOUND, "404 page not found\n".to_owned())),
+    };
+    match what {
+        "portForward" => stream::port_forward(shared, request, named).await,
+        _ => stream::exec(shared, request, named).await,
     }
 }
 

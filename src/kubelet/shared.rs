@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod, PodStatus, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::config::{KubeletConfig, Seams};
 use crate::container::{ConfigError, Context, Dns, Token, TokenWish, links};
@@ -45,6 +45,8 @@ pub(crate) struct Shared {
     pub(crate) in_memory: tokio::sync::OnceCell<()>,
     /// Held, on blocking threads only, while ids are picked for a pod.
     users: Mutex<()>,
+    /// Places for connections that have changed their protocol.
+    pub(crate) sessions: Arc<Semaphore>,
 }
 
 /// A pod on this node and how it fares.
@@ -81,6 +83,7 @@ impl Shared {
             watches: Watches::default(),
             in_memory,
             users,
+            sessions: Arc::new(Semaphore::new(crate::stream::SESSIONS)),
         }
     }
 

@@ -21,8 +21,8 @@ async fn with_pod() -> World {
 }
 
 /// Sends a request of a connection that can change its protocol.
-async fn upgrade(world: &World, method: &str) -> (u16, String) {
-    let request = Request::builder().method(method).uri(EXEC);
+async fn upgrade(world: &World, method: &str, path: &str) -> (u16, String) {
+    let request = Request::builder().method(method).uri(path);
     let request = request.header("connection", "keep-alive, Upgrade").header("upgrade", "websocket");
     let connection = hyper::upgrade::on(Request::new(()));
     let request = request.extension(connection).body(Full::new(Bytes::new())).unwrap();
@@ -37,8 +37,24 @@ async fn a_connection_is_handed_to_the_kubelet_by_either_verb() {
     let world = with_pod().await;
     let asked = "n1 /exec/default/p/c?input=1&output=1&command=echo&command=a%20b".to_owned();
     for method in ["GET", "POST"] {
-        assert_eq!(upgrade(&world, method).await, (200, asked.clone()), "{method}");
+        assert_eq!(upgrade(&world, method, EXEC).await, (200, asked.clone()), "{method}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn parameters_have_the_names_that_the_kubelet_knows() {
+    let world = with_pod().await;
+    let cases = [
+        ("attach?container=c&stdin=true&stdout=true&tty=true", "/attach/default/p/c?input=1&output=1&tty=1&"),
+        ("portforward?ports=80&ports=443", "/portForward/default/p?port=80%2C443"),
+        ("portforward", "/portForward/default/p"),
+    ];
+    for (asked, expected) in cases {
+        let answer = upgrade(&world, "POST", &format!("{PODS}/p/{asked}")).await;
+        assert_eq!(answer, (200, format!("n1 {expected}")), "{asked}");
+    }
+    let (code, text) = upgrade(&world, "GET", &format!("{PODS}/p/attach?container=y")).await;
+    assert_eq!(code, 400, "{text}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -56,7 +72,7 @@ async fn a_command_without_a_change_of_protocol_is_refused() {
 async fn a_pod_without_a_node_runs_no_command() {
     let world = World::new().await;
     world.ask(&format!("POST {PODS}"), sample("Pod", "p")).await.expect(201);
-    let (code, text) = upgrade(&world, "GET").await;
+    let (code, text) = upgrade(&world, "GET", EXEC).await;
     assert_eq!(code, 400);
     assert!(text.contains("pod p does not have a host assigned"), "{text}");
 }

@@ -1,4 +1,4 @@
-//! `GET` and `POST` of `pods/x/exec`: the client's connection is handed to the node's kubelet, which speaks with the client
+//! `GET` and `POST` of `pods/x/exec`, `attach` and `portforward`: the client's connection is handed to the node's kubelet, which speaks with the client
 //! itself (`pkg/registry/core/pod/rest/subresources.go`, `strategy.go`).
 //!
 //! Who may `get` the subresource and has no right to `create` it must not run anything: reading rights would be enough for
@@ -30,17 +30,23 @@ const HANDED_ON: [header::HeaderName; 5] = [
 /// By which clients of SPDY say what they speak on top of it.
 const STREAM_PROTOCOL: &str = "x-stream-protocol-version";
 
-pub(super) async fn exec(call: &Call) -> Result<Response<Body>, ApiError> {
+pub(super) async fn connect(call: &Call) -> Result<Response<Body>, ApiError> {
     may_create(call).await?;
     let (pod, _) = call.server.read(&call.row, call.namespace(), call.name()).await?;
-    let container = container(&pod, call.query.get("container").filter(|name| !name.is_empty()))?;
+    let path = match call.request.subresource.as_str() {
+        "portforward" => ports_path(call),
+        part => {
+            let container = container(&pod, call.query.get("container").filter(|name| !name.is_empty()))?;
+            container_path(call, part, container)
+        }
+    };
     let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
     if node.is_empty() {
         return Err(ApiError::bad_request(format!("pod {} does not have a host assigned", meta(&pod, "name"))));
     }
     let upgrade = call.upgrade.clone().filter(|_| asks_for_upgrade(call));
     let upgrade = upgrade.ok_or_else(|| ApiError::bad_request("Upgrade request required"))?;
-    let mut request = Request::builder().method(method(call)).uri(path(call, container));
+    let mut request = Request::builder().method(method(call)).uri(path);
     for name in HANDED_ON.iter().map(header::HeaderName::as_str).chain([STREAM_PROTOCOL]) {
         for value in call.headers.get_all(name) {
             request = request.header(name, value);
@@ -74,14 +80,24 @@ fn asks_for_upgrade(call: &Call) -> bool {
     call.headers.contains_key(header::UPGRADE) && tokens.any(|token| token.trim().eq_ignore_ascii_case("upgrade"))
 }
 
-fn path(call: &Call, container: &str) -> String {
-    let mut path = format!("/exec/{}/{}/{}?", encode(call.namespace()), encode(call.name()), encode(container));
+/// A command's, or that of the container's own.
+fn container_path(call: &Call, part: &str, container: &str) -> String {
+    let mut path = format!("/{part}/{}/{}/{}?", encode(call.namespace()), encode(call.name()), encode(container));
     for (flag, name) in FLAGS {
         if call.query.flag(flag) {
             path.push_str(&format!("{name}=1&"));
         }
     }
-    let commands: Vec<String> = call.query.all("command").map(|word| format!("command={}", encode(word))).collect();
-    path.push_str(&commands.join("&"));
+    if part == "exec" {
+        let commands: Vec<String> = call.query.all("command").map(|word| format!("command={}", encode(word))).collect();
+        path.push_str(&commands.join("&"));
+    }
     path
+}
+
+/// Ports that are not named here are named in the connection.
+fn ports_path(call: &Call) -> String {
+    let path = format!("/portForward/{}/{}", encode(call.namespace()), encode(call.name()));
+    let ports: Vec<&str> = call.query.all("ports").collect();
+    if ports.is_empty() { path } else { format!("{path}?port={}", encode(&ports.join(","))) }
 }

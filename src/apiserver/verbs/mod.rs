@@ -43,7 +43,7 @@ pub(crate) async fn run(call: &Call, body: Bytes) -> Result<Response<Body>, ApiE
     let request = &call.request;
     let outcome = match (request.subresource.as_str(), request.verb.as_str()) {
         ("log", "get") => return log::log(call).await,
-        ("exec", "get" | "create") => return connect::exec(call).await,
+        ("attach" | "exec" | "portforward", "get" | "create") => return connect::connect(call).await,
         ("", "list") if components::are_told(&call.row) => return components::list(call).await,
         ("", "get") if components::are_told(&call.row) => components::get(call).await,
         ("", "list") => return list::list(call).await,

@@ -1,4 +1,4 @@
-//! Commands that a client talks with: `exec` of the kubelet's API.
+//! Connections that change their protocol: `exec`, `attach` and `portForward` of the kubelet's API.
 //!
 //! A request is answered by switching protocols; then one task has the connection, the command and everything between
 //! them. Invariants: nothing is run before the connection has been switched; a client that is gone takes its command with
@@ -11,6 +11,8 @@
 //!
 //! Paths, parameters and wording follow `pkg/kubelet/server` and `k8s.io/kubelet/pkg/cri/streaming` upstream.
 
+mod asked;
+mod forward;
 mod spdy;
 mod status;
 mod talk;
@@ -24,9 +26,12 @@ use client::Body;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
-use k8s_openapi::api::core::v1::ContainerStatus;
-use runtime::{ContainerId, SandboxId, SessionSpec, Size, Wanted};
-use tokio::sync::{mpsc, oneshot};
+use runtime::{SessionSpec, Size, Wanted};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+
+pub(crate) use asked::Named;
+use asked::Running;
+pub(crate) use forward::port_forward;
 
 use crate::serve::Refusal;
 use crate::shared::Shared;
@@ -36,6 +41,9 @@ const BACKLOG: usize = 4;
 
 /// How long the client may take to take note of the switch.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The most sessions at a time.
+pub(crate) const SESSIONS: usize = 512;
 
 /// What the client says.
 #[derive(Debug, PartialEq, Eq)]
@@ -66,25 +74,40 @@ struct Line {
 pub(crate) async fn exec(
     shared: &Arc<Shared>,
     request: &Request<Bytes>,
-    (namespace, pod, container): (&str, &str, &str),
+    named: Named<'_>,
 ) -> Result<Response<Body>, Refusal> {
-    let (args, streams) = asked(request.uri().query().unwrap_or_default())?;
-    let (sandbox, id) = running(shared, namespace, pod, container).await?;
+    let query = request.uri().query().unwrap_or_default();
+    let (args, streams) = (asked::command(query)?, asked::streams(query)?);
+    let entry = asked::pod(shared, named)?;
+    let Running { sandbox, id, .. } = asked::running(shared, &entry, named.container).await?;
+    let runtime = Arc::clone(&shared.seams.runtime);
+    converse(shared, request, ("exec", streams), move |from_client, to_client| async move {
+        let opened = runtime.open_session(&sandbox, &id, SessionSpec { args: args.clone(), streams }).await;
+        talk::talk(opened, &args, from_client, to_client).await;
+    })
+}
+
+/// Switches the connection's protocol and has `talk` talk over it once the client is there with all it needs.
+fn converse<F: Future<Output = ()> + Send>(
+    shared: &Arc<Shared>,
+    request: &Request<Bytes>,
+    (name, streams): (&'static str, Wanted),
+    talk: impl FnOnce(mpsc::Receiver<Input>, mpsc::Sender<Output>) -> F + Send + 'static,
+) -> Result<Response<Body>, Refusal> {
     let upgrade = request.extensions().get::<OnUpgrade>().cloned();
     let upgrade = upgrade.ok_or_else(|| bad_request("the connection cannot be upgraded"))?;
     let (wire, response) = negotiate(request.headers())?;
-    let runtime = Arc::clone(&shared.seams.runtime);
-    shared.seams.tasks.spawn("exec", async move {
+    let held = can_upgrade(shared)?;
+    shared.seams.tasks.spawn(name, async move {
+        let _held = held;
         let Some(connection) = switched(upgrade).await else { return };
         let (input, from_client) = mpsc::channel(BACKLOG);
         let (to_client, output) = mpsc::channel(BACKLOG);
         let (ready, is_ready) = oneshot::channel();
         let line = Line { input, output, ready };
-        let command = args.clone();
         let talking = async move {
             if is_ready.await.is_ok() {
-                let opened = runtime.open_session(&sandbox, &id, SessionSpec { args, streams }).await;
-                talk::talk(opened, &command, from_client, to_client).await;
+                talk(from_client, to_client).await;
             }
         };
         match wire {
@@ -93,6 +116,15 @@ pub(crate) async fn exec(
         };
     });
     Ok(response)
+}
+
+/// Takes one of the places that sessions have on this node.
+fn can_upgrade(shared: &Shared) -> Result<OwnedSemaphorePermit, Refusal> {
+    Arc::clone(&shared.sessions).try_acquire_owned().map_err(|_| {
+        let message =
+            format!("this node has {SESSIONS} sessions of exec, attach and port-forward, and takes no more\n");
+        Refusal(StatusCode::TOO_MANY_REQUESTS, message)
+    })
 }
 
 /// How frames look.
@@ -106,7 +138,7 @@ enum Wire {
 fn negotiate(headers: &HeaderMap) -> Result<(Wire, Response<Body>), Refusal> {
     let upgrade = headers.get(header::UPGRADE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if upgrade.eq_ignore_ascii_case("websocket") {
-        let (dialect, fields) = websocket::shake_hands(headers)?;
+        let (dialect, fields) = websocket::shake_hands(headers, &websocket::DIALECTS, websocket::USUAL)?;
         return Ok((Wire::WebSocket(dialect), switching("websocket", fields)));
     }
     if upgrade.eq_ignore_ascii_case("SPDY/3.1") {
@@ -139,73 +171,4 @@ async fn switched(upgrade: OnUpgrade) -> Option<TokioIo<Upgraded>> {
 
 fn bad_request(message: &str) -> Refusal {
     Refusal(StatusCode::BAD_REQUEST, format!("{message}\n"))
-}
-
-/// Command and streams, as the parameters of the kubelet's API say (`remotecommand.NewOptions`).
-fn asked(query: &str) -> Result<(Vec<String>, Wanted), Refusal> {
-    let pairs = crate::logs::pairs(query);
-    let flag = |name: &str| pairs.iter().any(|(key, value)| key == name && value == "1");
-    let args: Vec<String> = pairs.iter().filter(|(key, _)| key == "command").map(|(_, value)| value.clone()).collect();
-    let (stdin, stdout, stderr, tty) = (flag("input"), flag("output"), flag("error"), flag("tty"));
-    if !stdin && !stdout && (!stderr || tty) {
-        return Err(bad_request("you must specify at least 1 of stdin, stdout, stderr"));
-    }
-    if args.is_empty() {
-        return Err(bad_request("you must specify at least 1 command"));
-    }
-    let streams = if tty { Wanted::Terminal { stdin } } else { Wanted::Pipes { stdin, stdout, stderr } };
-    Ok((args, streams))
-}
-
-/// The running container of that name.
-async fn running(
-    shared: &Shared,
-    namespace: &str,
-    pod: &str,
-    container: &str,
-) -> Result<(SandboxId, ContainerId), Refusal> {
-    let entry = shared.pod(namespace, pod);
-    let entry = entry.ok_or_else(|| Refusal(StatusCode::NOT_FOUND, "pod does not exist\n".to_owned()))?;
-    let lists = [
-        &entry.status.container_statuses,
-        &entry.status.init_container_statuses,
-        &entry.status.ephemeral_container_statuses,
-    ];
-    let mut statuses = lists.into_iter().flatten().flatten();
-    let status: Option<&ContainerStatus> = statuses.find(|status| status.name == container);
-    let id = status.and_then(|status| status.container_id.as_deref()).and_then(|id| id.rsplit_once("://"));
-    let missing = || {
-        let message = format!("container not found ({container:?})\n");
-        Refusal(StatusCode::INTERNAL_SERVER_ERROR, message)
-    };
-    let id = ContainerId(id.ok_or_else(missing)?.1.to_owned());
-    let uid = entry.pod.metadata.uid.as_deref().unwrap_or_default();
-    let sandboxes = shared.seams.runtime.list().await;
-    let sandboxes = sandboxes
-        .map_err(|error| Refusal(StatusCode::INTERNAL_SERVER_ERROR, format!("{}\n", crate::shared::chain(&error))))?;
-    let own = sandboxes.into_iter().filter(|sandbox| sandbox.spec.pod_uid == uid);
-    let runs =
-        |one: &runtime::ContainerStatus| one.id == id && matches!(one.state, runtime::ContainerState::Running { .. });
-    let found = own.into_iter().find(|sandbox| sandbox.containers.iter().any(runs)).ok_or_else(missing)?;
-    Ok((found.spec.id, id))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_asked_for_is_read_from_the_parameters() {
-        let (args, streams) = asked("command=sh&command=-c&command=a+%26%20b&input=1&output=1&tty=1").unwrap();
-        assert_eq!((args.join("|").as_str(), streams), ("sh|-c|a & b", Wanted::Terminal { stdin: true }));
-        let (_, streams) = asked("command=true&output=1&error=1").unwrap();
-        assert_eq!(streams, Wanted::Pipes { stdin: false, stdout: true, stderr: true });
-    }
-
-    #[test]
-    fn nothing_to_run_or_nobody_to_talk_with_is_refused() {
-        for query in ["output=1", "command=true", "command=true&tty=1&error=1"] {
-            assert_eq!(asked(query).unwrap_err().0, StatusCode::BAD_REQUEST, "{query}");
-        }
-    }
 }

@@ -52,7 +52,7 @@ pub(super) struct Dialect {
 }
 
 /// Subprotocols by preference.
-const DIALECTS: [(&str, Dialect); 5] = [
+pub(super) const DIALECTS: [(&str, Dialect); 5] = [
     ("v5.channel.k8s.io", Dialect { version: 5, base64: false }),
     ("v4.channel.k8s.io", Dialect { version: 4, base64: false }),
     ("v4.base64.channel.k8s.io", Dialect { version: 4, base64: true }),
@@ -60,8 +60,16 @@ const DIALECTS: [(&str, Dialect); 5] = [
     ("base64.channel.k8s.io", Dialect { version: 0, base64: true }),
 ];
 
-/// Checks the request for a connection and picks what it speaks; the fields of the answer beside the usual ones.
-pub(super) fn shake_hands(headers: &HeaderMap) -> Result<(Dialect, HeaderMap), Refusal> {
+/// The one of who names none.
+pub(super) const USUAL: Dialect = Dialect { version: 0, base64: false };
+
+/// Checks the request for a connection and picks what it speaks, `usual` if it does not say; the fields of the answer
+/// beside the usual ones.
+pub(super) fn shake_hands<T: Copy>(
+    headers: &HeaderMap,
+    protocols: &[(&'static str, T)],
+    usual: T,
+) -> Result<(T, HeaderMap), Refusal> {
     let field = |name: header::HeaderName| headers.get(name).map(HeaderValue::as_bytes);
     if field(header::SEC_WEBSOCKET_VERSION) != Some(b"13") {
         return Err(bad_request("missing or bad WebSocket version"));
@@ -72,9 +80,9 @@ pub(super) fn shake_hands(headers: &HeaderMap) -> Result<(Dialect, HeaderMap), R
     let offered = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).into_iter().filter_map(|value| value.to_str().ok());
     let offered: Vec<&str> = offered.flat_map(|value| value.split(',')).map(str::trim).collect();
     if offered.is_empty() {
-        return Ok((Dialect { version: 0, base64: false }, fields));
+        return Ok((usual, fields));
     }
-    let picked = DIALECTS.into_iter().find(|(name, _)| offered.contains(name));
+    let picked = protocols.iter().copied().find(|(name, _)| offered.contains(name));
     let (name, dialect) = picked.ok_or_else(|| {
         Refusal(StatusCode::FORBIDDEN, format!("unable to negotiate protocol: client supports {offered:?}\n"))
     })?;
@@ -89,10 +97,14 @@ fn accept(key: &[u8]) -> HeaderValue {
     HeaderValue::from_str(&BASE64.encode(digest.finish())).expect("base64 is a valid field")
 }
 
+/// What a client may make the server keep.
+pub(super) fn limits() -> WebSocketConfig {
+    WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE)).max_frame_size(Some(MAX_MESSAGE))
+}
+
 /// Carries messages until all is told or the client is gone.
 pub(super) async fn carry<S: AsyncRead + AsyncWrite + Unpin>(stream: S, dialect: Dialect, line: Line) {
-    let limits = WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE)).max_frame_size(Some(MAX_MESSAGE));
-    let (mut sink, mut source) = WebSocketStream::from_raw_socket(stream, Role::Server, Some(limits)).await.split();
+    let (mut sink, mut source) = WebSocketStream::from_raw_socket(stream, Role::Server, Some(limits())).await.split();
     let Line { input, mut output, ready } = line;
     // There is nothing to wait for; nobody wants to know if the command has been given up.
     let _ = ready.send(());

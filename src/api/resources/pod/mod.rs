@@ -27,6 +27,11 @@ use super::cell::{self, column};
 use super::path::text;
 use super::{BLANK, Field, Generation, Resource, STATUS_VERBS, Subresource, Verb, proxy_of};
 
+/// Something for which a connection changes its protocol.
+const fn connection(name: &'static str, kind: &'static str) -> Subresource {
+    Subresource { name, group: "", version: "v1", kind, verbs: &[Verb::Create, Verb::Get] }
+}
+
 /// `pods`.
 pub(super) const ROW: Resource = Resource {
     kind: "Pod",
@@ -36,17 +41,13 @@ pub(super) const ROW: Resource = Resource {
     short_names: &["po"],
     categories: &["all"],
     subresources: &[
+        connection("attach", "PodAttachOptions"),
         Subresource { name: "binding", group: "", version: "v1", kind: "Binding", verbs: &[Verb::Create] },
         part::EPHEMERAL,
         Subresource { name: "eviction", group: "policy", version: "v1", kind: "Eviction", verbs: &[Verb::Create] },
-        Subresource {
-            name: "exec",
-            group: "",
-            version: "v1",
-            kind: "PodExecOptions",
-            verbs: &[Verb::Create, Verb::Get],
-        },
+        connection("exec", "PodExecOptions"),
         Subresource { name: "log", group: "", version: "v1", kind: "Pod", verbs: &[Verb::Get] },
+        connection("portforward", "PodPortForwardOptions"),
         proxy_of("PodProxyOptions"),
         part::RESIZE,
         Subresource { name: "status", group: "", version: "v1", kind: "Pod", verbs: STATUS_VERBS },

@@ -26,12 +26,13 @@ const HEADERS: u16 = 8;
 /// The flag of the last frame of a stream's direction.
 const FIN: u8 = 1;
 
-/// Why a stream is refused.
-pub(super) const REFUSED_STREAM: u32 = 3;
+/// Why a stream is refused, or ended before its time.
+pub(in crate::stream) const REFUSED_STREAM: u32 = 3;
+pub(in crate::stream) const CANCEL: u32 = 5;
 
 /// Why bytes are no frames. The connection is of no use afterwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum SpdyError {
+pub(in crate::stream) enum SpdyError {
     /// A frame or what it unpacks to is longer than anything that clients have to say.
     #[error("frame exceeds the limit")]
     TooLong,
@@ -45,11 +46,11 @@ pub(super) enum SpdyError {
 
 /// The number of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct StreamId(pub(super) u32);
+pub(in crate::stream) struct StreamId(pub(in crate::stream) u32);
 
 /// What a client sends.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Frame {
+pub(in crate::stream) enum Frame {
     Open {
         stream: StreamId,
         fields: Vec<(String, String)>,
@@ -73,19 +74,19 @@ pub(super) enum Frame {
 
 /// Makes frames of bytes.
 #[derive(Debug)]
-pub(super) struct Decoder {
+pub(in crate::stream) struct Decoder {
     unpacker: Unpacker,
     /// What is left of a frame of data.
     data: Option<(StreamId, usize, bool)>,
 }
 
 impl Decoder {
-    pub(super) fn new() -> Self {
+    pub(in crate::stream) fn new() -> Self {
         Self { unpacker: Unpacker::new(), data: None }
     }
 
     /// The next frame in what has arrived, which it is taken from; none if more must come.
-    pub(super) fn next(&mut self, arrived: &mut BytesMut) -> Result<Option<Frame>, SpdyError> {
+    pub(in crate::stream) fn next(&mut self, arrived: &mut BytesMut) -> Result<Option<Frame>, SpdyError> {
         loop {
             if let Some((stream, left, last)) = self.data.take() {
                 let piece = arrived.split_to(left.min(arrived.len())).freeze();
@@ -163,15 +164,15 @@ impl Decoder {
 
 /// Makes bytes of frames.
 #[derive(Debug)]
-pub(super) struct Encoder(Packer);
+pub(in crate::stream) struct Encoder(Packer);
 
 impl Encoder {
-    pub(super) fn new() -> Self {
+    pub(in crate::stream) fn new() -> Self {
         Self(Packer::new())
     }
 
     /// Accepts a stream.
-    pub(super) fn reply(&mut self, stream: StreamId) -> Bytes {
+    pub(in crate::stream) fn reply(&mut self, stream: StreamId) -> Bytes {
         let mut content = BytesMut::new();
         content.put_u32(stream.0);
         content.put_slice(&self.0.write(&[]));
@@ -180,7 +181,7 @@ impl Encoder {
 
     /// Opens a stream, as clients do.
     #[cfg(test)]
-    pub(super) fn open(&mut self, stream: StreamId, fields: &[(&str, &str)]) -> Bytes {
+    pub(in crate::stream) fn open(&mut self, stream: StreamId, fields: &[(&str, &str)]) -> Bytes {
         let mut content = BytesMut::new();
         content.put_u32(stream.0);
         content.put_bytes(0, 6);
@@ -199,7 +200,7 @@ fn control(kind: u16, content: &[u8]) -> Bytes {
 }
 
 /// Ends a stream.
-pub(super) fn reset(stream: StreamId, status: u32) -> Bytes {
+pub(in crate::stream) fn reset(stream: StreamId, status: u32) -> Bytes {
     let mut content = BytesMut::new();
     content.put_u32(stream.0);
     content.put_u32(status);
@@ -207,16 +208,26 @@ pub(super) fn reset(stream: StreamId, status: u32) -> Bytes {
 }
 
 /// Asks, or answers with the number of the question.
-pub(super) fn ping(id: u32) -> Bytes {
+pub(in crate::stream) fn ping(id: u32) -> Bytes {
     control(PING, &id.to_be_bytes())
 }
 
 /// Data, less than 16 MiB, and whether it is the last.
-pub(super) fn data(stream: StreamId, data: &[u8], last: bool) -> Bytes {
+pub(in crate::stream) fn data(stream: StreamId, data: &[u8], last: bool) -> Bytes {
     let mut frame = BytesMut::with_capacity(HEADER + data.len());
     frame.put_u32(stream.0);
     frame.put_u32(u32::from(last) << 24 | u32::try_from(data.len()).unwrap_or_default() & 0xff_ffff);
     frame.put_slice(data);
+    frame.freeze()
+}
+
+/// The same of data, less than 16 MiB, before which there is room for the header.
+pub(in crate::stream) fn seal(stream: StreamId, mut frame: BytesMut) -> Bytes {
+    let length = u32::try_from(frame.len().saturating_sub(HEADER)).unwrap_or_default() & 0xff_ffff;
+    let header = u64::from(stream.0) << 32 | u64::from(length);
+    if let Some(room) = frame.first_chunk_mut::<HEADER>() {
+        *room = header.to_be_bytes();
+    }
     frame.freeze()
 }
 

@@ -13,7 +13,7 @@
 //! No side has windows: what is not read stays in the connection. A stream that nobody expects is refused, the others go
 //! on. Invariant: what a client can make the server keep is bounded by the streams that are expected.
 
-mod frame;
+pub(super) mod frame;
 mod header;
 
 use std::collections::BTreeMap;
@@ -49,7 +49,7 @@ const LINGER: Duration = Duration::from_secs(10);
 const MAX_SIZE: usize = 1024;
 
 /// The field by which both sides say what they speak.
-const PROTOCOL: &str = "x-stream-protocol-version";
+pub(super) const PROTOCOL: &str = "x-stream-protocol-version";
 
 /// What a client of SPDY speaks on top of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,19 +68,27 @@ const DIALECTS: [(&str, Dialect); 4] = [
 
 /// Picks what is spoken; the fields of the answer beside the usual ones.
 pub(super) fn shake_hands(headers: &HeaderMap) -> Result<(Dialect, HeaderMap), Refusal> {
-    let offered = headers.get_all(PROTOCOL).into_iter().filter_map(|value| value.to_str().ok());
-    let offered: Vec<&str> = offered.flat_map(|value| value.split(',')).map(str::trim).collect();
+    let offered = offered(headers);
     let mut fields = HeaderMap::new();
     if offered.is_empty() {
         return Ok((Dialect { version: 1 }, fields));
     }
-    let (name, dialect) = DIALECTS.into_iter().find(|(name, _)| offered.contains(name)).ok_or_else(|| {
-        let ours = DIALECTS.map(|(name, _)| name);
-        let message = format!("unable to negotiate protocol: client supports {offered:?}, server accepts {ours:?}\n");
-        Refusal(StatusCode::FORBIDDEN, message)
-    })?;
+    let picked = DIALECTS.into_iter().find(|(name, _)| offered.contains(name));
+    let (name, dialect) = picked.ok_or_else(|| disagree(&offered, &DIALECTS.map(|(name, _)| name)))?;
     fields.insert(PROTOCOL, HeaderValue::from_static(name));
     Ok((dialect, fields))
+}
+
+/// What the client says that it speaks.
+pub(super) fn offered(headers: &HeaderMap) -> Vec<&str> {
+    let offered = headers.get_all(PROTOCOL).into_iter().filter_map(|value| value.to_str().ok());
+    offered.flat_map(|value| value.split(',')).map(str::trim).collect()
+}
+
+/// Nothing is spoken by both.
+pub(super) fn disagree(offered: &[&str], ours: &[&str]) -> Refusal {
+    let message = format!("unable to negotiate protocol: client supports {offered:?}, server accepts {ours:?}\n");
+    Refusal(StatusCode::FORBIDDEN, message)
 }
 
 /// What a stream is for.

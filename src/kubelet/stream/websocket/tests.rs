@@ -20,7 +20,8 @@ fn the_newest_dialect_that_both_know_is_spoken() {
         let version = ("sec-websocket-version", "13");
         let key = ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==");
         let headers = headers(&[version, key, ("sec-websocket-protocol", protocols)]);
-        shake_hands(&headers).map(|(dialect, fields)| (dialect, fields[header::SEC_WEBSOCKET_PROTOCOL].clone()))
+        shake_hands(&headers, &DIALECTS, USUAL)
+            .map(|(dialect, fields)| (dialect, fields[header::SEC_WEBSOCKET_PROTOCOL].clone()))
     };
     assert_eq!(asked("v5.channel.k8s.io").unwrap(), (V5, HeaderValue::from_static("v5.channel.k8s.io")));
     assert_eq!(asked("channel.k8s.io, v4.channel.k8s.io").unwrap().1, "v4.channel.k8s.io");
@@ -30,7 +31,10 @@ fn the_newest_dialect_that_both_know_is_spoken() {
 
 #[test]
 fn a_request_without_a_key_is_refused() {
-    assert_eq!(shake_hands(&headers(&[("sec-websocket-version", "13")])).unwrap_err().0, StatusCode::BAD_REQUEST);
+    assert_eq!(
+        shake_hands(&headers(&[("sec-websocket-version", "13")]), &DIALECTS, USUAL).unwrap_err().0,
+        StatusCode::BAD_REQUEST
+    );
 }
 
 #[test]

@@ -52,6 +52,9 @@ fn a_port_that_nobody_listens_on_is_refused_by_both_addresses() {
         let port = listener.local_addr().unwrap().port();
         drop(listener);
         let Err(DialError::Refused { by_four, by_six, .. }) = dial(&sandbox, port).await else { panic!("connected") };
-        assert_eq!((by_four.kind(), by_six.kind()), (io::ErrorKind::ConnectionRefused, io::ErrorKind::ConnectionRefused));
+        assert_eq!(
+            (by_four.kind(), by_six.kind()),
+            (io::ErrorKind::ConnectionRefused, io::ErrorKind::ConnectionRefused)
+        );
     });
 }
