@@ -106,7 +106,9 @@ impl Group {
         let wanted: Vec<&str> = unified
             .controllers
             .iter()
-            .filter(|controller| matches!(controller, Controller::Cpu | Controller::Memory | Controller::Pids))
+            .filter(|controller| {
+                matches!(controller, Controller::Cpu | Controller::Memory | Controller::Pids | Controller::Hugetlb)
+            })
             .map(|controller| controller.name())
             .collect();
         let mut directory = unified.mount.clone();

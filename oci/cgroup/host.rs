@@ -23,11 +23,14 @@ pub enum Controller {
     Devices,
     /// Stopping all tasks; a part of the core on v2.
     Freezer,
+    /// Huge pages of memory.
+    Hugetlb,
 }
 
 impl Controller {
     /// All of them.
-    pub const ALL: [Self; 6] = [Self::Cpu, Self::Cpuacct, Self::Memory, Self::Pids, Self::Devices, Self::Freezer];
+    pub const ALL: [Self; 7] =
+        [Self::Cpu, Self::Cpuacct, Self::Memory, Self::Pids, Self::Devices, Self::Freezer, Self::Hugetlb];
 
     /// The kernel's name.
     #[must_use]
@@ -39,6 +42,7 @@ impl Controller {
             Self::Pids => "pids",
             Self::Devices => "devices",
             Self::Freezer => "freezer",
+            Self::Hugetlb => "hugetlb",
         }
     }
 
@@ -52,6 +56,7 @@ impl Controller {
             Self::Pids => "the number of tasks is not limited",
             Self::Devices => "device nodes that a container makes are not restricted",
             Self::Freezer => "a group that forks while it is killed needs several rounds",
+            Self::Hugetlb => "huge pages are not limited",
         }
     }
 

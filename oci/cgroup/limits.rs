@@ -1,5 +1,7 @@
 //! Limits in the units of the OCI runtime specification, and what they become in each world's files.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::{CgroupError, Controller, Group, Warning};
 
 /// Limits of one group. What is absent stays as the kernel has it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Limits {
     /// Relative weight of CPU time, 2 to 262144; 1024 is the kernel's default.
     pub cpu_shares: Option<u64>,
@@ -37,6 +39,8 @@ pub struct Limits {
     /// what the kubelet asks for unless `singleProcessOOMKill` is set (pkg/kubelet/kuberuntime,
     /// `generateLinuxContainerResources`).
     pub oom_group: bool,
+    /// Bytes in huge pages, by the size of a page; negative for no limit.
+    pub huge_pages: BTreeMap<u64, i64>,
 }
 
 /// The kernel's default period.
@@ -46,15 +50,15 @@ const DEFAULT_PERIOD: u64 = 100_000;
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Write {
     controller: Controller,
-    file: &'static str,
+    file: Cow<'static, str>,
     value: String,
     /// The kernel may lack the file, and that changes nothing that matters.
     optional: bool,
 }
 
 impl Write {
-    fn new(controller: Controller, file: &'static str, value: impl ToString) -> Self {
-        Self { controller, file, value: value.to_string(), optional: false }
+    fn new(controller: Controller, file: impl Into<Cow<'static, str>>, value: impl ToString) -> Self {
+        Self { controller, file: file.into(), value: value.to_string(), optional: false }
     }
 
     fn optional(self) -> Self {
@@ -96,7 +100,21 @@ impl Limits {
             writes.push(Write::new(Controller::Pids, "pids.max", max_unless_positive(pids)));
         }
         writes.extend(self.idle_and_burst("cpu.cfs_burst_us"));
+        writes.extend(self.of_huge_pages("limit_in_bytes", "-1"));
         writes
+    }
+
+    /// What is used and, where the kernel counts it apart (Linux 5.7), what is reserved, as runc does.
+    fn of_huge_pages(&self, file: &str, unlimited: &str) -> Vec<Write> {
+        let writes = self.huge_pages.iter().flat_map(|(size, limit)| {
+            let value = if *limit < 0 { unlimited.to_owned() } else { limit.to_string() };
+            let named = |middle| format!("hugetlb.{}.{middle}{file}", name_of_pages(*size));
+            [
+                Write::new(Controller::Hugetlb, named(""), &value),
+                Write::new(Controller::Hugetlb, named("rsvd."), &value).optional(),
+            ]
+        });
+        writes.collect()
     }
 
     /// After the quota, which the burst may not exceed.
@@ -145,6 +163,7 @@ impl Limits {
             writes.push(Write::new(Controller::Pids, "pids.max", max_unless_positive(pids)));
         }
         writes.extend(self.idle_and_burst("cpu.max.burst"));
+        writes.extend(self.of_huge_pages("max", "max"));
         writes
     }
 
@@ -160,6 +179,30 @@ impl Limits {
             _ => None,
         }
     }
+}
+
+/// A size of pages as the kernel and the runtime specification write it: `2MB`.
+fn name_of_pages(size: u64) -> String {
+    let units = ["B", "KB", "MB", "GB", "TB"];
+    let (mut size, mut unit) = (size, 0);
+    while size >= 1024 && size.is_multiple_of(1024) && unit + 1 < units.len() {
+        (size, unit) = (size / 1024, unit + 1);
+    }
+    format!("{size}{}", units[unit])
+}
+
+/// The size of pages that the runtime specification gives such a name; none if it is none.
+#[must_use]
+pub fn size_of_pages(name: &str) -> Option<u64> {
+    let digits = name.find(|letter: char| !letter.is_ascii_digit())?;
+    let (number, unit) = name.split_at(digits);
+    let exponent = match unit {
+        "KB" => 10,
+        "MB" => 20,
+        "GB" => 30,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(1 << exponent)
 }
 
 fn max_unless_positive(value: i64) -> String {
@@ -219,12 +262,12 @@ fn raise_memory(directory: &Path, writes: &[Write], warnings: &mut Vec<Warning>)
 }
 
 fn put(directory: &Path, write: &Write) -> Result<Option<Warning>, CgroupError> {
-    let file = directory.join(write.file);
+    let file = directory.join(&*write.file);
     match write_existing(&file, &write.value) {
         Ok(()) => Ok(None),
         Err(error) if error.kind() == io::ErrorKind::NotFound => missing_file(directory, write, file, error),
         Err(error) => Ok(Some(Warning::Refused {
-            file: write.file.to_owned(),
+            file: write.file.to_string(),
             value: write.value.clone(),
             error: error.to_string(),
         })),
@@ -242,7 +285,7 @@ fn missing_file(
     }
     // A file that matters is absent although its controller is there, e.g. bandwidth control is not compiled in.
     let refused =
-        Warning::Refused { file: write.file.to_owned(), value: write.value.clone(), error: error.to_string() };
+        Warning::Refused { file: write.file.to_string(), value: write.value.clone(), error: error.to_string() };
     Ok((!write.optional).then_some(refused))
 }
 
@@ -300,6 +343,24 @@ mod tests {
         assert_eq!(lines(&limits.v2()), ["memory.max=4096", "memory.oom.group=1", "memory.swap.max=0"]);
         let unlimited = Limits { no_swap: true, ..Limits::default() };
         assert_eq!((lines(&unlimited.v1()), lines(&unlimited.v2())), (vec![], vec!["memory.swap.max=0".to_owned()]));
+    }
+
+    #[test]
+    fn huge_pages_are_limited_by_their_size() {
+        let limits = Limits { huge_pages: [(2 << 20, 4 << 20), (1 << 30, -1)].into(), ..Limits::default() };
+        let files = ["hugetlb.2MB.limit_in_bytes=4194304", "hugetlb.2MB.rsvd.limit_in_bytes=4194304"];
+        assert_eq!(lines(&limits.v1())[..2], files);
+        let files = [
+            "hugetlb.2MB.max=4194304",
+            "hugetlb.2MB.rsvd.max=4194304",
+            "hugetlb.1GB.max=max",
+            "hugetlb.1GB.rsvd.max=max",
+        ];
+        assert_eq!(lines(&limits.v2()), files);
+        for size in [64 << 10, 2 << 20, 32 << 20, 1 << 30] {
+            assert_eq!(size_of_pages(&name_of_pages(size)), Some(size));
+        }
+        assert_eq!([size_of_pages("2Mi"), size_of_pages("MB"), size_of_pages("2")], [None; 3]);
     }
 
     #[test]

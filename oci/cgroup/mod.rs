@@ -19,7 +19,7 @@ mod walk;
 pub use devices::{DeviceKind, DeviceRule};
 pub use group::{Group, Joins, join};
 pub use host::{Controller, Hierarchies, Unified, V1};
-pub use limits::Limits;
+pub use limits::{Limits, size_of_pages};
 pub use stats::Stats;
 
 use std::fmt;

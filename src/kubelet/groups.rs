@@ -24,9 +24,13 @@ pub(crate) fn groups(prefix: &Path, for_pods: &Capacity, burstable_cpu: i64) -> 
     let all = Resources {
         cpu_shares: Some(shares(for_pods.milli_cpu)),
         memory_limit: Some(for_pods.memory_bytes),
+        huge_pages: for_pods.huge_pages.clone(),
         ..Resources::default()
     };
-    let of_shares = |shares| Resources { cpu_shares: Some(shares), ..Resources::default() };
+    // Pods themselves are limited.
+    let unlimited: BTreeMap<u64, i64> = for_pods.huge_pages.keys().map(|size| (*size, -1)).collect();
+    let of_shares =
+        |shares| Resources { cpu_shares: Some(shares), huge_pages: unlimited.clone(), ..Resources::default() };
     BTreeMap::from([
         (prefix.to_owned(), all),
         (prefix.join("burstable"), of_shares(shares(burstable_cpu))),

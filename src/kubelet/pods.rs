@@ -344,7 +344,7 @@ impl Table {
         let cpu =
             burstable.filter_map(|(_, held)| held.amounts.get("cpu")).fold(0_i64, |sum, own| sum.saturating_add(*own));
         let config = &self.shared.config;
-        let groups = groups::groups(&config.cgroup_prefix, &self.shared.capacity.allocatable(config), cpu);
+        let groups = groups::groups(&config.cgroup_prefix, &self.shared.capacity.for_pods(config), cpu);
         self.groups.send_if_modified(|current| {
             let differs = *current != groups;
             *current = groups;

@@ -104,6 +104,7 @@ impl Shared {
             host_ips: self.config.node_ips.clone(),
             node_memory: self.capacity.memory_bytes,
             node_milli_cpu: self.capacity.milli_cpu,
+            huge_page_sizes: self.capacity.huge_pages.keys().copied().collect(),
             seccomp_profiles: self.config.root.join("seccomp"),
             ..Context::default()
         }

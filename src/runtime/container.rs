@@ -21,7 +21,7 @@ impl fmt::Display for ContainerId {
 }
 
 /// Limits and shares, in the units of cgroup v1 and the OCI runtime specification; the native runtime converts for v2.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Resources {
     /// Relative weight under contention, 2 to 262144; 1024 is one CPU.
     pub cpu_shares: Option<u64>,
@@ -33,12 +33,15 @@ pub struct Resources {
     pub memory_limit: Option<i64>,
     /// Number of tasks.
     pub pids_limit: Option<i64>,
+    /// Bytes in huge pages, by the size of a page; negative for no limit.
+    #[serde(default)]
+    pub huge_pages: BTreeMap<u64, i64>,
     /// −1000 to 1000.
     pub oom_score_adj: Option<i32>,
 }
 
 /// What a container and its pod have from now on; a limit that is not said is taken away.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resize {
     /// The pod as a whole.
     pub pod: Resources,
@@ -74,6 +77,8 @@ pub enum MountSource {
 pub enum VolumeSource {
     /// An empty one in memory; its size in bytes, or none for half of the memory; whose group its root is, if not root's.
     Memory { size: Option<u64>, mode: u32, group: Option<u32> },
+    /// An empty one in huge pages; how large a page is; whose group its root is, if not root's.
+    HugePages { page_size: u64, mode: u32, group: Option<u32> },
     /// What a server exports, with options of nfs(5).
     Nfs { server: String, path: String, options: Vec<String> },
 }

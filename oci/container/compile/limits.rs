@@ -3,7 +3,7 @@
 use oci_spec::runtime::{LinuxDeviceType, LinuxResources};
 
 use super::CompileError;
-use crate::cgroup::{DeviceKind, DeviceRule, Limits};
+use crate::cgroup::{DeviceKind, DeviceRule, Limits, size_of_pages};
 
 /// The limits among a configuration's `linux.resources`.
 ///
@@ -12,7 +12,6 @@ use crate::cgroup::{DeviceKind, DeviceRule, Limits};
 pub fn limits(resources: &LinuxResources) -> Result<Limits, CompileError> {
     let refused = [
         ("linux.resources.blockIO", resources.block_io().is_some()),
-        ("linux.resources.hugepageLimits", resources.hugepage_limits().as_ref().is_some_and(|list| !list.is_empty())),
         ("linux.resources.network", resources.network().is_some()),
         ("linux.resources.rdma", resources.rdma().as_ref().is_some_and(|map| !map.is_empty())),
         ("linux.resources.unified", resources.unified().as_ref().is_some_and(|map| !map.is_empty())),
@@ -32,6 +31,13 @@ pub fn limits(resources: &LinuxResources) -> Result<Limits, CompileError> {
         limits.cpu_period = cpu.period();
         limits.cpu_burst = cpu.burst();
         limits.cpu_idle = cpu.idle();
+    }
+    for pages in resources.hugepage_limits().iter().flatten() {
+        let property = "linux.resources.hugepageLimits";
+        let size = size_of_pages(pages.page_size());
+        let size =
+            size.ok_or_else(|| CompileError::invalid(property, format!("{:?} is no size", pages.page_size())))?;
+        limits.huge_pages.insert(size, pages.limit());
     }
     if let Some(memory) = resources.memory() {
         limits.memory = memory.limit();

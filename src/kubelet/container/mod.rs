@@ -10,6 +10,7 @@ mod env;
 mod error;
 mod fields;
 mod files;
+pub(crate) mod huge_pages;
 mod links;
 mod ports;
 mod qos;
@@ -86,6 +87,8 @@ pub struct Context {
     pub node_memory: i64,
     /// The node's processors, in thousandths.
     pub node_milli_cpu: i64,
+    /// The sizes of huge pages that the node has.
+    pub huge_page_sizes: Vec<u64>,
     /// Directory of `Localhost` seccomp profiles.
     pub seccomp_profiles: PathBuf,
     /// Variables that name the Services.

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{self as k8s, Container, Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 use runtime::{Resize, Resources};
 
-use super::{Context, Qos, qos};
+use super::{Context, Qos, huge_pages, qos};
 
 pub(crate) const MIN_SHARES: u64 = 2;
 const MAX_SHARES: u64 = 262_144;
@@ -62,13 +62,15 @@ pub(super) fn of_container(pod: &Pod, container: &Container, context: &Context) 
         cpu_period: cpu_limit.map(|_| PERIOD),
         memory_limit: limits.1.filter(|limit| !limit.is_zero()).map(Quantity::value),
         pids_limit: None,
+        huge_pages: huge_pages::of_container(pod, container, &context.huge_page_sizes),
         oom_score_adj: Some(oom_score_adj(pod, container, context)),
     }
 }
 
 /// What a container and its pod have from now on.
 pub fn resize(pod: &Pod, container: &Container, context: &Context) -> Resize {
-    Resize { pod: pod_resources(pod), container: of_container(pod, container, context) }
+    let huge_pages = huge_pages::of_pod(pod, &context.huge_page_sizes);
+    Resize { pod: Resources { huge_pages, ..pod_resources(pod) }, container: of_container(pod, container, context) }
 }
 
 /// Settings of the pod's cgroup: shares of all requests, and limits if every container has one. What the pod asks for as a
@@ -102,6 +104,8 @@ pub fn pod_resources(pod: &Pod) -> Resources {
         cpu_period: cpu.map(|_| PERIOD),
         memory_limit: memory,
         pids_limit: None,
+        // Which there are is the node's.
+        huge_pages: BTreeMap::new(),
         oom_score_adj: None,
     }
 }

@@ -1,5 +1,6 @@
 //! What the host is: read from `/proc`, `/sys` and `/etc`, wherever the settings say that these are.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -8,9 +9,10 @@ use api::quantity::Quantity;
 
 use crate::admission::Amounts;
 use crate::config::KubeletConfig;
+use crate::container::huge_pages::resource_of;
 
 /// What the node has to give.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Capacity {
     /// Processors, in thousandths.
     pub(crate) milli_cpu: i64,
@@ -20,6 +22,8 @@ pub(crate) struct Capacity {
     pub(crate) storage_bytes: i64,
     /// Pods.
     pub(crate) pods: u32,
+    /// Bytes in huge pages, by the size of a page.
+    pub(crate) huge_pages: BTreeMap<u64, i64>,
 }
 
 /// What the host says about itself.
@@ -70,13 +74,34 @@ impl Capacity {
             memory_bytes,
             storage_bytes: i64::try_from(storage).unwrap_or(i64::MAX),
             pods: config.max_pods,
+            huge_pages: huge_pages(&config.sys.join("kernel/mm/hugepages")),
         })
     }
 }
 
+/// How many bytes there are in pages of each size that the kernel has (Documentation/admin-guide/mm/hugetlbpage.rst).
+fn huge_pages(directory: &Path) -> BTreeMap<u64, i64> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let of = |entry: fs::DirEntry| {
+        let name = entry.file_name().into_string().ok()?;
+        let kilobytes: u64 = name.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse().ok()?;
+        let count: i64 = fs::read_to_string(entry.path().join("nr_hugepages")).ok()?.trim().parse().ok()?;
+        let size = kilobytes.checked_mul(1024)?;
+        Some((size, count.checked_mul(i64::try_from(size).ok()?)?))
+    };
+    entries.filter_map(of).collect()
+}
+
 impl Capacity {
-    /// What of it pods may ask for: all but what is reserved for the host.
+    /// What of it pods may ask for. Pages that are huge are no ordinary memory (`setters.MachineInfo` upstream).
     pub(crate) fn allocatable(&self, config: &KubeletConfig) -> Self {
+        let for_pods = self.for_pods(config);
+        let huge: i64 = self.huge_pages.values().fold(0, |sum, own| sum.saturating_add(*own));
+        Self { memory_bytes: for_pods.memory_bytes.saturating_sub(huge).max(0), ..for_pods }
+    }
+
+    /// All but what is reserved for the host.
+    pub(crate) fn for_pods(&self, config: &KubeletConfig) -> Self {
         let reserved = |name: &str| config.reserved.get(name).copied();
         let left = |whole: i64, reserved: i64| whole.saturating_sub(reserved).max(0);
         let bytes = |name: &str| reserved(name).map_or(0, Quantity::value);
@@ -85,6 +110,11 @@ impl Capacity {
             memory_bytes: left(self.memory_bytes, bytes("memory")),
             storage_bytes: left(self.storage_bytes, bytes("ephemeral-storage")),
             pods: self.pods,
+            huge_pages: self
+                .huge_pages
+                .iter()
+                .map(|(size, all)| (*size, left(*all, bytes(&resource_of(*size)))))
+                .collect(),
         }
     }
 
@@ -96,7 +126,8 @@ impl Capacity {
             ("ephemeral-storage", self.storage_bytes),
             ("pods", i64::from(self.pods)),
         ];
-        amounts.into_iter().map(|(name, amount)| (name.to_owned(), amount)).collect()
+        let huge = self.huge_pages.iter().map(|(size, amount)| (resource_of(*size), *amount));
+        amounts.into_iter().map(|(name, amount)| (name.to_owned(), amount)).chain(huge).collect()
     }
 }
 
@@ -141,6 +172,18 @@ mod tests {
     fn total_memory_is_read_in_bytes() {
         assert_eq!(total_memory("MemTotal:       16318264 kB\nMemFree: 1 kB\n"), Some(16_709_902_336));
         assert_eq!(total_memory("MemFree: 1 kB\n"), None);
+    }
+
+    #[test]
+    fn huge_pages_are_counted_by_their_size_and_are_no_ordinary_memory() {
+        let directory = tempfile::tempdir().expect("a directory");
+        for (name, count) in [("hugepages-2048kB", "16\n"), ("hugepages-1048576kB", "0\n"), ("other", "1")] {
+            fs::create_dir(directory.path().join(name)).expect("a directory");
+            fs::write(directory.path().join(name).join("nr_hugepages"), count).expect("a file");
+        }
+        let found = huge_pages(directory.path());
+        assert_eq!(found, BTreeMap::from([(2 << 20, 32 << 20), (1 << 30, 0)]));
+        assert_eq!(huge_pages(&directory.path().join("nowhere")), BTreeMap::new());
     }
 
     #[test]

@@ -13,6 +13,7 @@ use runtime::Image;
 
 use super::facts::{Capacity, Facts};
 use crate::config::KubeletConfig;
+use crate::container::huge_pages::resource_of;
 
 /// How long the lease holds, as upstream's `nodeLeaseDurationSeconds`.
 const LEASE_SECONDS: i32 = 40;
@@ -108,7 +109,11 @@ fn amounts(capacity: &Capacity) -> BTreeMap<String, Quantity> {
         ("ephemeral-storage", format!("{}Ki", capacity.storage_bytes / 1024)),
         ("pods", capacity.pods.to_string()),
     ];
-    amounts.into_iter().map(|(name, amount)| (name.to_owned(), Quantity(amount))).collect()
+    let amounts = amounts.into_iter().map(|(name, amount)| (name.to_owned(), Quantity(amount)));
+    let text = |bytes: i64| api::quantity::Quantity::from_bytes(bytes).to_string();
+    amounts
+        .chain(capacity.huge_pages.iter().map(|(size, bytes)| (resource_of(*size), Quantity(text(*bytes)))))
+        .collect()
 }
 
 fn images(images: &[Image]) -> Vec<k8s::ContainerImage> {

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use runtime::VolumeSource;
 use runtime::simulated::{Call, Program};
 use serde_json::{Value, json};
 
@@ -101,7 +102,7 @@ async fn classes_of_pods_have_what_their_pods_ask_for() {
         spec
     };
     world.until("nothing runs", burstable(2)).await;
-    let all = world.runtime.groups()[Path::new("kubepods")];
+    let all = &world.runtime.groups()[Path::new("kubepods")];
     assert_eq!(all.memory_limit, Some(8 << 30));
     world.create("first", sized(250));
     world.create("second", sized(500));
@@ -121,6 +122,41 @@ async fn classes_of_pods_have_what_their_pods_ask_for() {
     world.create("job", job);
     world.until("a job runs", burstable(614)).await;
     world.until("the job is done", burstable(512)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn huge_pages_are_counted_limited_and_made_to_volumes() {
+    let mut world = World::new();
+    let pages = world.directory.path().join("sys/kernel/mm/hugepages/hugepages-2048kB");
+    std::fs::create_dir_all(&pages).expect("a directory");
+    std::fs::write(pages.join("nr_hugepages"), "4\n").expect("a file");
+    world.start_agent().await;
+    world.until("the node is there", |world| world.api.get("/api/v1/nodes/edge").is_some()).await;
+    let status = world.api.get("/api/v1/nodes/edge").expect("the node")["status"].clone();
+    assert_eq!(
+        (&status["capacity"]["hugepages-2Mi"], &status["capacity"]["memory"]),
+        (&json!("8Mi"), &json!("8388608Ki"))
+    );
+    assert_eq!(status["allocatable"]["memory"], "8380416Ki");
+    let asking = |amount: &str| {
+        let mut spec = one_container();
+        let pages = json!({"hugepages-2Mi": amount, "memory": "1Mi"});
+        spec["containers"][0]["resources"] = json!({"requests": pages, "limits": pages});
+        spec["volumes"] = json!([{"name": "pages", "emptyDir": {"medium": "HugePages"}}]);
+        spec
+    };
+    world.create("fits", asking("6Mi"));
+    world.until_pod("fits", "it is ready", is_ready).await;
+    let sandboxes = runtime::Runtime::list(&world.runtime).await.expect("a list");
+    assert_eq!(sandboxes[0].spec.resources.huge_pages, [(2 << 20, 6 << 20)].into());
+    let calls = world.runtime.calls();
+    let made = calls.iter().any(
+        |call| matches!(call, Call::MountVolume(_, VolumeSource::HugePages { page_size, .. }) if *page_size == 2 << 20),
+    );
+    assert!(made, "{calls:?}");
+    world.create("late", asking("4Mi"));
+    world.until_pod("late", "it is rejected", |pod| phase(pod) == "Failed").await;
+    assert_eq!(world.pod("late").expect("the pod")["status"]["reason"], "OutOfhugepages-2Mi");
 }
 
 #[tokio::test(start_paused = true)]

@@ -137,10 +137,11 @@ async fn an_empty_directory_in_memory_is_mounted_with_its_size_and_unmounted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn huge_pages_are_refused_by_name() {
+async fn huge_pages_that_nobody_asks_for_are_refused_by_name() {
     let world = started().await;
     world.create("web", with_volume(&json!({"emptyDir": {"medium": "HugePages"}}), &json!({})));
-    until_said(&world, "FailedMount", "not supported: emptyDir of medium HugePages").await;
+    let unsaid = "medium HugePages: hugePages storage requested, but there is no resource request for huge pages";
+    until_said(&world, "FailedMount", unsaid).await;
 }
 
 #[tokio::test(start_paused = true)]

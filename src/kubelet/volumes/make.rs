@@ -18,7 +18,7 @@ use super::ownership::Group;
 use super::source::{Found, Source};
 use super::watch::{MadeOf, ObjectName};
 use super::{Problem, atomic, content, directory, group, host_path, image_note, ownership};
-use crate::container::{Context, References, pod_resources, pull_credentials};
+use crate::container::{Context, References, huge_pages, pod_resources, pull_credentials};
 use crate::pod::{PodDirs, report};
 use crate::references;
 use crate::shared::{Shared, chain};
@@ -82,6 +82,12 @@ impl Making<'_> {
                 let size = memory_size(self.pod, source, &self.shared.context());
                 let mode = group.map_or(0o777, |_| ownership::directory_mode(0o777, false));
                 let source = VolumeSource::Memory { size, mode, group: group.map(|group| group.id) };
+                Ok(self.shared.seams.runtime.mount_volume(&directory, source).await?)
+            }
+            pages if pages.starts_with("HugePages") => {
+                let page_size = huge_pages::of_medium(self.pod, pages)?;
+                let mode = group.map_or(0o777, |_| ownership::directory_mode(0o777, false));
+                let source = VolumeSource::HugePages { page_size, mode, group: group.map(|group| group.id) };
                 Ok(self.shared.seams.runtime.mount_volume(&directory, source).await?)
             }
             other => Err(Problem::Unsupported { kind: format!("emptyDir of medium {other}") }),

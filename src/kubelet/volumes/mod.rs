@@ -24,6 +24,7 @@ use k8s_openapi::api::core::v1::{Pod, Volume};
 use runtime::{RuntimeError, VolumeSource};
 
 use crate::container::ConfigError;
+use crate::container::huge_pages::PageError;
 use crate::pod::PodDirs;
 use crate::shared::{PrepareError, Shared};
 use make::Making;
@@ -85,6 +86,9 @@ pub(crate) enum Problem {
     /// A claim that only one pod may use has one.
     #[error("volume uses the ReadWriteOncePod access mode and is already in use by another pod")]
     InUse,
+    /// Nobody has said which huge pages it is made of.
+    #[error(transparent)]
+    HugePages(#[from] PageError),
     /// An image cannot be had.
     #[error("{message}")]
     Image { message: String },
@@ -155,7 +159,9 @@ fn directory(dirs: &PodDirs, found: &Found) -> PathBuf {
     let (root, kind) = match &found.source {
         Source::HostPath(host) => return PathBuf::from(&host.path),
         Source::Local(path) => return PathBuf::from(path),
-        Source::EmptyDir(source) if source.medium.as_deref() == Some("Memory") => (&dirs.run, "empty-dir"),
+        Source::EmptyDir(source) if source.medium.as_deref().is_some_and(|medium| !medium.is_empty()) => {
+            (&dirs.run, "empty-dir")
+        }
         Source::EmptyDir(_) => (&dirs.root, "empty-dir"),
         Source::Nfs { .. } => (&dirs.root, "nfs"),
         Source::Image(_) => (&dirs.root, "image"),

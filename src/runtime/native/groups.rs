@@ -90,7 +90,7 @@ pub(super) fn create_pod(node: &Node, sandbox: &SandboxSpec) -> Result<(), Runti
         above.create().map_err(cgroup_failed)?;
         apply_shared(node, above, known.get(above.path()).unwrap_or(&Resources::default()))?;
     }
-    make(&own, &limits(&Resources { pids_limit, ..sandbox.resources }))
+    make(&own, &limits(&Resources { pids_limit, ..sandbox.resources.clone() }))
 }
 
 /// Takes over limits of groups above those of sandboxes, and gives them to those that are there.
@@ -116,7 +116,7 @@ pub(super) fn limit_shared(node: &Node, wanted: BTreeMap<PathBuf, Resources>) ->
 fn apply_shared(node: &Node, group: &Group, own: &Resources) -> Result<(), RuntimeError> {
     let is_top = group.path().iter().count() == 1;
     let pids_limit = own.pids_limit.or(node.pids.all_pods.filter(|_| is_top));
-    let refused = group.apply(&limits(&Resources { pids_limit, ..*own })).map_err(cgroup_failed)?;
+    let refused = group.apply(&limits(&Resources { pids_limit, ..own.clone() })).map_err(cgroup_failed)?;
     report(group, &refused, tracing::Level::WARN);
     Ok(())
 }
@@ -162,7 +162,7 @@ fn set_anew(group: &Group, limits: &Limits) -> Result<(), RuntimeError> {
         cpu_quota: Some(limits.cpu_quota.unwrap_or(-1)),
         memory: Some(limits.memory.unwrap_or(-1)),
         pids: None,
-        ..*limits
+        ..limits.clone()
     };
     for warning in group.apply(&whole).map_err(cgroup_failed)? {
         if matches!(warning, Warning::Refused { .. }) {
@@ -188,8 +188,10 @@ fn make(group: &Group, limits: &Limits) -> Result<(), RuntimeError> {
 }
 
 fn report(group: &Group, warnings: &[Warning], level: tracing::Level) {
+    // Most hosts have no huge pages to give.
+    let is_rare = |warning: &Warning| matches!(warning, Warning::Missing { controller: Controller::Hugetlb });
     for warning in warnings {
-        if level == tracing::Level::WARN {
+        if level == tracing::Level::WARN && !is_rare(warning) {
             tracing::warn!(group = %group.path().display(), %warning, "limit has no effect");
         } else {
             tracing::debug!(group = %group.path().display(), %warning, "limit has no effect");
@@ -204,6 +206,7 @@ fn limits(resources: &Resources) -> Limits {
         cpu_period: resources.cpu_period,
         memory: resources.memory_limit,
         pids: resources.pids_limit,
+        huge_pages: resources.huge_pages.clone(),
         ..Limits::default()
     }
 }

@@ -6,13 +6,13 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rustix::fs::CWD;
+use rustix::fs::{CWD, Mode};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags, fsconfig_create, fsconfig_set_flag,
@@ -50,6 +50,8 @@ fn attach(at: &Path, source: &VolumeSource, given_up: &AtomicBool) -> Result<(),
         VolumeSource::Memory { size, mode, group } => {
             memory(*size, *mode, *group).map_err(|errno| failed("mount file system in memory", errno))?
         }
+        VolumeSource::HugePages { page_size, mode, group } => huge_pages(*page_size, *mode, *group)
+            .map_err(|errno| failed(format!("mount file system in pages of {page_size} bytes"), errno))?,
         VolumeSource::Nfs { server, path, options } => nfs::mount(server, path, options)?,
     };
     if given_up.load(Ordering::Relaxed) {
@@ -77,10 +79,26 @@ fn memory(size: Option<u64>, mode: u32, group: Option<u32>) -> Result<OwnedFd, E
     fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
 }
 
+/// A file system in huge pages, as large as there are such pages.
+fn huge_pages(page_size: u64, mode: u32, group: Option<u32>) -> Result<OwnedFd, Errno> {
+    let context = fsopen("hugetlbfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    if let Some(group) = group {
+        fsconfig_set_string(context.as_fd(), "gid", group.to_string())?;
+    }
+    fsconfig_set_string(context.as_fd(), "pagesize", page_size.to_string())?;
+    fsconfig_create(context.as_fd())?;
+    let mount = fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_NODEV)?;
+    // The option of that name does not take the bit that hands the group down.
+    let root = format!("/proc/thread-self/fd/{}", mount.as_raw_fd());
+    rustix::fs::chmod(root, Mode::from_raw_mode(mode))?;
+    Ok(mount)
+}
+
 fn is_mounted(at: &Path, source: &VolumeSource) -> io::Result<bool> {
     let kind = kind_at(at)?;
     Ok(match source {
         VolumeSource::Memory { .. } => kind.as_deref() == Some("tmpfs"),
+        VolumeSource::HugePages { .. } => kind.as_deref() == Some("hugetlbfs"),
         VolumeSource::Nfs { .. } => matches!(kind.as_deref(), Some("nfs" | "nfs4")),
     })
 }
@@ -89,7 +107,7 @@ fn is_mounted(at: &Path, source: &VolumeSource) -> io::Result<bool> {
 pub(super) fn unmount_at(at: &Path) -> Result<(), RuntimeError> {
     let step = || format!("unmount {}", at.display());
     while let Some(kind) = kind_at(at).map_err(|error| failed(step(), error))? {
-        if !matches!(kind.as_str(), "tmpfs" | "nfs" | "nfs4") {
+        if !matches!(kind.as_str(), "tmpfs" | "hugetlbfs" | "nfs" | "nfs4") {
             return Err(failed(step(), Errno::XDEV));
         }
         unmount(at, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW).map_err(|errno| failed(step(), errno))?;
@@ -168,6 +186,31 @@ mod tests {
             unmount_at(&at).unwrap();
             assert!(!at.join("file").exists());
             drop(busy);
+        });
+    }
+
+    #[test]
+    fn huge_pages_are_mounted_with_their_size_and_unmounted() {
+        alone("huge_pages_are_mounted_with_their_size_and_unmounted", |directory| {
+            let sizes = fs::read_dir("/sys/kernel/mm/hugepages");
+            let Some(entry) = sizes.ok().and_then(|mut sizes| sizes.next()) else {
+                eprintln!("SKIP huge_pages_are_mounted_with_their_size_and_unmounted: no huge pages");
+                return;
+            };
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            let kilobytes = name.strip_prefix("hugepages-").and_then(|name| name.strip_suffix("kB")).unwrap();
+            let page_size = kilobytes.parse::<u64>().unwrap() << 10;
+            let at = directory.join("huge");
+            let source = |page_size| VolumeSource::HugePages { page_size, mode: 0o2777, group: Some(2000) };
+            for _ in 0..2 {
+                attach(&at, &source(page_size), &AtomicBool::new(false)).unwrap();
+                let about = fs::metadata(&at).unwrap();
+                assert_eq!((about.gid(), about.mode() & 0o7777), (2000, 0o2777));
+                assert_eq!(rustix::fs::statfs(&at).unwrap().f_bsize as u64, page_size);
+            }
+            unmount_at(&at).unwrap();
+            assert_eq!(kind_at(&at).unwrap(), None, "it was mounted once");
+            assert!(attach(&at, &source(12345), &AtomicBool::new(false)).is_err(), "no such pages");
         });
     }
 

@@ -42,7 +42,6 @@ const POD: &[(&str, Asks)] = &[
     ("affinity.podAffinity", any),
     ("affinity.podAntiAffinity", any),
     ("preemptionPolicy", preempts),
-    ("resources.limits.{hugepages-}", any),
     ("schedulingGroup", any),
     ("securityContext.seLinuxChangePolicy", any),
     ("securityContext.seLinuxOptions", any),
@@ -57,7 +56,6 @@ const POD: &[(&str, Asks)] = &[
 const CONTAINER: &[(&str, Asks)] = &[
     ("ports[].hostIP", is_out_of_reach),
     ("resources.limits.{ephemeral-storage}", any),
-    ("resources.limits.{hugepages-}", any),
     ("securityContext.seLinuxOptions", any),
     ("securityContext.windowsOptions", any),
     ("stdinOnce", any),
@@ -156,7 +154,7 @@ mod tests {
             "containers": [{
                 "name": "c", "lifecycle": {"preStop": {"sleep": {"seconds": 1}}, "stopSignal": "SIGINT"},
                 "ports": [{"containerPort": 80}, {"containerPort": 81, "hostPort": 81, "hostIP": "2001:db8::1"}],
-                "resources": {"limits": {"cpu": "1", "hugepages-2Mi": "2Mi"}},
+                "resources": {"limits": {"cpu": "1", "ephemeral-storage": "2Mi"}},
                 "stdinOnce": false,
             }],
             "tolerations": [
@@ -169,7 +167,7 @@ mod tests {
             "spec.tolerations[1]",
             "spec.volumes[1].rbd",
             "spec.containers[0].ports[1].hostIP",
-            "spec.containers[0].resources.limits[hugepages-2Mi]",
+            "spec.containers[0].resources.limits[ephemeral-storage]",
         ];
         assert_eq!(idle_fields(&spec, "spec"), expected);
     }

@@ -11,7 +11,7 @@ use runtime::{RuntimeError, SandboxId};
 use super::super::files::PodDirs;
 use super::super::{report, users};
 use super::{Job, Outcome, retry};
-use crate::container::{ResolvConf, host_ports, kernel_name, name_resolution, sandbox_spec};
+use crate::container::{ResolvConf, host_ports, huge_pages, kernel_name, name_resolution, sandbox_spec};
 use crate::shared::chain;
 
 /// Why nobody knows which runtime a pod wants.
@@ -42,6 +42,7 @@ pub(super) async fn create(job: &Job, attempt: u32) -> Outcome {
     let shared = &job.shared;
     let logs = PodDirs::of(&job.pod, &shared.config).logs;
     let mut spec = sandbox_spec(&job.pod, attempt, &shared.config.cgroup_prefix, logs);
+    spec.resources.huge_pages = huge_pages::of_pod(&job.pod, &shared.context().huge_page_sizes);
     spec.hostname = match kernel_name(&job.pod, &shared.config.cluster_domain) {
         Ok(name) => name,
         Err(error) => return failed(job, &error),

@@ -105,6 +105,23 @@ async fn groups_above_those_of_pods_have_limits_whenever_they_come_to_be() {
 }
 
 #[tokio::test]
+async fn huge_pages_are_limited_where_the_kernel_counts_them() {
+    let Some(host) = host("huge_pages_are_limited_where_the_kernel_counts_them").await else { return };
+    let sizes = |of: i64| Resources { huge_pages: [(2 << 20, of)].into(), ..Resources::default() };
+    let mut spec = host.sandbox("huge");
+    spec.resources = sizes(4 * MIB);
+    host.runtime.create_sandbox(spec.clone()).await.unwrap();
+    let container = ContainerSpec { resources: sizes(0), ..shell("main", "exec sleep 1000") };
+    host.runtime.start_container(&spec.id, container.clone()).await.unwrap();
+    let of = |path: &str| limit(&host, path, Controller::Hugetlb, ["hugetlb.2MB.limit_in_bytes", "hugetlb.2MB.max"]);
+    if let Some(limit) = of("podhuge") {
+        assert_eq!(limit, (4 * MIB).to_string());
+        assert_eq!(of(&format!("podhuge/{}", container.id.0)).as_deref(), Some("0"));
+    }
+    host.runtime.remove_sandbox(&spec.id).await.unwrap();
+}
+
+#[tokio::test]
 async fn busy_containers_share_a_processor_as_their_requests_say() {
     let Some(host) = host("busy_containers_share_a_processor_as_their_requests_say").await else { return };
     let spec = host.sandbox("busy");
