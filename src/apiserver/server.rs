@@ -26,7 +26,7 @@ use crate::authz::{self, Access, Decision, relations};
 use crate::call::Call;
 use crate::components::Components;
 use crate::definitions::Definitions;
-use crate::fairness::{Fairness, Limits, Outside, Work};
+use crate::fairness::{Class, Fairness, Limits, Outside, Work};
 use crate::negotiate;
 use crate::openapi::Documents;
 use crate::query::Query;
@@ -84,7 +84,7 @@ pub struct ApiServer {
     policy: PolicyCache,
     /// OpenAPI documents that somebody has asked for.
     pub(crate) documents: Documents,
-    fairness: Fairness,
+    pub(crate) fairness: Fairness,
     /// The kinds that came at run time.
     pub(crate) definitions: Definitions,
     /// Connections that have changed their protocol and go through here.
@@ -132,7 +132,9 @@ impl ApiServer {
             parts.headers.remove(ACCEPT_ENCODING);
         }
         let (method, path) = (parts.method.clone(), parts.uri.path().to_owned());
-        let work = AssertUnwindSafe(Box::pin(self.dispatch(&caller.user, (info, query), parts, body)));
+        let class = self.fairness.classify(parts.extensions.get().copied(), &caller.user, &info);
+        let label = class.as_ref().map(|class| class.label.clone());
+        let work = AssertUnwindSafe(Box::pin(self.dispatch(&caller.user, (info, query, class), parts, body)));
         let response = match work.catch_unwind().await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => respond::error(&error),
@@ -141,11 +143,14 @@ impl ApiServer {
                 respond::error(&ApiError::internal("the request made the server fail"))
             }
         };
-        let response = match (as_yaml, as_protobuf) {
+        let mut response = match (as_yaml, as_protobuf) {
             (true, _) => respond::as_yaml(response).await,
             (_, true) => respond::as_protobuf(response).await,
             _ => response,
         };
+        if let Some(label) = label {
+            label.put(&mut response);
+        }
         tracing::debug!(%method, path, user = caller.user.username, code = response.status().as_u16(), "request");
         response
     }
@@ -155,7 +160,7 @@ impl ApiServer {
     async fn dispatch<B>(
         self: &Arc<Self>,
         user: &UserInfo,
-        (info, query): (RequestInfo, Query),
+        (info, query, class): (RequestInfo, Query, Option<Class>),
         mut parts: Parts,
         body: B,
     ) -> Result<Response<Body>, ApiError>
@@ -167,7 +172,7 @@ impl ApiServer {
         let (outside, work) = (parts.extensions.get::<Outside>().copied(), Work::of(&info, &query));
         let request = match info {
             RequestInfo::Path { verb, path } if matches!(verb.as_str(), "get" | "head") => {
-                let _permit = self.fairness.admit(outside, user, work).await?;
+                let _permit = self.fairness.admit(outside, user, class, work).await?;
                 return discovery::answer(self, &path, &query, &parts.headers).await;
             }
             RequestInfo::Path { .. } => return Ok(respond::no_such_path()),
@@ -186,7 +191,7 @@ impl ApiServer {
             return Ok(respond::no_such_path());
         }
         if request.is_proxied() {
-            let permit = self.fairness.admit(outside, user, work).await?;
+            let permit = self.fairness.admit(outside, user, class, work).await?;
             let (user, row, client) = (user.clone(), row.clone(), outside.map(|Outside(address)| address));
             let upgrade = parts.extensions.remove::<OnUpgrade>();
             let Parts { method, uri, headers, .. } = parts;
@@ -207,7 +212,7 @@ impl ApiServer {
             }
             false => (Bytes::new(), None),
         };
-        let permit = self.fairness.admit(outside, user, work).await?;
+        let permit = self.fairness.admit(outside, user, class, work).await?;
         // From here on the seats keep the number of such requests small.
         drop(under_way);
         let upgrade = parts.extensions.get::<OnUpgrade>().cloned();

@@ -1,5 +1,5 @@
-//! The objects that every cluster has: its first namespaces, the system's PriorityClasses, and the Service `kubernetes`
-//! with what stands behind it. Made again whenever one is removed. Roles are looked at when the server starts only.
+//! The objects that every cluster has: its first namespaces, the system's PriorityClasses, what sorts requests by their
+//! priority, and the Service `kubernetes` with what stands behind it. Made again whenever one is removed. Roles are looked at when the server starts only.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use api::resources::admission::system_classes;
-use api::resources::{self, Resource};
+use api::resources::{self, Resource, flowcontrol};
 use api::status::ApiError;
 use api::user::{MASTERS, UserInfo};
 use bytes::Bytes;
@@ -43,6 +43,9 @@ enum Kept {
     Fields(&'static [&'static str]),
     /// The rules and subjects that it has here, beside what somebody has added.
     Grants,
+    /// Its `spec`, unless somebody has said otherwise in an annotation (`strategy.go` of
+    /// `pkg/registry/flowcontrol/ensurer`).
+    Suggestion,
 }
 
 impl Wanted {
@@ -74,10 +77,22 @@ impl Wanted {
         let fields = match self.kept {
             Kept::Fields(fields) => fields,
             Kept::Grants => return bootstrap::completed(found, &self.object),
+            Kept::Suggestion if is_left_alone(found) => &[],
+            Kept::Suggestion => &["spec"],
         };
         let mut right = found.clone();
         fields.iter().for_each(|field| right[*field] = self.object[*field].clone());
         (right != *found).then_some(right)
+    }
+}
+
+/// Whether somebody else says how an object is to be; the server's own say in an annotation that it does.
+fn is_left_alone(found: &Value) -> bool {
+    let metadata = &found["metadata"];
+    match metadata["annotations"][flowcontrol::bootstrap::AUTO_UPDATE].as_str() {
+        Some("true") => false,
+        Some("false") => true,
+        _ => metadata["generation"] != 1,
     }
 }
 
@@ -89,16 +104,22 @@ impl ApiServer {
     pub async fn start(self: &Arc<Self>, tasks: &Tasks) -> Result<(), ApiError> {
         let wanted = self.wanted()?;
         self.ensure(&wanted).await?;
-        self.ensure_roles().await?;
+        let flows = flows()?;
+        let roles = bootstrap::objects().into_iter().map(|object| Wanted::new(object, Kept::Grants));
+        let roles = roles.collect::<Result<Vec<_>, _>>()?;
+        self.ensure_at_once(roles.iter().chain(&flows)).await?;
+        self.sort_requests().await?;
         self.started.store(true, Ordering::Release);
         let mut prefixes: Vec<String> = wanted.iter().map(|wanted| storage::prefix(wanted.row, "")).collect();
         prefixes.dedup();
         tasks.spawn("custom resource definitions", keeper::keep(Arc::clone(self)));
         tasks.spawn("use of quotas", Arc::clone(self).count_quotas());
-        let wanted = Arc::new(wanted);
+        tasks.spawn("priorities of requests", Arc::clone(self).keep_requests_sorted());
+        let (wanted, flows) = (Arc::new(wanted), Arc::new(flows));
         for prefix in prefixes {
             tasks.spawn("system objects", Arc::clone(self).keep(Arc::clone(&wanted), prefix));
         }
+        tasks.spawn("system objects", Arc::clone(self).keep(flows, format!("{}/", flowcontrol::GROUP)));
         Ok(())
     }
 
@@ -141,11 +162,9 @@ impl ApiServer {
         Ok(())
     }
 
-    /// Roles and bindings wait for nothing but each other's write to the disk, so they are made all at once.
-    async fn ensure_roles(self: &Arc<Self>) -> Result<(), ApiError> {
-        let roles = bootstrap::objects().into_iter().map(|object| Wanted::new(object, Kept::Grants));
-        let roles = roles.collect::<Result<Vec<_>, _>>()?;
-        try_join_all(roles.iter().map(|wanted| self.ensure_one(wanted))).await.map(drop)
+    /// These wait for nothing but each other's write to the disk, so they are made all at once.
+    async fn ensure_at_once(self: &Arc<Self>, wanted: impl Iterator<Item = &Wanted>) -> Result<(), ApiError> {
+        try_join_all(wanted.map(|wanted| self.ensure_one(wanted))).await.map(drop)
     }
 
     async fn ensure_one(self: &Arc<Self>, wanted: &Wanted) -> Result<(), ApiError> {
@@ -208,6 +227,22 @@ impl ApiServer {
             }
         }
     }
+}
+
+/// Which requests go first.
+fn flows() -> Result<Vec<Wanted>, ApiError> {
+    let fixed = [flowcontrol::EXEMPT, flowcontrol::CATCH_ALL];
+    let kept = |object: &Value| {
+        // Nobody can change the spec of those that must be there.
+        if fixed.contains(&meta(object, "name")) { Kept::Fields(&[]) } else { Kept::Suggestion }
+    };
+    let flows = flowcontrol::bootstrap::objects().into_iter();
+    flows
+        .map(|object| {
+            let kept = kept(&object);
+            Wanted::new(object, kept)
+        })
+        .collect()
 }
 
 fn port(at: SocketAddr) -> Value {

@@ -19,6 +19,7 @@ pub mod disruption;
 mod endpoints;
 mod endpointslice;
 mod event;
+pub mod flowcontrol;
 mod horizontalpodautoscaler;
 mod lease;
 pub mod limitrange;
@@ -321,6 +322,8 @@ pub fn all() -> &'static [&'static Resource] {
         &lease::ROW,
         &endpointslice::ROW,
         &event::V1,
+        &flowcontrol::FLOW_SCHEMA,
+        &flowcontrol::PRIORITY_LEVEL,
         &networking::ingress::ROW,
         &networking::ingressclass::ROW,
         &networking::ipaddress::ROW,

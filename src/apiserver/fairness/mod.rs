@@ -1,35 +1,45 @@
 //! Who may have how much of the server at once: levels of seats, queues per user, counts of streams and connections.
 //!
-//! A small form of KEP-1040, API Priority and Fairness. Requests from the network sit on seats of their caller's level,
-//! so that a flood on one level takes nothing from another; within a level users take turns. What takes long without
-//! work (a watch, a log) holds no seat but is counted per user. Components of this process call the server without a
-//! network and never wait here; probes of health do not either. It deliberately does not configure itself from
-//! `FlowSchema` objects. Invariants: no lock is held across an await; a request that is dropped gives back what it
-//! holds; nobody waits longer than [`WAIT`].
+//! A small form of KEP-1040, API Priority and Fairness. Requests from the network are sorted into levels by the
+//! `FlowSchema` and `PriorityLevelConfiguration` objects that there are ([`schemas`], [`levels`], followed by [`keeper`]),
+//! and sit on seats of their level, so that a flood on one level takes nothing from another; within a level flows take
+//! turns. What takes long without work (a watch, a log) holds no seat but is counted per user. Components of this process
+//! call the server without a network and never wait here; probes of health do not either. Invariants: no lock is held
+//! across an await; a request that is dropped gives back what it holds; nobody waits longer than [`WAIT`].
 
+mod keeper;
+mod levels;
 mod limits;
 mod queues;
+mod schemas;
 mod seats;
 mod tally;
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use api::resources::flowcontrol::{CATCH_ALL, EXEMPT, bootstrap};
 use api::status::ApiError;
-use api::user::{AUTHENTICATED, MASTERS, NODES, UserInfo};
-use http::Response;
+use api::user::{AUTHENTICATED, UserInfo};
+use http::{HeaderName, HeaderValue, Response};
 use http_body_util::BodyExt;
+use serde_json::Value;
 
 use crate::Body;
 use crate::query::Query;
 use crate::request::{RequestInfo, ResourceRequest};
+use levels::Present;
+pub(crate) use levels::{Class, Label};
 pub(crate) use limits::Limits;
-use seats::{Level, Seat};
+use seats::Seat;
 pub(crate) use tally::{Counted, Tally};
 
 /// How long a request waits for a seat at most; upstream gives a quarter of a request's minute.
 const WAIT: Duration = Duration::from_secs(15);
+/// By which responses say which schema and which level their request belongs to.
+const SCHEMA_UID: HeaderName = HeaderName::from_static("x-kubernetes-pf-flowschema-uid");
+const LEVEL_UID: HeaderName = HeaderName::from_static("x-kubernetes-pf-prioritylevel-uid");
 /// Upstream's words.
 const REFUSAL: &str = "Too many requests, please try again later.";
 /// As many objects of a list weigh as much as one other request; upstream's figure.
@@ -63,29 +73,41 @@ pub(crate) struct Permit {
 
 /// The seats of all levels.
 pub(crate) struct Fairness {
-    administrators: Arc<Level>,
-    system: Arc<Level>,
-    workload_high: Arc<Level>,
-    workload_low: Arc<Level>,
-    catch_all: Arc<Level>,
+    present: RwLock<Arc<Present>>,
     streams: Arc<Tally<String>>,
     bodies: Arc<Tally<String>>,
     limits: Limits,
 }
 
 impl Fairness {
-    /// Seats that nobody holds.
+    /// Seats that nobody holds, on the levels that every cluster has.
     pub(crate) fn new(limits: Limits) -> Self {
         Self {
-            administrators: Level::new(100),
-            system: Level::new(60),
-            workload_high: Level::new(60),
-            workload_low: Level::new(60),
-            catch_all: Level::new(10),
+            present: RwLock::new(Arc::new(Present::of(&bootstrap::objects(), &Present::default()))),
             streams: Arc::default(),
             bodies: Arc::default(),
             limits,
         }
+    }
+
+    /// Sorts requests by these schemas and levels from now on. Without those that must be there, they are as they must be.
+    fn adopt(&self, objects: &[Value]) {
+        let name = |object: &Value| object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        let is_there = |wanted: &Value| {
+            objects.iter().any(|object| object["kind"] == wanted["kind"] && name(object) == name(wanted))
+        };
+        let missing = bootstrap::objects().into_iter().filter(|wanted| [EXEMPT, CATCH_ALL].contains(&&*name(wanted)));
+        let missing = missing.filter(|wanted| !is_there(wanted));
+        let objects: Vec<Value> = objects.iter().cloned().chain(missing).collect();
+        let mut present = self.present.write().unwrap_or_else(PoisonError::into_inner);
+        *present = Arc::new(Present::of(&objects, &present));
+    }
+
+    /// Where a request belongs that came from outside.
+    pub(crate) fn classify(&self, outside: Option<Outside>, user: &UserInfo, info: &RequestInfo) -> Option<Class> {
+        outside?;
+        let present = Arc::clone(&self.present.read().unwrap_or_else(PoisonError::into_inner));
+        present.classify(user, info)
     }
 
     /// Lets a body in that came from outside, of so many bytes if that is known; 429 if too much of the user's is under
@@ -108,38 +130,42 @@ impl Fairness {
         &self,
         outside: Option<Outside>,
         user: &UserInfo,
+        class: Option<Class>,
         work: Work,
     ) -> Result<Permit, ApiError> {
         let Some(outside) = outside else { return Ok(Permit::default()) };
         let refused = || ApiError::too_many_requests(REFUSAL, 1);
-        let flow = flow(user, outside);
+        let own = flow(user, outside);
         let stream = match work.streams {
-            true => Some(self.streams.count(flow.clone(), self.limits.streams_of_user).ok_or_else(refused)?),
+            true => Some(self.streams.count(own.clone(), self.limits.streams_of_user).ok_or_else(refused)?),
             false => None,
         };
-        let seat = match work.weight {
-            0 => None,
-            weight => Some(self.level(user).enter(flow, weight, WAIT).await.ok_or_else(refused)?),
+        let seat = match class {
+            Some(Class { seats: Some(level), flow, .. }) if work.weight > 0 => {
+                Some(level.enter(flow.unwrap_or(own), work.weight, WAIT).await.ok_or_else(refused)?)
+            }
+            _ => None,
         };
         Ok(Permit { _seat: seat, stream })
-    }
-
-    /// Upstream's suggested flow schemas, with seats of their own for administrators in place of none.
-    fn level(&self, user: &UserInfo) -> &Arc<Level> {
-        match user.username.as_str() {
-            _ if user.is_in(MASTERS) => &self.administrators,
-            _ if user.is_in(NODES) => &self.system,
-            "system:kube-controller-manager" | "system:kube-scheduler" | "system:kube-proxy" => &self.system,
-            name if name.starts_with("system:serviceaccount:kube-system:") => &self.workload_high,
-            _ if user.is_in(AUTHENTICATED) => &self.workload_low,
-            _ => &self.catch_all,
-        }
     }
 }
 
 /// Whose share it is: a user's, or that of all strangers at one address.
 fn flow(user: &UserInfo, Outside(address): Outside) -> String {
     if user.is_in(AUTHENTICATED) { user.username.clone() } else { address.to_string() }
+}
+
+impl Label {
+    /// Says in a response where its request belongs.
+    pub(crate) fn put(&self, response: &mut Response<Body>) {
+        for (name, uid) in [(SCHEMA_UID, &self.schema), (LEVEL_UID, &self.level)] {
+            if let Ok(value) = HeaderValue::from_str(uid)
+                && !uid.is_empty()
+            {
+                response.headers_mut().insert(name, value);
+            }
+        }
+    }
 }
 
 impl Permit {

@@ -7,8 +7,6 @@
 
 use std::collections::{HashMap, VecDeque};
 
-/// Requests of one user that may wait.
-pub(super) const QUEUE_OF_USER: usize = 50;
 /// Beyond so many waiting requests, only users that do not wait yet may.
 const CROWD: usize = 500;
 /// Users that may wait.
@@ -28,9 +26,25 @@ pub(super) enum Verdict {
     Refused,
 }
 
+/// How large a level is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Shape {
+    /// What may be taken at once.
+    pub(super) seats: u32,
+    /// Requests of one flow that may wait.
+    pub(super) queue: usize,
+}
+
+impl Shape {
+    /// Whether so much fits beside what is taken. What came when the level was larger fits when nothing else is there.
+    fn has_room(self, taken: u32, weight: u32) -> bool {
+        taken + weight <= self.seats || (taken == 0 && self.seats > 0)
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Queues {
-    seats: u32,
+    shape: Shape,
     taken: u32,
     waiting: usize,
     next: Ticket,
@@ -39,24 +53,30 @@ pub(super) struct Queues {
 }
 
 impl Queues {
-    pub(super) fn new(seats: u32) -> Self {
-        Self { seats, taken: 0, waiting: 0, next: 0, ring: VecDeque::new(), queues: HashMap::new() }
+    pub(super) fn new(shape: Shape) -> Self {
+        Self { shape, taken: 0, waiting: 0, next: 0, ring: VecDeque::new(), queues: HashMap::new() }
     }
 
     /// What a request takes here: at least one seat, at most all.
     pub(super) fn bounded(&self, weight: u32) -> u32 {
-        weight.clamp(1, self.seats)
+        weight.min(self.shape.seats).max(1)
+    }
+
+    /// The level becomes larger or smaller; these are called. What is taken beyond its new size is given back in time.
+    pub(super) fn reshape(&mut self, shape: Shape) -> Vec<Ticket> {
+        self.shape = shape;
+        self.call()
     }
 
     /// A request comes; its weight is bounded.
     pub(super) fn arrive(&mut self, user: &str, weight: u32) -> Verdict {
-        if self.ring.is_empty() && self.taken + weight <= self.seats {
+        if self.ring.is_empty() && self.shape.has_room(self.taken, weight) {
             self.taken += weight;
             return Verdict::Enter(self.ticket());
         }
         let length = self.queues.get(user).map_or(0, VecDeque::len);
         let no_place = if length == 0 { self.ring.len() >= USERS } else { self.waiting >= CROWD };
-        if no_place || length >= QUEUE_OF_USER {
+        if no_place || length >= self.shape.queue {
             return Verdict::Refused;
         }
         let ticket = self.ticket();
@@ -99,7 +119,7 @@ impl Queues {
         while let Some(user) = self.ring.front() {
             let Some(queue) = self.queues.get_mut(user) else { break };
             let Some((ticket, weight)) = queue.front().copied() else { break };
-            if self.taken + weight > self.seats {
+            if !self.shape.has_room(self.taken, weight) {
                 break;
             }
             queue.pop_front();
@@ -122,6 +142,12 @@ impl Queues {
 mod tests {
     use super::*;
 
+    const QUEUE: usize = 50;
+
+    fn queues(seats: u32) -> Queues {
+        Queues::new(Shape { seats, queue: QUEUE })
+    }
+
     fn wait(queues: &mut Queues, user: &str, weight: u32) -> Ticket {
         match queues.arrive(user, weight) {
             Verdict::Wait(ticket) => ticket,
@@ -130,14 +156,14 @@ mod tests {
     }
 
     fn fill(queues: &mut Queues, user: &str) {
-        for _ in 0..QUEUE_OF_USER {
+        for _ in 0..QUEUE {
             wait(queues, user, 1);
         }
     }
 
     #[test]
     fn users_take_turns_however_many_requests_one_has() {
-        let mut queues = Queues::new(1);
+        let mut queues = queues(1);
         assert!(matches!(queues.arrive("a", 1), Verdict::Enter(_)));
         let [a1, a2, a3] = [(); 3].map(|()| wait(&mut queues, "a", 1));
         let (b1, c1) = (wait(&mut queues, "b", 1), wait(&mut queues, "c", 1));
@@ -149,7 +175,7 @@ mod tests {
 
     #[test]
     fn a_heavy_request_is_not_overtaken_by_light_ones() {
-        let mut queues = Queues::new(3);
+        let mut queues = queues(3);
         (0..3).for_each(|_| assert!(matches!(queues.arrive("a", 1), Verdict::Enter(_))));
         let weight = queues.bounded(10);
         let heavy = wait(&mut queues, "b", weight);
@@ -160,8 +186,22 @@ mod tests {
     }
 
     #[test]
+    fn a_level_that_shrinks_lets_in_what_came_before_and_one_that_grows_calls() {
+        let mut queues = queues(3);
+        assert!(matches!(queues.arrive("a", 3), Verdict::Enter(_)));
+        let heavy = wait(&mut queues, "b", 3);
+        assert!(queues.reshape(Shape { seats: 1, queue: 1 }).is_empty());
+        assert_eq!(queues.arrive("b", 1), Verdict::Refused);
+        assert_eq!(queues.depart(3), [heavy]);
+        let light = wait(&mut queues, "c", 1);
+        assert_eq!(queues.reshape(Shape { seats: 4, queue: 1 }), [light]);
+        assert!(queues.reshape(Shape { seats: 0, queue: 0 }).is_empty());
+        assert_eq!((queues.bounded(5), queues.arrive("d", 1)), (1, Verdict::Refused));
+    }
+
+    #[test]
     fn whoever_gives_up_makes_way_for_those_behind() {
-        let mut queues = Queues::new(2);
+        let mut queues = queues(2);
         assert!(matches!(queues.arrive("a", 1), Verdict::Enter(_)));
         let heavy = wait(&mut queues, "b", 2);
         let light = wait(&mut queues, "c", 1);
@@ -171,16 +211,16 @@ mod tests {
 
     #[test]
     fn a_full_queue_refuses_its_user_and_a_crowd_only_those_who_wait() {
-        let mut queues = Queues::new(1);
+        let mut queues = queues(1);
         assert!(matches!(queues.arrive("a", 1), Verdict::Enter(_)));
         fill(&mut queues, "a");
         assert_eq!(queues.arrive("a", 1), Verdict::Refused);
-        for user in 1..CROWD / QUEUE_OF_USER {
+        for user in 1..CROWD / QUEUE {
             fill(&mut queues, &format!("u{user}"));
         }
         let newcomer = wait(&mut queues, "b", 1);
         assert_eq!(queues.arrive("b", 1), Verdict::Refused);
-        let called: Vec<Ticket> = (0..CROWD / QUEUE_OF_USER + 1).flat_map(|_| queues.depart(1)).collect();
+        let called: Vec<Ticket> = (0..CROWD / QUEUE + 1).flat_map(|_| queues.depart(1)).collect();
         assert!(called.contains(&newcomer), "its turn comes in the first round");
         for user in queues.ring.len()..USERS {
             wait(&mut queues, &format!("v{user}"), 1);

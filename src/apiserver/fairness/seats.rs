@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::queues::{Queues, Ticket, Verdict};
+use super::queues::{Queues, Shape, Ticket, Verdict};
 
 /// Seats that certain callers share.
 #[derive(Debug)]
@@ -31,9 +31,16 @@ pub(super) struct Seat {
 }
 
 impl Level {
-    pub(super) fn new(seats: u32) -> Arc<Self> {
-        let room = Room { queues: Queues::new(seats), waiting: HashMap::new() };
+    pub(super) fn new(shape: Shape) -> Arc<Self> {
+        let room = Room { queues: Queues::new(shape), waiting: HashMap::new() };
         Arc::new(Self { room: Mutex::new(room) })
+    }
+
+    /// Makes the level larger or smaller.
+    pub(super) fn reshape(&self, shape: Shape) {
+        let mut room = self.room();
+        let called = room.queues.reshape(shape);
+        room.call(called);
     }
 
     /// Waits for seats; none if too many wait or it takes too long.
@@ -72,8 +79,14 @@ impl Drop for Seat {
             Some(_) => room.queues.withdraw(&self.user, self.ticket),
             None => room.queues.depart(self.weight),
         };
-        for ticket in called {
-            if let Some(call) = room.waiting.remove(&ticket) {
+        room.call(called);
+    }
+}
+
+impl Room {
+    fn call(&mut self, tickets: Vec<Ticket>) {
+        for ticket in tickets {
+            if let Some(call) = self.waiting.remove(&ticket) {
                 // Whoever no longer listens is about to drop its seat.
                 let _ = call.send(());
             }

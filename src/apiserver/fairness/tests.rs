@@ -2,8 +2,11 @@
 
 use std::net::Ipv4Addr;
 
+use api::user::{MASTERS, NODES};
 use http::Method;
 
+use super::queues::Shape;
+use super::seats::Level;
 use super::*;
 
 const NETWORK: Option<Outside> = Some(Outside(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7))));
@@ -11,6 +14,12 @@ const ONE: Work = Work { weight: 1, streams: false };
 
 fn user(name: &str) -> UserInfo {
     UserInfo::authenticated(name, &[])
+}
+
+/// Waits for a seat as somebody who reads a pod.
+async fn admit(fairness: &Fairness, outside: Option<Outside>, user: &UserInfo, work: Work) -> Result<Permit, ApiError> {
+    let info = RequestInfo::parse(&Method::GET, "/api/v1/namespaces/a/pods/b", &Query::parse(""));
+    fairness.admit(outside, user, fairness.classify(outside, user, &info), work).await
 }
 
 fn work(method: &Method, address: &str) -> (u32, bool) {
@@ -41,9 +50,9 @@ fn large_lists_weigh_more_and_streams_hold_no_seat() {
 async fn a_level_without_seats_refuses_in_time_and_takes_nothing_from_others() {
     let fairness = Fairness::new(Limits::default());
     let all = Work { weight: u32::MAX, streams: false };
-    let hog = fairness.admit(NETWORK, &user("hog"), all).await.unwrap();
+    let hog = admit(&fairness, NETWORK, &user("hog"), all).await.unwrap();
     let begun = tokio::time::Instant::now();
-    let refused = fairness.admit(NETWORK, &user("jane"), ONE).await.unwrap_err();
+    let refused = admit(&fairness, NETWORK, &user("jane"), ONE).await.unwrap_err();
     assert_eq!((refused.code, refused.message.as_str(), begun.elapsed()), (429, REFUSAL, WAIT));
     assert_eq!(refused.details.unwrap().retry_after_seconds, 1);
     for other in [
@@ -51,19 +60,19 @@ async fn a_level_without_seats_refuses_in_time_and_takes_nothing_from_others() {
         UserInfo::authenticated("system:node:n", &[NODES]),
         user("system:kube-scheduler"),
         user("system:serviceaccount:kube-system:dns"),
-        UserInfo::anonymous(),
+        UserInfo::authenticated("system:serviceaccount:a:b", &["system:serviceaccounts"]),
     ] {
-        fairness.admit(NETWORK, &other, ONE).await.unwrap();
+        admit(&fairness, NETWORK, &other, ONE).await.unwrap();
     }
-    fairness.admit(None, &user("jane"), ONE).await.unwrap();
+    admit(&fairness, None, &user("jane"), ONE).await.unwrap();
     assert_eq!(begun.elapsed(), WAIT, "nobody else waited");
     drop(hog);
-    fairness.admit(NETWORK, &user("jane"), ONE).await.unwrap();
+    admit(&fairness, NETWORK, &user("jane"), ONE).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_request_dropped_while_it_waits_or_after_leaves_no_seat_taken() {
-    let level = Level::new(1);
+    let level = Level::new(Shape { seats: 1, queue: 50 });
     let held = level.enter("a".to_owned(), 1, WAIT).await.unwrap();
     let mut dropped = Box::pin(level.enter("b".to_owned(), 1, WAIT));
     assert!(futures_util::poll!(&mut dropped).is_pending());
@@ -82,13 +91,13 @@ async fn streams_are_counted_per_user_until_their_body_is_dropped() {
     let stream = Work { weight: 0, streams: true };
     let mut held = Vec::new();
     for _ in 0..Limits::default().streams_of_user {
-        let permit = fairness.admit(NETWORK, &user("jane"), stream).await.unwrap();
+        let permit = admit(&fairness, NETWORK, &user("jane"), stream).await.unwrap();
         held.push(permit.follow(crate::respond::full(200, crate::respond::TEXT, "x")));
     }
-    assert_eq!(fairness.admit(NETWORK, &user("jane"), stream).await.unwrap_err().code, 429);
-    fairness.admit(NETWORK, &user("joe"), stream).await.unwrap();
+    assert_eq!(admit(&fairness, NETWORK, &user("jane"), stream).await.unwrap_err().code, 429);
+    admit(&fairness, NETWORK, &user("joe"), stream).await.unwrap();
     held.pop();
-    fairness.admit(NETWORK, &user("jane"), stream).await.unwrap();
+    admit(&fairness, NETWORK, &user("jane"), stream).await.unwrap();
 }
 
 #[test]

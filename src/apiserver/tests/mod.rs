@@ -11,6 +11,7 @@ mod delete;
 mod evict;
 mod exchanges;
 mod fields;
+mod flows;
 mod kubectl;
 mod kubectl_accounts;
 mod kubectl_apply;

@@ -114,6 +114,10 @@ fn settings(kind: &str, name: &str, object: &mut Value) {
                 "signerName": "kubernetes.io/kube-apiserver-client",
             });
         }
+        "FlowSchema" => object["spec"] = json!({ "priorityLevelConfiguration": { "name": "exempt" } }),
+        "PriorityLevelConfiguration" => {
+            object["spec"] = json!({ "type": "Limited", "limited": { "limitResponse": { "type": "Reject" } } });
+        }
         "CustomResourceDefinition" => {
             let text = json!({ "type": "string" });
             let spec = json!({ "type": "object", "properties": { "x": text, "replicas": { "type": "integer" } } });

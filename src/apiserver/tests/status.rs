@@ -44,7 +44,9 @@ fn untouched(kind: &str) -> &'static [&'static str] {
     match kind {
         "Pod" => &["ownerReferences"],
         "Deployment" => &["labels"],
-        "VolumeAttachment" | "ValidatingAdmissionPolicy" => &["labels", "annotations", "ownerReferences"],
+        "FlowSchema" | "PriorityLevelConfiguration" | "ValidatingAdmissionPolicy" | "VolumeAttachment" => {
+            &["labels", "annotations", "ownerReferences"]
+        }
         _ => &[],
     }
 }
