@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use crate::admission::isolation::check_allowed;
 use crate::config::{KubeletConfig, Seams};
+use crate::metrics;
 use crate::node::{self, Capacity};
 use crate::pods::{self, Sources};
 use crate::serve;
@@ -75,6 +76,7 @@ impl Kubelet {
         if let Some(client) = client {
             tasks.spawn("node", node::keep(Arc::clone(&shared), client, registering));
         }
+        tasks.spawn("cpu usage", metrics::watch(Arc::clone(&shared)));
         tasks.spawn("volume usage", volumes::usage::watch(Arc::clone(&shared)));
         tasks.spawn("pods", pods::run(Arc::clone(&shared), sources));
         Ok(Arc::new(Self { shared, registered }))

@@ -13,6 +13,7 @@ pub mod container;
 mod directory;
 mod groups;
 mod logs;
+mod metrics;
 mod node;
 pub mod pod;
 mod pods;

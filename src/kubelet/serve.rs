@@ -16,10 +16,11 @@ use http_body::Frame;
 use http_body_util::{BodyExt, Full};
 use k8s_openapi::List;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
-use runtime::ContainerId;
+use runtime::{ContainerId, RuntimeError};
 use tokio::sync::mpsc;
 
 use crate::logs::{self, Ending, Query};
+use crate::metrics;
 use crate::pod::{PodDirs, parts};
 use crate::shared::{Entry, Shared, chain};
 use crate::stream::{self, Named};
@@ -46,6 +47,11 @@ pub(crate) async fn handle(shared: &Arc<Shared>, request: &Request<Bytes>) -> Re
         }
         ["healthz"] => plain(StatusCode::OK, "ok".to_owned()),
         ["pods"] => pods(shared),
+        ["stats", "summary"] => measured("application/json", metrics::summary(shared).await),
+        ["metrics"] => measured(metrics::TEXT, Ok(metrics::own(shared))),
+        ["metrics", "resource"] => measured(metrics::TEXT, metrics::resource(shared).await),
+        ["metrics", "cadvisor"] => measured(metrics::TEXT, metrics::cadvisor(shared).await),
+        ["metrics", "probes"] => measured(metrics::TEXT, Ok(metrics::probes(shared))),
         ["containerLogs", namespace, pod, container] => {
             let query = request.uri().query().unwrap_or_default();
             let answer = container_logs(shared, (namespace, pod, container), query).await;
@@ -105,6 +111,13 @@ fn pods(shared: &Shared) -> Response<Body> {
     match serde_json::to_vec(&list) {
         Ok(text) => respond(StatusCode::OK, "application/json", full(text.into())),
         Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, chain(&error)),
+    }
+}
+
+fn measured(content_type: &'static str, text: Result<String, RuntimeError>) -> Response<Body> {
+    match text {
+        Ok(text) => respond(StatusCode::OK, content_type, full(text.into())),
+        Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, format!("{}\n", chain(&error))),
     }
 }
 

@@ -16,6 +16,7 @@ use tokio::sync::{Notify, Semaphore};
 
 use crate::config::{KubeletConfig, Seams};
 use crate::container::{ConfigError, Context, Dns, Token, TokenWish, links};
+use crate::metrics::Metrics;
 use crate::node::Capacity;
 use crate::sources::SOURCE;
 use crate::volumes::Watches;
@@ -47,6 +48,7 @@ pub(crate) struct Shared {
     users: Mutex<()>,
     /// Places for connections that have changed their protocol.
     pub(crate) sessions: Arc<Semaphore>,
+    pub(crate) metrics: Metrics,
 }
 
 /// A pod on this node and how it fares.
@@ -84,6 +86,7 @@ impl Shared {
             in_memory,
             users,
             sessions: Arc::new(Semaphore::new(crate::stream::SESSIONS)),
+            metrics: Metrics::default(),
         }
     }
 

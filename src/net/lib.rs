@@ -134,4 +134,7 @@ pub trait Network: Send + Sync + 'static {
 
     /// The attachment of a sandbox, if it has one.
     fn attachment(&self, sandbox: &str) -> Option<Attachment>;
+
+    /// Name of the host's link of an attached sandbox. What the sandbox sends, the host receives there.
+    fn link(&self, sandbox: &str) -> Option<String>;
 }

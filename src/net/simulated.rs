@@ -66,4 +66,8 @@ impl Network for SimulatedNetwork {
     fn attachment(&self, sandbox: &str) -> Option<Attachment> {
         self.pool().get(sandbox).map(|address| Attachment { addresses: vec![IpAddr::V4(address)] })
     }
+
+    fn link(&self, sandbox: &str) -> Option<String> {
+        self.attachment(sandbox).map(|_| format!("link-{sandbox}"))
+    }
 }

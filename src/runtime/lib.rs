@@ -11,6 +11,7 @@ mod native_images;
 mod sandbox;
 mod session;
 pub mod simulated;
+mod usage;
 
 pub use container::*;
 pub use images::*;
@@ -18,6 +19,7 @@ pub use native::{LogLimits, NativeConfig, NativeRuntime, PidLimits, raise_open_f
 pub use native_images::{NativeImages, RegistryOptions};
 pub use sandbox::*;
 pub use session::*;
+pub use usage::*;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -157,6 +159,9 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// One sandbox, or none.
     async fn status(&self, sandbox: &SandboxId) -> Result<Option<SandboxStatus>, RuntimeError>;
+
+    /// What the host and everything that runs has used until now.
+    async fn usage(&self, measure: Measure) -> Result<Usage, RuntimeError>;
 
     /// Hints that something changed. Lagging receivers look at everything again.
     fn changes(&self) -> broadcast::Receiver<Changed>;

@@ -218,6 +218,10 @@ impl Runtime for Witness<SimulatedRuntime> {
         self.inner.status(sandbox).await
     }
 
+    async fn usage(&self, measure: runtime::Measure) -> Result<runtime::Usage, RuntimeError> {
+        self.inner.usage(measure).await
+    }
+
     fn changes(&self) -> broadcast::Receiver<Changed> {
         self.inner.changes()
     }
@@ -246,6 +250,10 @@ impl Network for Witness<Arc<SimulatedNetwork>> {
 
     async fn retain(&self, live: &[String]) -> Result<(), NetworkError> {
         self.inner.retain(live).await
+    }
+
+    fn link(&self, sandbox: &str) -> Option<String> {
+        self.inner.link(sandbox)
     }
 
     fn attachment(&self, sandbox: &str) -> Option<Attachment> {

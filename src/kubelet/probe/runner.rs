@@ -157,6 +157,8 @@ fn tell(desk: &Desk<'_>, kind: Kind, asked: &Asked) {
         Kind::Readiness => "Readiness",
         Kind::Liveness => "Liveness",
     };
+    let uid = desk.target.pod.metadata.uid.as_deref().unwrap_or_default();
+    desk.shared.metrics.probes.count(uid, &desk.target.container.name, name, asked.counts());
     let (reason, message) = match asked {
         Asked::Fine => return,
         Asked::Doubtful(warning) => ("ProbeWarning", format!("{name} probe warning: {warning}")),

@@ -146,6 +146,10 @@ impl Network for NativeNetwork {
     fn attachment(&self, sandbox: &str) -> Option<Attachment> {
         self.inner.pool().get_connected(sandbox).map(|address| Attachment { addresses: vec![IpAddr::V4(address)] })
     }
+
+    fn link(&self, sandbox: &str) -> Option<String> {
+        self.attachment(sandbox).map(|_| self.inner.config.link_name(sandbox))
+    }
 }
 
 impl Inner {

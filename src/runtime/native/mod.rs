@@ -31,6 +31,7 @@ mod terminal;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod usage;
 mod user_namespace;
 mod users;
 mod volume;
@@ -49,8 +50,8 @@ use task::{SharedClock, Tasks};
 use tokio::sync::broadcast;
 
 use crate::{
-    Changed, ContainerId, ContainerSpec, ExecResult, ExecSpec, Images, Resize, Resources, Runtime, RuntimeError,
-    SandboxId, SandboxSpec, SandboxStatus, Session, SessionSpec, Stop, VolumeSource,
+    Changed, ContainerId, ContainerSpec, ExecResult, ExecSpec, Images, Measure, Resize, Resources, Runtime,
+    RuntimeError, SandboxId, SandboxSpec, SandboxStatus, Session, SessionSpec, Stop, Usage, VolumeSource,
 };
 pub use descriptors::raise_open_files;
 pub use groups::PidLimits;
@@ -284,6 +285,11 @@ impl Runtime for NativeRuntime {
     async fn status(&self, sandbox: &SandboxId) -> Result<Option<SandboxStatus>, RuntimeError> {
         let found = self.0.sandboxes().get(sandbox).cloned();
         Ok(found.and_then(|sandbox| sandbox.status()))
+    }
+
+    async fn usage(&self, measure: Measure) -> Result<Usage, RuntimeError> {
+        let node = Arc::clone(&self.0);
+        task::blocking(move || usage::read(&node, measure)).await
     }
 
     fn changes(&self) -> broadcast::Receiver<Changed> {

@@ -15,8 +15,8 @@ use tokio::time::Instant;
 use super::program::{Ending, ExecOutcome, Program, StartFailure};
 use super::state::{Moment, State, write_log};
 use crate::{
-    Changed, ContainerId, ContainerSpec, ContainerState, ExecResult, ExecSpec, Resize, Resources, Runtime,
-    RuntimeError, SandboxId, SandboxSpec, SandboxStatus, Session, SessionSpec, Stop, VolumeSource, Wanted,
+    Changed, ContainerId, ContainerSpec, ContainerState, ExecResult, ExecSpec, Measure, Resize, Resources, Runtime,
+    RuntimeError, SandboxId, SandboxSpec, SandboxStatus, Session, SessionSpec, Stop, Usage, VolumeSource, Wanted,
 };
 
 /// Bytes of a stream that wait to be read.
@@ -56,6 +56,8 @@ struct Locked {
     calls: Vec<Call>,
     /// Limits of groups above those of sandboxes.
     groups: BTreeMap<PathBuf, Resources>,
+    /// What is said to have been used.
+    usage: Usage,
     /// Other runtimes that are configured.
     handlers: BTreeSet<String>,
 }
@@ -97,6 +99,11 @@ impl SimulatedRuntime {
         let now = self.now();
         self.lock().state.kill_shim(sandbox, now);
         self.changed(sandbox);
+    }
+
+    /// Says what has been used until now.
+    pub fn use_up(&self, usage: Usage) {
+        self.lock().usage = usage;
     }
 
     /// What was asked so far, in order.
@@ -364,6 +371,10 @@ impl Runtime for SimulatedRuntime {
 
     async fn status(&self, sandbox: &SandboxId) -> Result<Option<SandboxStatus>, RuntimeError> {
         Ok(self.lock().state.sandboxes.get(sandbox).map(|sandbox| sandbox.status.clone()))
+    }
+
+    async fn usage(&self, _: Measure) -> Result<Usage, RuntimeError> {
+        Ok(self.lock().usage.clone())
     }
 
     fn changes(&self) -> broadcast::Receiver<Changed> {
