@@ -18,6 +18,7 @@ pub mod scheduler;
 pub mod serviceaccount;
 pub mod tokens;
 pub mod volumes;
+pub mod workload;
 
 use std::fmt;
 
@@ -78,6 +79,7 @@ impl Controllers {
         expiry::spawn(client, clock, tasks);
         garbage::spawn(client, clock, tasks);
         volumes::spawn(client, clock, tasks, &pods);
+        workload::spawn(client, clock, tasks, &pods);
         scheduler::spawn(&clients.scheduler, clock, tasks, pods, nodes);
         Self
     }

@@ -26,7 +26,7 @@ pub(super) const ROW: Resource = Resource {
     columns: replicaset::COLUMNS,
     cells: |controller, now| replicaset::cells(controller, selector::map_cell(&controller["spec"]["selector"]), now),
     selectable: &[("status.replicas", |controller| number(&controller["status"], "replicas").to_string())],
-    warn: |object| workload::warn("ReplicationControllers", &object["spec"]["template"]["spec"], "spec.template.spec"),
+    warn: |object| pod::warn_of_idle_fields(&object["spec"]["template"]["spec"], "spec.template.spec"),
     ..workload::BASE
 };
 

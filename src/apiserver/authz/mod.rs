@@ -106,6 +106,9 @@ fn may_control(request: &ResourceRequest) -> bool {
         (_, _, "") if is_read(r) || matches!(r.verb.as_str(), "delete" | "deletecollection" | "patch") => true,
         // A volume that lives with one pod gets a claim of its own.
         ("", "persistentvolumeclaims", "") => writes,
+        // What workloads are made of.
+        ("", "pods", "") | ("apps", "replicasets", "") => writes,
+        ("apps", _, "status") | ("", "replicationcontrollers", "status") => r.verb == "update",
         // Budgets count by the scales of whatever has one.
         (_, _, "scale") => r.verb == "get",
         ("", "serviceaccounts" | "configmaps" | "events", "") | ("coordination.k8s.io", "leases", "") => writes,

@@ -145,10 +145,13 @@ fn components_may_do_what_they_are_for() {
         "GET /apis/apps/v1/namespaces/x/deployments/d/scale",
         "POST /api/v1/namespaces/x/persistentvolumeclaims",
         "PATCH /api/v1/namespaces/x/persistentvolumeclaims/c/status",
+        "POST /api/v1/namespaces/x/pods",
+        "PUT /apis/apps/v1/namespaces/x/replicasets/r",
+        "PUT /apis/apps/v1/namespaces/x/deployments/d/status",
     ] {
         check(&control, request, Decision::Allow);
     }
-    for request in ["POST /api/v1/namespaces/x/pods", "POST /api/v1/namespaces", "PUT /api/v1/namespaces/x/secrets/s"] {
+    for request in ["POST /api/v1/namespaces/x/pods/p/exec", "POST /api/v1/namespaces", "PUT /api/v1/namespaces/x/secrets/s"] {
         check(&control, request, Decision::Deny);
     }
 }

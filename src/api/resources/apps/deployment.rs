@@ -36,7 +36,7 @@ pub(in crate::resources) const ROW: Resource = Resource {
         SELECTOR,
     ],
     cells,
-    warn: |object| workload::warn("Deployments", &object["spec"]["template"]["spec"], "spec.template.spec"),
+    warn: |object| pod::warn_of_idle_fields(&object["spec"]["template"]["spec"], "spec.template.spec"),
     status_keeps: &["labels"],
     ..BASE
 };

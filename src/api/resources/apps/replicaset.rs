@@ -26,7 +26,7 @@ pub(in crate::resources) const ROW: Resource = Resource {
     columns: COLUMNS,
     cells: |set, now| cells(set, selector::cell(&set["spec"]["selector"]), now),
     selectable: &[("status.replicas", |set| number(&set["status"], "replicas").to_string())],
-    warn: |object| workload::warn("ReplicaSets", &object["spec"]["template"]["spec"], "spec.template.spec"),
+    warn: |object| pod::warn_of_idle_fields(&object["spec"]["template"]["spec"], "spec.template.spec"),
     ..BASE
 };
 

@@ -1,0 +1,128 @@
+//! Making and removing the pods of a set.
+//!
+//! After `RealPodControl` and `slowStartBatch` upstream: first one pod, then twice as many each time, so that a quota or a
+//! policy that forbids them is met by few requests.
+
+use client::events::{EventType, Recorder, reference};
+use client::{Client, ClientError, DeleteOptions, Informer, Key, Object};
+use futures_util::future::join_all;
+use k8s_openapi::api::core::v1::{ObjectReference, Pod, PodTemplateSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use super::owned::managed_by;
+use super::unseen::Unseen;
+
+/// The most pods that are made or removed at once, upstream's `BurstReplicas`.
+pub(super) const BURST: usize = 500;
+
+/// How the controllers of one kind act on pods.
+#[derive(Debug)]
+pub(super) struct Members {
+    pub(super) client: Client,
+    pub(super) recorder: Recorder,
+    pub(super) unseen: Unseen,
+}
+
+/// A pod that an owner's template describes.
+pub(super) fn pod_of<O: Object>(owner: &O, template: &PodTemplateSpec) -> Pod {
+    let from = template.metadata.clone().unwrap_or_default();
+    let name = owner.metadata().name.clone().unwrap_or_default();
+    let metadata = ObjectMeta {
+        generate_name: Some(format!("{name}-")),
+        namespace: owner.metadata().namespace.clone(),
+        labels: from.labels,
+        annotations: from.annotations,
+        finalizers: from.finalizers,
+        owner_references: Some(vec![managed_by(owner)]),
+        ..ObjectMeta::default()
+    };
+    Pod { metadata, spec: template.spec.clone(), status: None }
+}
+
+impl Members {
+    /// Whether an owner's pods can be seen as they are, see [`Unseen::settle`].
+    pub(super) async fn settle(&self, pods: &Informer<Pod>, owner: &Key) -> Result<bool, ClientError> {
+        self.unseen.settle(&self.client, pods, owner).await
+    }
+
+    /// Makes pods; how many came to be, and the first refusal.
+    pub(super) async fn create<O: Object>(&self, owner: &O, pods: Vec<Pod>) -> (usize, Option<ClientError>) {
+        let (mut made, mut rest, mut batch) = (0, pods, 1);
+        while !rest.is_empty() {
+            let later = rest.split_off(batch.min(rest.len()));
+            let results = join_all(rest.iter().map(|pod| self.create_one(owner, pod))).await;
+            made += results.iter().filter(|result| result.is_ok()).count();
+            if let Some(error) = results.into_iter().find_map(Result::err) {
+                return (made, Some(error));
+            }
+            (rest, batch) = (later, batch * 2);
+        }
+        (made, None)
+    }
+
+    async fn create_one<O: Object>(&self, owner: &O, pod: &Pod) -> Result<(), ClientError> {
+        let subject = reference(owner);
+        match self.client.create(pod).await {
+            Ok(created) => {
+                self.unseen.created(&Key::of(owner.metadata()), &created);
+                let text = format!("Created pod: {}", name(&created));
+                self.recorder.event(&subject, EventType::Normal, "SuccessfulCreate", &text);
+                Ok(())
+            }
+            Err(error) => {
+                // A namespace that is being deleted takes nothing more, which is nobody's fault.
+                if !is_ending_namespace(&error) {
+                    self.fail(&subject, "FailedCreate", &format!("Error creating: {}", in_words(&error)));
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Removes pods; the first refusal.
+    pub(super) async fn delete<'p, O: Object>(
+        &self,
+        owner: &O,
+        pods: impl IntoIterator<Item = &'p Pod>,
+    ) -> Option<ClientError> {
+        let results = join_all(pods.into_iter().map(|pod| self.delete_one(owner, pod))).await;
+        results.into_iter().find_map(Result::err)
+    }
+
+    async fn delete_one<O: Object>(&self, owner: &O, pod: &Pod) -> Result<(), ClientError> {
+        let (subject, key) = (reference(owner), Key::of(owner.metadata()));
+        let uid = pod.metadata.uid.clone().unwrap_or_default();
+        let options = DeleteOptions { uid, ..DeleteOptions::default() };
+        match self.client.delete::<Pod>(&Key::of(&pod.metadata), &options).await {
+            Ok(()) => {
+                self.unseen.deleted(&key, pod);
+                let text = format!("Deleted pod: {}", name(pod));
+                self.recorder.event(&subject, EventType::Normal, "SuccessfulDelete", &text);
+                Ok(())
+            }
+            Err(error) if error.is_not_found() || error.is_conflict() => Ok(()),
+            Err(error) => {
+                self.fail(&subject, "FailedDelete", &format!("Error deleting: {}", in_words(&error)));
+                Err(error)
+            }
+        }
+    }
+
+    fn fail(&self, subject: &ObjectReference, reason: &str, message: &str) {
+        self.recorder.event(subject, EventType::Warning, reason, message);
+    }
+}
+
+fn name(pod: &Pod) -> &str {
+    pod.metadata.name.as_deref().unwrap_or_default()
+}
+
+fn is_ending_namespace(error: &ClientError) -> bool {
+    let details = error.api().and_then(|error| error.details.as_ref());
+    details.is_some_and(|details| details.causes.iter().any(|cause| cause.reason == "NamespaceTerminating"))
+}
+
+/// What the API server said, without what was asked.
+pub(super) fn in_words(error: &ClientError) -> String {
+    error.api().map_or_else(|| error.to_string(), |error| error.message.clone())
+}

@@ -1,0 +1,57 @@
+//! Controllers of workloads: sets of pods, and what is made of such sets.
+//!
+//! Each has one pure file that says what is to be done ([`replicas`], [`deployment`]); what they share stands beside it:
+//! who manages what ([`owned`]), what was done and cannot be seen yet ([`unseen`]), how pods are made and removed
+//! ([`members`]). Invariant: no controller acts on a picture that lacks what it has done itself.
+
+mod deployment;
+mod members;
+mod owned;
+mod replicas;
+mod rounding;
+mod unseen;
+
+use std::sync::Arc;
+
+use client::{Client, Informer, ListOptions, Scope};
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::ReplicaSet;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use task::{SharedClock, Tasks};
+
+use owned::{Owned, Routes};
+
+/// Starts the controllers.
+pub fn spawn(client: &Client, clock: &SharedClock, tasks: &Tasks, pods: &Informer<Pod>) {
+    let sets: Informer<ReplicaSet> = Informer::spawn(client, tasks, Scope::Cluster, ListOptions::default());
+    let (pods, sets) = (Arc::new(Owned::new(pods.clone())), Arc::new(Owned::new(sets)));
+    let (mut of_pods, mut of_sets) = (Routes::default(), Routes::default());
+    replicas::spawn(client, clock, tasks, &pods, sets.informer(), &mut of_pods);
+    deployment::spawn(client, clock, tasks, &pods, &sets, &mut of_sets);
+    tasks.spawn("owned-pods", owned::follow(pods, of_pods));
+    tasks.spawn("owned-replicasets", owned::follow(sets, of_sets));
+}
+
+/// Whether an object is on its way out.
+fn is_deleting(metadata: &ObjectMeta) -> bool {
+    metadata.deletion_timestamp.is_some()
+}
+
+/// Whether a pod counts among those that should be there: it has not ended and is not being removed.
+fn is_active(pod: &Pod) -> bool {
+    !is_deleting(&pod.metadata) && !has_ended(pod)
+}
+
+fn has_ended(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
+}
+
+/// Since when a pod has been ready, if it is.
+fn ready_since(pod: &Pod) -> Option<Timestamp> {
+    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
+    let ready = conditions.iter().find(|condition| condition.type_ == "Ready")?;
+    let since = ready.last_transition_time.as_ref().map_or(Timestamp::MIN, |time| time.0);
+    (ready.status == "True").then_some(since)
+}
