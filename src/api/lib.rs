@@ -13,6 +13,7 @@ pub mod managed;
 pub mod names;
 pub mod openapi;
 pub mod patch;
+pub mod placement;
 pub mod proto;
 pub mod quantity;
 pub mod resources;

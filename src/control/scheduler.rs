@@ -15,7 +15,6 @@
 //! where upstream would. Invariant: a pod that was given room counts against its node from that moment on, so no two pods
 //! are bound into the same room.
 
-mod affinity;
 mod amounts;
 mod bind;
 mod claims;
@@ -26,7 +25,6 @@ mod needs;
 mod pending;
 mod score;
 mod shell;
-mod taints;
 
 #[cfg(test)]
 mod tests;

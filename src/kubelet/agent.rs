@@ -122,6 +122,10 @@ async fn take_over(shared: &Arc<Shared>) -> Result<Sources, StartError> {
         let mine = ListOptions::fields(&format!("spec.nodeName={node}"));
         Informer::spawn(client, &shared.seams.tasks, Scope::Cluster, mine)
     });
+    let nodes = shared.client.as_ref().map(|client| {
+        let own = ListOptions::fields(&format!("metadata.name={node}"));
+        Informer::spawn(client, &shared.seams.tasks, Scope::Cluster, own)
+    });
     let manifests = shared.config.manifest_dir.clone().map(|directory| Manifests::new(directory, node.clone()));
-    Ok(Sources { api, manifests, found })
+    Ok(Sources { api, nodes, manifests, found })
 }

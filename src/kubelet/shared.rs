@@ -18,6 +18,7 @@ use crate::config::{KubeletConfig, Seams};
 use crate::container::{ConfigError, Context, Dns, Token, TokenWish, links};
 use crate::metrics::Metrics;
 use crate::node::Capacity;
+use crate::pod::eviction::Eviction;
 use crate::sources::SOURCE;
 use crate::volumes::Watches;
 
@@ -37,7 +38,7 @@ pub(crate) struct Shared {
     /// Tokens that are good for some time yet, by the pods' UIDs.
     tokens: Mutex<BTreeMap<String, BTreeMap<TokenWish, Token>>>,
     /// Why pods must end, by UID.
-    evictions: Mutex<BTreeMap<String, String>>,
+    evictions: Mutex<BTreeMap<String, Eviction>>,
     /// Which pods have claims that only one may use.
     claims: Mutex<BTreeMap<String, String>>,
     /// Objects that volumes are made of.
@@ -150,7 +151,7 @@ impl Shared {
         self.tokens().remove(uid);
     }
 
-    fn evictions(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+    fn evictions(&self) -> MutexGuard<'_, BTreeMap<String, Eviction>> {
         self.evictions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -168,17 +169,17 @@ impl Shared {
         self.tokens().entry(uid.to_owned()).or_default().insert(wish.clone(), token.clone());
     }
 
-    /// Says that a pod must end, and why.
-    pub(crate) fn evict(&self, uid: &str, message: &str) {
-        let look = self.board().get(uid).map(|entry| Arc::clone(&entry.look));
-        if let Some(look) = look {
-            self.evictions().entry(uid.to_owned()).or_insert_with(|| message.to_owned());
+    /// Says that a pod that has a worker must end, and why.
+    pub(crate) fn evict(&self, uid: &str, eviction: Eviction) {
+        self.evictions().entry(uid.to_owned()).or_insert(eviction);
+        // One that is not on the board has not looked yet.
+        if let Some(look) = self.board().get(uid).map(|entry| Arc::clone(&entry.look)) {
             look.notify_one();
         }
     }
 
     /// Why a pod must end, if it must.
-    pub(crate) fn eviction(&self, uid: &str) -> Option<String> {
+    pub(crate) fn eviction(&self, uid: &str) -> Option<Eviction> {
         self.evictions().get(uid).cloned()
     }
 

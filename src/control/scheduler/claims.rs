@@ -12,7 +12,6 @@ use client::Key;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::StorageClass;
 
-use super::affinity;
 use super::filter::Refusal;
 use crate::volumes::{self, SELECTED_NODE};
 
@@ -251,5 +250,5 @@ fn objection(claim: &PersistentVolumeClaim, pod: &Pod, is_own: bool) -> Option<S
 /// Whether a volume can be used on a node.
 fn is_usable_on(volume: &PersistentVolume, node: &Node) -> bool {
     let required = volume.spec.as_ref().and_then(|spec| spec.node_affinity.as_ref()?.required.as_ref());
-    required.is_none_or(|selector| affinity::selects(selector, node))
+    required.is_none_or(|selector| api::placement::selects(selector, node))
 }

@@ -4,12 +4,11 @@
 
 use std::fmt;
 
+use api::placement::{UNSCHEDULABLE, admits, is_tolerated, untolerated};
 use k8s_openapi::api::core::v1::{Node, PodSpec, Taint, Toleration};
 
-use super::affinity;
 use super::cluster::NodeRoom;
 use super::needs::Needs;
-use super::taints::{UNSCHEDULABLE, is_tolerated};
 
 /// Why a node does not fit.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -75,7 +74,7 @@ pub(super) fn filter(spec: &PodSpec, needs: &Needs, node: &Node, room: &NodeRoom
     if has_untolerated_taint(node, tolerations) {
         return vec![Refusal::Taint];
     }
-    if !affinity::admits(spec, node) {
+    if !admits(spec, node) {
         return vec![Refusal::Affinity];
     }
     if room.pods.values().any(|other| other.ports.iter().any(|port| needs.ports.iter().any(|own| own.conflicts(port))))
@@ -95,8 +94,7 @@ fn cordon() -> Taint {
 
 fn has_untolerated_taint(node: &Node, tolerations: &[Toleration]) -> bool {
     let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
-    let repelling = taints.iter().filter(|taint| taint.effect == "NoSchedule" || taint.effect == "NoExecute");
-    repelling.into_iter().any(|taint| !is_tolerated(taint, tolerations))
+    untolerated(taints, tolerations, |effect| effect == "NoSchedule" || effect == "NoExecute").is_some()
 }
 
 fn room_refusals(needs: &Needs, room: &NodeRoom) -> Vec<Refusal> {

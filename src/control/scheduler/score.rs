@@ -3,12 +3,11 @@
 //! Upstream's default plugins with their weights: taints 3, node affinity 2, least allocated 1, balanced allocation 1,
 //! image locality 1; all in the range 0–100, computed in integers.
 
+use api::placement::{is_tolerated, preference};
 use k8s_openapi::api::core::v1::{Container, Node, PodSpec};
 
-use super::affinity;
 use super::cluster::NodeRoom;
 use super::needs::Needs;
-use super::taints::is_tolerated;
 
 const BEST: i64 = 100;
 /// Image sizes between these bounds count, per container (`plugins/imagelocality`).
@@ -17,12 +16,12 @@ const IMAGE_MOST: i64 = 1000 * 1024 * 1024;
 
 /// The scores of nodes that fit, in the same order; the higher the better.
 pub(super) fn score(spec: &PodSpec, needs: &Needs, nodes: &[(&Node, &NodeRoom)]) -> Vec<i64> {
-    let preference: Vec<_> = nodes.iter().map(|(node, _)| affinity::preference(spec, node)).collect();
+    let preferred: Vec<_> = nodes.iter().map(|(node, _)| preference(spec, node)).collect();
     let taints: Vec<_> = nodes.iter().map(|(node, _)| repelling_preferences(spec, node)).collect();
-    let (most_preferred, most_taints) = (largest(&preference), largest(&taints));
+    let (most_preferred, most_taints) = (largest(&preferred), largest(&taints));
     let mut scores = Vec::with_capacity(nodes.len());
     for (index, (node, room)) in nodes.iter().enumerate() {
-        let preferred = if most_preferred == 0 { 0 } else { preference[index] * BEST / most_preferred };
+        let preferred = if most_preferred == 0 { 0 } else { preferred[index] * BEST / most_preferred };
         let untainted = if most_taints == 0 { BEST } else { BEST - taints[index] * BEST / most_taints };
         scores.push(3 * untainted + 2 * preferred + room_score(needs, room) + images_score(spec, node, nodes));
     }

@@ -1,10 +1,10 @@
-//! Whether a pod can be run apart from the host and from others as it asks: kernel parameters, profiles, ports of the host.
+//! Whether a pod can be run apart from the host and from others as it asks: kernel parameters, profiles.
 //!
-//! After `pkg/kubelet/sysctl` and `pkg/security/apparmor` upstream, words included; the ports are the matter of [`ports`].
+//! After `pkg/kubelet/sysctl` and `pkg/security/apparmor` upstream, words included.
 
 use k8s_openapi::api::core::v1::Pod;
 
-use super::{Rejection, ports};
+use super::Rejection;
 
 /// Kernel parameters that belong to a namespace and affect nobody outside of it: `pkg/kubelet/sysctl/safe_sysctls.go`.
 const SAFE: [&str; 12] = [
@@ -22,12 +22,11 @@ const SAFE: [&str; 12] = [
     "net.ipv4.tcp_wmem",
 ];
 
-/// Whether a node can run a pod beside the `others` that it has. `allowed` are kernel parameters that the administrator
-/// allows beside the safe ones; `*` at the end stands for any end.
-pub(crate) fn admit<'a>(pod: &Pod, others: impl Iterator<Item = &'a Pod>, allowed: &[String]) -> Result<(), Rejection> {
+/// Whether a node can run a pod. `allowed` are kernel parameters that the administrator allows beside the safe ones; `*` at
+/// the end stands for any end.
+pub(crate) fn admit(pod: &Pod, allowed: &[String]) -> Result<(), Rejection> {
     sysctls(pod, allowed)?;
-    app_armor(pod)?;
-    ports::admit(pod, others)
+    app_armor(pod)
 }
 
 /// Namespaces that a kernel parameter may belong to, in upstream's words.
@@ -120,7 +119,7 @@ mod tests {
     #[track_caller]
     fn check(spec: Value, allowed: &[&str], expected: Result<(), (&str, &str)>) {
         let allowed: Vec<String> = allowed.iter().map(|name| (*name).to_owned()).collect();
-        let answer = admit(&pod(spec), std::iter::empty(), &allowed);
+        let answer = admit(&pod(spec), &allowed);
         let answer = match &answer {
             Ok(()) => Ok(()),
             Err(why) => Err((why.reason.as_str(), why.message.as_str())),
@@ -179,7 +178,7 @@ mod tests {
     #[test]
     fn ports_of_the_host_are_one_pod_s_at_a_time() {
         let with = |port: Value| pod(json!({"containers": [{"name": "c", "ports": [port]}]}));
-        let admits = |first: &Pod, second: &Pod| admit(second, [first].into_iter(), &[]).is_ok();
+        let admits = |first: &Pod, second: &Pod| crate::admission::ports::admit(second, [first].into_iter()).is_ok();
         let any = with(json!({"containerPort": 1, "hostPort": 80}));
         let one = with(json!({"containerPort": 1, "hostPort": 80, "hostIP": "192.0.2.1"}));
         let other = with(json!({"containerPort": 1, "hostPort": 80, "hostIP": "192.0.2.2"}));

@@ -150,12 +150,17 @@ impl Facts {
             system_uuid: if product.is_empty() { machine_id.clone() } else { product },
             machine_id,
             boot_id: read(&config.proc.join("sys/kernel/random/boot_id")),
-            architecture: match std::env::consts::ARCH {
-                "x86_64" => "amd64",
-                "aarch64" => "arm64",
-                other => other,
-            },
+            architecture: architecture(),
         }
+    }
+}
+
+/// Of this program, as Go names it.
+pub(super) fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
     }
 }
 

@@ -10,3 +10,4 @@ mod object;
 pub(crate) use facts::Capacity;
 pub use facts::FactError;
 pub(crate) use keeper::keep;
+pub(crate) use object::unregistered;

@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference, Time};
 use runtime::Image;
 
-use super::facts::{Capacity, Facts};
+use super::facts::{Capacity, Facts, architecture};
 use crate::config::KubeletConfig;
 use crate::container::huge_pages::resource_of;
 
@@ -55,6 +55,20 @@ pub(super) fn node(sources: &Sources<'_>) -> k8s::Node {
         },
         spec: Some(spec),
         status: Some(status(sources, None)),
+    }
+}
+
+/// What is known of the node before it is registered: name, labels and taints.
+pub(crate) fn unregistered(config: &KubeletConfig) -> k8s::Node {
+    let facts = Facts { architecture: architecture(), ..Facts::default() };
+    k8s::Node {
+        metadata: ObjectMeta {
+            name: Some(config.node_name.clone()),
+            labels: Some(labels(config, &facts)),
+            ..ObjectMeta::default()
+        },
+        spec: Some(k8s::NodeSpec { taints: Some(config.taints.clone()), ..k8s::NodeSpec::default() }),
+        status: None,
     }
 }
 

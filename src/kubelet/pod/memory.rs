@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus, ResourceRequirements};
 use runtime::{ContainerId, SandboxId};
 
+use super::eviction::Eviction;
 use super::plan::{Action, Hook, Plan, Stop, StopReason, WaitingReason};
 use super::resize::Pending;
 
@@ -36,8 +37,8 @@ pub struct Memory {
     pub acknowledged: bool,
     /// When what is being terminated will be killed.
     pub deadline: Option<Timestamp>,
-    /// Why the pod must end, because it has used more than it may.
-    pub evicted: Option<String>,
+    /// Why the pod must end though nobody has asked it to.
+    pub evicted: Option<Eviction>,
     /// The pod's directory and volumes.
     pub files: Files,
     /// The last failure to make or connect a sandbox.

@@ -4,6 +4,7 @@
 //! about the life of a container.
 
 mod assignment;
+pub mod eviction;
 mod files;
 mod labels;
 pub mod memory;

@@ -39,7 +39,7 @@ pub(super) fn transitions(shared: &Shared, pod: &Pod, old: &PodStatus, new: &Pod
     if let (Some(reason @ "DeadlineExceeded"), true) = (new.reason.as_deref(), new.reason != old.reason) {
         of_pod(shared, pod, EventType::Normal, reason, new.message.as_deref().unwrap_or_default());
     }
-    if let (Some(reason @ "Evicted"), true) = (new.reason.as_deref(), new.reason != old.reason) {
+    if let (Some(reason @ ("Evicted" | "Preempting")), true) = (new.reason.as_deref(), new.reason != old.reason) {
         of_pod(shared, pod, EventType::Warning, reason, new.message.as_deref().unwrap_or_default());
     }
     let before = statuses(old);

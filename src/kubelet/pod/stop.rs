@@ -156,8 +156,7 @@ fn deadline(view: &View<'_>) -> Timestamp {
     let forced = view.wish == Wish::Gone && notes.is_none_or(|notes| !notes.contains_key(SOURCE));
     let own = if forced { 0 } else { view.spec.termination_grace_period_seconds.unwrap_or(DEFAULT_GRACE) };
     let seconds = view.pod.metadata.deletion_grace_period_seconds.unwrap_or(own);
-    // Upstream's `immediateEvictionGracePeriodSeconds`.
-    let seconds = if view.memory.evicted.is_some() { seconds.min(1) } else { seconds };
+    let seconds = view.memory.evicted.as_ref().and_then(|own| own.grace).map_or(seconds, |most| seconds.min(most));
     let asked = view.now + grace(seconds);
     view.memory.deadline.map_or(asked, |known| known.min(asked))
 }

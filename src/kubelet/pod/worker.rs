@@ -17,7 +17,7 @@ use runtime::{PullProgress, SandboxId};
 use tokio::sync::{Notify, watch};
 use tokio::task::{Id, JoinSet};
 
-use super::assignment::Assignment;
+use super::assignment::{Assignment, Target};
 use super::files::PodDirs;
 use super::memory::{Files, Memory};
 use super::operation::{self, Job, Outcome};
@@ -71,6 +71,8 @@ pub(super) struct Worker {
     look: Arc<Notify>,
     pub(super) memory: Memory,
     pub(super) known: BTreeSet<SandboxId>,
+    /// The object whose status is written.
+    told: Option<Target>,
     pub(super) messages: BTreeMap<runtime::ContainerId, String>,
     pub(super) prober: Prober,
     pub(super) pulling: Pulling,
@@ -106,6 +108,7 @@ impl Worker {
             look,
             memory,
             known,
+            told: None,
             messages: BTreeMap::new(),
             prober,
             pulling: Pulling::default(),
@@ -146,6 +149,10 @@ impl Worker {
         observed.in_flight = self.busy.values().cloned().collect();
         if assignment.report_to.is_none() {
             self.memory.acknowledged = true;
+        } else if self.told != assignment.report_to {
+            // A new mirror shows nothing yet. Any other object is the one that the pod was read from.
+            self.memory.acknowledged &= assignment.delete_object;
+            self.told.clone_from(&assignment.report_to);
         }
         let wish = assignment.wish;
         self.memory.heed(pod);

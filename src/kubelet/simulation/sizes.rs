@@ -160,6 +160,63 @@ async fn huge_pages_are_counted_limited_and_made_to_volumes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_critical_pod_gets_in_by_the_end_of_others() {
+    let world = started().await;
+    let processors =
+        i64::try_from(std::thread::available_parallelism().map_or(1, std::num::NonZero::get)).expect("few");
+    let asking = |milli: i64, priority: i64| {
+        let mut spec = one_container();
+        spec["containers"][0]["resources"] = json!({"requests": {"cpu": format!("{milli}m")}});
+        spec["priority"] = json!(priority);
+        spec
+    };
+    world.create("large", asking(processors * 1000 - 400, 0));
+    world.create("small", asking(300, 5));
+    world.create("free", one_container());
+    for name in ["large", "small", "free"] {
+        world.until_pod(name, "it is ready", is_ready).await;
+    }
+    world.create("vital", asking(350, 2_000_000_000));
+    world.until_pod("vital", "it is ready", is_ready).await;
+    world.until_pod("small", "it has made room", |pod| phase(pod) == "Failed").await;
+    let small = world.pod("small").expect("the pod");
+    let status = &small["status"];
+    let message = "Preempted in order to admit critical pod";
+    assert_eq!((&status["reason"], &status["message"]), (&json!("Preempting"), &json!(message)));
+    assert_eq!(condition(&small, "DisruptionTarget"), "True");
+    assert_eq!(world.messages("Preempting"), [message]);
+    assert!(["large", "free"].iter().all(|name| is_ready(&world.pod(name).expect("the pod"))));
+    world.create("huge", asking(processors * 1000, 2_000_000_000));
+    world.until_pod("huge", "it is rejected", |pod| phase(pod) == "Failed").await;
+    let huge = world.pod("huge").expect("the pod")["status"].clone();
+    assert_eq!(huge["reason"], "UnexpectedAdmissionError");
+    assert!(is_ready(&world.pod("large").expect("the pod")), "nobody goes in vain");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_is_measured_by_what_the_node_is_now() {
+    let world = started().await;
+    world.until("the node is there", |world| world.api.get("/api/v1/nodes/edge").is_some()).await;
+    let mut spec = one_container();
+    spec["nodeSelector"] = json!({"disk": "ssd"});
+    world.create("early", spec.clone());
+    world.until_pod("early", "it is rejected", |pod| phase(pod) == "Failed").await;
+    assert_eq!(world.pod("early").expect("the pod")["status"]["reason"], "NodeAffinity");
+    let patch = json!({"metadata": {"labels": {"disk": "ssd"}}});
+    world.api.patch("/api/v1/nodes/edge", &patch).expect("the node");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    world.create("late", spec);
+    world.until_pod("late", "it is ready", is_ready).await;
+    let taint = json!({"spec": {"taints": [{"key": "k", "effect": "NoExecute"}]}});
+    world.api.patch("/api/v1/nodes/edge", &taint).expect("the node");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    world.create("repelled", one_container());
+    world.until_pod("repelled", "it is rejected", |pod| phase(pod) == "Failed").await;
+    assert_eq!(world.pod("repelled").expect("the pod")["status"]["reason"], "TaintToleration");
+    assert!(is_ready(&world.pod("late").expect("the pod")), "who is here stays");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_container_that_wants_it_so_is_restarted_for_its_new_size() {
     let world = started().await;
     let mut spec = one_container();

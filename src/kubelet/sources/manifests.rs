@@ -8,7 +8,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Container, Pod, Toleration};
+use api::status::ApiError;
+use k8s_openapi::api::core::v1::{Pod, Toleration};
 use sha2::{Digest, Sha256};
 
 use super::{HASH, SOURCE};
@@ -39,6 +40,10 @@ pub(crate) enum ManifestError {
     Syntax(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("not a v1 Pod")]
     NotAPod,
+    #[error("another manifest has a pod of this name")]
+    Namesake,
+    #[error("{message}")]
+    Invalid { message: String },
     #[error("the pod has no {field}")]
     Missing { field: &'static str },
 }
@@ -87,9 +92,10 @@ fn read_all(directory: &Path, node: &str) -> Vec<StaticPod> {
     let mut paths: Vec<PathBuf> =
         entries.flatten().map(|entry| entry.path()).filter(|path| is_manifest(path)).collect();
     paths.sort();
-    let mut pods = Vec::new();
+    let mut pods: Vec<StaticPod> = Vec::new();
     for path in paths {
         let parsed = fs::read(&path).map_err(ManifestError::from).and_then(|text| parse(&text, node));
+        let parsed = parsed.and_then(|own| without_namesake(own, &pods));
         match parsed {
             Ok(own) => pods.push(own),
             Err(error) => {
@@ -99,6 +105,12 @@ fn read_all(directory: &Path, node: &str) -> Vec<StaticPod> {
         }
     }
     pods
+}
+
+/// As upstream, the first of several pods of a name is the one.
+fn without_namesake(own: StaticPod, others: &[StaticPod]) -> Result<StaticPod, ManifestError> {
+    let name = |own: &StaticPod| (own.pod.metadata.namespace.clone(), own.pod.metadata.name.clone());
+    if others.iter().any(|other| name(other) == name(&own)) { Err(ManifestError::Namesake) } else { Ok(own) }
 }
 
 /// Hidden files and editors' leavings are no manifests.
@@ -111,11 +123,13 @@ fn is_manifest(path: &Path) -> bool {
 /// Makes a pod of a manifest.
 pub(super) fn parse(text: &[u8], node: &str) -> Result<StaticPod, ManifestError> {
     let text = std::str::from_utf8(text).map_err(|error| ManifestError::Syntax(error.into()))?;
-    let value: serde_json::Value =
+    let mut value: serde_json::Value =
         serde_saphyr::from_str(text).map_err(|error| ManifestError::Syntax(error.to_string().into()))?;
     if value["kind"] != "Pod" || value["apiVersion"] != "v1" {
         return Err(ManifestError::NotAPod);
     }
+    let row = api::resources::find("", "v1", "pods").ok_or(ManifestError::NotAPod)?;
+    (row.default)(&mut value);
     let mut pod: Pod = serde_json::from_value(value).map_err(|error| ManifestError::Syntax(error.into()))?;
     let name =
         pod.metadata.name.clone().filter(|name| !name.is_empty()).ok_or(ManifestError::Missing { field: "name" })?;
@@ -130,23 +144,19 @@ pub(super) fn parse(text: &[u8], node: &str) -> Result<StaticPod, ManifestError>
         effect: Some("NoExecute".to_owned()),
         ..Toleration::default()
     });
-    spec.init_containers.iter_mut().flatten().chain(&mut spec.containers).for_each(default_pull_policy);
     pod.metadata.name = Some(format!("{name}-{node}"));
     pod.metadata.namespace.get_or_insert_with(|| "default".to_owned());
     pod.metadata.uid = Some(uid.clone());
     let notes = pod.metadata.annotations.get_or_insert_default();
     notes.insert(HASH.to_owned(), uid.clone());
     notes.insert(SOURCE.to_owned(), "file".to_owned());
+    let errors = serde_json::to_value(&pod).map(|value| (row.validate)(&value));
+    let errors = errors.map_err(|error| ManifestError::Syntax(error.into()))?;
+    if !errors.is_empty() {
+        let name = pod.metadata.name.unwrap_or_default();
+        return Err(ManifestError::Invalid { message: ApiError::invalid("", "Pod", &name, &errors).message });
+    }
     Ok(StaticPod { uid, pod: Arc::new(pod) })
-}
-
-/// No API server sets defaults here; the others are known where the fields are read.
-fn default_pull_policy(container: &mut Container) {
-    let image = container.image.as_deref().unwrap_or_default();
-    let last = image.rsplit('/').next().unwrap_or_default();
-    let latest = !image.contains('@') && last.split_once(':').is_none_or(|(_, tag)| tag == "latest");
-    let policy = if latest { "Always" } else { "IfNotPresent" };
-    container.image_pull_policy.get_or_insert_with(|| policy.to_owned());
 }
 
 /// 32 hexadecimal digits, as upstream's UIDs of static pods have.
@@ -184,8 +194,23 @@ mod tests {
     }
 
     #[test]
+    fn the_first_of_two_manifests_of_a_name_is_the_pod() {
+        let directory = tempfile::tempdir().expect("a directory");
+        for (file, image) in [("a.yaml", "first"), ("b.yaml", "second"), ("c.yaml", "[")] {
+            let text = WEB.replace("image: web", &format!("image: {image}"));
+            fs::write(directory.path().join(file), text).expect("a file");
+        }
+        let pods = read_all(directory.path(), "edge");
+        let images = pods.iter().map(|own| own.pod.spec.as_ref().and_then(|spec| spec.containers[0].image.clone()));
+        assert_eq!(images.collect::<Vec<_>>(), [Some("first".to_owned())]);
+    }
+
+    #[test]
     fn what_is_no_pod_is_refused() {
         assert!(matches!(parse(b"kind: Service\napiVersion: v1\n", "edge"), Err(ManifestError::NotAPod)));
+        let wrong = WEB.replace("containers:", "restartPolicy: Sometimes, containers:");
+        let error = parse(wrong.as_bytes(), "edge").expect_err("no such policy").to_string();
+        assert!(error.contains("spec.restartPolicy: Unsupported value: \"Sometimes\""), "{error}");
         assert!(matches!(parse(b"a: [", "edge"), Err(ManifestError::Syntax(_))));
         let nameless = "apiVersion: v1\nkind: Pod\nspec: {containers: [{name: web, image: web}]}\n";
         assert!(matches!(parse(nameless.as_bytes(), "edge"), Err(ManifestError::Missing { field: "name" })));

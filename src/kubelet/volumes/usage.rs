@@ -18,7 +18,9 @@ use rustix::io::Errno;
 use tokio::time::Instant;
 
 use super::source::{Source, of_pod};
+use crate::admission::is_critical;
 use crate::pod::PodDirs;
+use crate::pod::eviction::Eviction;
 use crate::shared::Shared;
 
 /// Upstream's `monitoringInterval` of the eviction manager.
@@ -44,14 +46,14 @@ pub(crate) async fn watch(shared: Arc<Shared>) {
         for (uid, limited) in shared.running(|pod| limits(pod, &shared)) {
             let exceeded = task::blocking(move || limited.into_iter().find(Limited::is_exceeded)).await;
             if let Some(Limited { message, .. }) = exceeded {
-                shared.evict(&uid, &message);
+                shared.evict(&uid, Eviction::now(message));
             }
         }
         pause = PERIOD.max(began.elapsed().saturating_mul(REST));
     }
 }
 
-/// The directories of a pod that have limits; none if there are none.
+/// The directories of a pod that have limits; none if there are none, or the node cannot do without the pod.
 fn limits(pod: &Pod, shared: &Shared) -> Option<Vec<Limited>> {
     let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
     let dirs = || PodDirs::of(pod, &shared.config);
@@ -65,7 +67,7 @@ fn limits(pod: &Pod, shared: &Shared) -> Option<Vec<Limited>> {
         Some(Limited { directory: super::directory(&dirs(), &found), limit, message })
     });
     let limited: Vec<Limited> = limited.collect();
-    (!limited.is_empty()).then_some(limited)
+    (!limited.is_empty() && !is_critical(pod)).then_some(limited)
 }
 
 impl Limited {

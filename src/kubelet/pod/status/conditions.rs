@@ -54,8 +54,9 @@ pub(super) fn render(
 /// Says of an evicted pod that its node has ended it (KEP-3329); once the object has that, it is kept like any other.
 fn disruption(view: &View<'_>) -> Option<PodCondition> {
     const NAME: &str = "DisruptionTarget";
-    let message = view.memory.evicted.clone().filter(|_| !foreign(view).any(|condition| condition.type_ == NAME))?;
-    Some(condition(view, NAME, Says { holds: true, reason: Some("TerminationByKubelet"), message: Some(message) }))
+    let evicted = view.memory.evicted.as_ref().filter(|_| !foreign(view).any(|condition| condition.type_ == NAME))?;
+    let message = Some(evicted.disruption.clone());
+    Some(condition(view, NAME, Says { holds: true, reason: Some("TerminationByKubelet"), message }))
 }
 
 /// What is said of a resize as long as it is not done (KEP-1287).

@@ -4,6 +4,7 @@ use k8s_openapi::api::core::v1::ContainerStatus;
 
 use super::super::plan::Draft;
 use super::super::view::{Contained, Kind, View};
+use crate::pod::eviction::Eviction;
 
 /// Where a pod is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,10 +73,9 @@ pub(super) fn judge(view: &View<'_>, draft: &Draft, init: &[ContainerStatus], ap
             message: Some("Pod was active on the node longer than the specified deadline".to_owned()),
         };
     }
-    if let Some(message) = view.memory.evicted.clone().filter(|_| !view.ends()) {
+    if let Some(Eviction { reason, message, .. }) = view.memory.evicted.clone().filter(|_| !view.ends()) {
         let phase = if stopped { Phase::Failed } else { old.unwrap_or(Phase::Pending) };
-        let reason = Some("Evicted".to_owned());
-        return Verdict { phase, bound_for: Phase::Failed, reason, message: Some(message) };
+        return Verdict { phase, bound_for: Phase::Failed, reason: Some(reason.to_owned()), message: Some(message) };
     }
     let ended = view.ends() && stopped && draft.deadline.is_some();
     let computed = compute(view, init, apps, ended);

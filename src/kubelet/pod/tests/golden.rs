@@ -20,6 +20,7 @@ use super::super::plan::{
 };
 use super::super::{Action, Desired, Memory, Observed, Plan, Wish, labels, plan};
 use crate::container::sandbox_spec;
+use crate::pod::eviction::Eviction;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -144,7 +145,7 @@ impl Case {
         memory.object_gone = known.object_gone;
         memory.deadline = known.deadline;
         memory.next_sandbox = known.next_sandbox;
-        memory.evicted.clone_from(&known.evicted);
+        memory.evicted = known.evicted.clone().map(Eviction::now);
         if known.files_ready {
             memory.files = Files::Ready { renew_at: known.renew_at };
         }

@@ -3,11 +3,20 @@
 use k8s_openapi::api::core::v1::{Taint, Toleration};
 
 /// Taint of nodes with `spec.unschedulable`.
-pub(super) const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
+pub const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
 
 /// Whether one of the tolerations tolerates the taint.
-pub(super) fn is_tolerated(taint: &Taint, tolerations: &[Toleration]) -> bool {
+pub fn is_tolerated(taint: &Taint, tolerations: &[Toleration]) -> bool {
     tolerations.iter().any(|toleration| tolerates(toleration, taint))
+}
+
+/// The first taint with such an effect that none of the tolerations tolerates.
+pub fn untolerated<'a>(
+    taints: &'a [Taint],
+    tolerations: &[Toleration],
+    has_effect: impl Fn(&str) -> bool,
+) -> Option<&'a Taint> {
+    taints.iter().filter(|taint| has_effect(&taint.effect)).find(|taint| !is_tolerated(taint, tolerations))
 }
 
 fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {

@@ -9,7 +9,7 @@ fn node_affinity(spec: &PodSpec) -> Option<&NodeAffinity> {
 }
 
 /// Whether the node has what the pod requires.
-pub(super) fn admits(spec: &PodSpec, node: &Node) -> bool {
+pub fn admits(spec: &PodSpec, node: &Node) -> bool {
     let label = |name: &str| node.metadata.labels.as_ref().and_then(|labels| labels.get(name));
     let selected = spec.node_selector.iter().flatten().all(|(name, value)| label(name) == Some(value));
     let required = node_affinity(spec).and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref());
@@ -17,12 +17,12 @@ pub(super) fn admits(spec: &PodSpec, node: &Node) -> bool {
 }
 
 /// Whether one of the terms of a selector matches the node.
-pub(super) fn selects(selector: &NodeSelector, node: &Node) -> bool {
+pub fn selects(selector: &NodeSelector, node: &Node) -> bool {
     selector.node_selector_terms.iter().any(|term| matches(term, node))
 }
 
 /// The sum of the weights of the preferences that the node meets.
-pub(super) fn preference(spec: &PodSpec, node: &Node) -> i64 {
+pub fn preference(spec: &PodSpec, node: &Node) -> i64 {
     let preferred = node_affinity(spec).and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_ref());
     let met = preferred.into_iter().flatten().filter(|preference| matches(&preference.preference, node));
     met.map(|preference| i64::from(preference.weight)).sum()
