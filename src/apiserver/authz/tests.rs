@@ -151,7 +151,9 @@ fn components_may_do_what_they_are_for() {
     ] {
         check(&control, request, Decision::Allow);
     }
-    for request in ["POST /api/v1/namespaces/x/pods/p/exec", "POST /api/v1/namespaces", "PUT /api/v1/namespaces/x/secrets/s"] {
+    for request in
+        ["POST /api/v1/namespaces/x/pods/p/exec", "POST /api/v1/namespaces", "PUT /api/v1/namespaces/x/secrets/s"]
+    {
         check(&control, request, Decision::Deny);
     }
 }
