@@ -6,8 +6,8 @@ use crate::container::users::IdMaps;
 
 /// The version of the protocol that this release speaks.
 ///
-/// Version 2 has [`Request::Keep`] and [`Request::ExecKept`].
-pub const VERSION: u16 = 2;
+/// Version 2 has [`Request::Keep`] and [`Request::ExecKept`], version 3 [`Request::Attach`].
+pub const VERSION: u16 = 3;
 
 /// From the agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,10 +111,32 @@ pub enum Request {
         /// Milliseconds until SIGKILL; none for never.
         timeout_ms: Option<u64>,
     },
+    /// Somebody is at the standard streams of a running container for as long as the other end of the stream socket is
+    /// open that is the only descriptor. What the container says is in its log without delay meanwhile, also the
+    /// beginnings of lines. One byte is sent over the socket, 1 to the first who asks for input and else 0, together with
+    /// the container's terminal, or the writing end of its input if that was asked for and is still there. The shim
+    /// closes the socket when the container has ended and its last output is in the log.
+    Attach {
+        /// To which one.
+        container: String,
+        /// What is to become of its input.
+        input: Input,
+    },
 }
 
 /// How many commands of a container a shim keeps.
 pub const KEPT: u8 = 8;
+
+/// What somebody wants of a container's input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Input {
+    /// Nothing.
+    Not,
+    /// To write to it, as others do; it stays open afterwards.
+    Shared,
+    /// To have it alone; it ends when nobody has the descriptor any more. Nothing of the kind is meant for a terminal.
+    Whole,
+}
 
 /// A container to start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -25,6 +25,8 @@
 //!   │◄── Reply id Exited {…} ───────────────────┤  when it has ended
 //!   ├── Request id Stop | Remove | KillExec ───►│
 //!   │◄── Reply id Done ─────────────────────────┤
+//!   ├── Request id Attach {…} [socket] ────────►│
+//!   │◄── Reply id Done ─────────────────────────┤  one byte and the input over the socket, closed by whoever ends first
 //!   ├── Request id List ───────────────────────►│
 //!   │◄── Reply id Containers {…} ───────────────┤
 //!   ├── Request id Shutdown ───────────────────►│  kills what runs, answers Done, ends
@@ -40,7 +42,7 @@ mod tests;
 
 pub use frame::{FrameError, Frames, HEADER, MAX_BRIEF_FRAME, MAX_DESCRIPTORS, MAX_FRAME, decode, encode};
 pub use message::{
-    ContainerRecord, Exec, Failure, FromShim, KEPT, Limits, LogOptions, Namespaces, Outcome, Reply, Request, Role,
-    RunState, SetUp, Start, ToShim, VERSION, Warning,
+    ContainerRecord, Exec, Failure, FromShim, Input, KEPT, Limits, LogOptions, Namespaces, Outcome, Reply, Request,
+    Role, RunState, SetUp, Start, ToShim, VERSION, Warning,
 };
 pub use socket::{Received, receive, send};

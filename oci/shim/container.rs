@@ -6,12 +6,15 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use oci::container::Script;
-use oci::protocol::{ContainerRecord, Outcome, RunState};
+use oci::protocol::{ContainerRecord, Input, Outcome, RunState};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 use rustix::process::Signal;
 
 use crate::group::GroupFiles;
@@ -29,8 +32,10 @@ const DRAIN_MS: u64 = 1000;
 pub(crate) struct Container {
     pub(crate) phase: Phase,
     output: Output,
-    /// Kept open for as long as the container may read it.
+    /// Kept open for as long as the container may read it, and nobody has it alone.
     stdin: Option<OwnedFd>,
+    has_terminal: bool,
+    attached: Attached,
     group: GroupFiles,
     /// Commands that are run in it again and again.
     pub(crate) kept: BTreeMap<u8, Kept>,
@@ -49,6 +54,24 @@ pub(crate) enum Phase {
     Exited(ContainerRecord),
     /// Between two of the above; never seen outside of a transition.
     Between,
+}
+
+/// The most who are at a container's streams at a time.
+const ATTACHED: usize = 64;
+
+/// Who is at a container's streams.
+#[derive(Debug, Default)]
+struct Attached {
+    /// Closed by their other ends.
+    sockets: Vec<OwnedFd>,
+    /// Whether anybody has asked for its input so far.
+    was_talked_to: bool,
+}
+
+fn has_hung_up(socket: &OwnedFd) -> bool {
+    let mut descriptors = [PollFd::new(socket, PollFlags::empty())];
+    // One that cannot be asked is asked again when something happens to it.
+    poll(&mut descriptors, Some(&Timespec::default())).is_ok_and(|count| count > 0)
 }
 
 /// The last moments of a container, which still counts as running.
@@ -71,7 +94,18 @@ impl Container {
     pub(crate) fn new(launching: Launching, asker: Asker, plumbing: Plumbing) -> Self {
         let Plumbing { output, stdin, group } = plumbing;
         let phase = Phase::Launching(launching, asker);
-        Self { phase, output, stdin, group, kept: BTreeMap::new(), kill_at: None, survived_oom_kills: 0 }
+        let attached = Attached::default();
+        Self {
+            phase,
+            output,
+            stdin,
+            has_terminal: false,
+            attached,
+            group,
+            kept: BTreeMap::new(),
+            kill_at: None,
+            survived_oom_kills: 0,
+        }
     }
 
     /// What is told of it; nothing before its program is executed.
@@ -105,6 +139,7 @@ impl Container {
             let _ = rustix::fs::fcntl_setfl(&terminal, OFlags::NONBLOCK);
             self.output.replace(terminal);
             self.stdin = None;
+            self.has_terminal = true;
         }
         let record = ContainerRecord {
             container: id.to_owned(),
@@ -137,6 +172,7 @@ impl Container {
         match std::mem::replace(&mut self.phase, Phase::Between) {
             Phase::Ending(ending) if is_due(&ending) => {
                 self.phase = Phase::Exited(ending.exited);
+                self.attached.sockets.clear();
                 true
             }
             other => {
@@ -198,6 +234,37 @@ impl Container {
             self.kill_at = None;
             self.kill();
         }
+    }
+
+    /// Somebody is at its streams.
+    pub(crate) fn attach(&mut self, socket: OwnedFd, input: Input) -> io::Result<()> {
+        if self.attached.sockets.len() >= ATTACHED {
+            return Err(Errno::USERS.into());
+        }
+        let is_first = input != Input::Not && !std::mem::replace(&mut self.attached.was_talked_to, true);
+        let whole = if input == Input::Whole && !self.has_terminal { self.stdin.take() } else { None };
+        let given = match input {
+            _ if self.has_terminal => self.output.first(),
+            Input::Not => None,
+            Input::Shared => self.stdin.as_ref().map(AsFd::as_fd),
+            Input::Whole => whole.as_ref().map(AsFd::as_fd),
+        };
+        // A socket that does not take it now has nobody at its other end.
+        oci::protocol::send(socket.as_fd(), &[u8::from(is_first)], given.as_slice())?;
+        self.attached.sockets.push(socket);
+        self.output.be_prompt(true);
+        Ok(())
+    }
+
+    /// What tells, by being closed, that [`Container::let_go`] has something to do.
+    pub(crate) fn attached(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.attached.sockets.iter().map(AsFd::as_fd)
+    }
+
+    /// Forgets those who have gone.
+    pub(crate) fn let_go(&mut self) {
+        self.attached.sockets.retain(|socket| !has_hung_up(socket));
+        self.output.be_prompt(!self.attached.sockets.is_empty());
     }
 
     /// Sees to its output; whether the state of its log has changed.

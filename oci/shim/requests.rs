@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use oci::container::{Launch, Script, Stdio, Step, begin, begin_exec};
-use oci::protocol::{Exec, Failure, KEPT, Reply, Request, Role, Start, ToShim};
+use oci::protocol::{Exec, Failure, Input, KEPT, Reply, Request, Role, Start, ToShim};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
@@ -67,6 +67,10 @@ impl Server {
                     Err(failure) => Reply::Failed(failure),
                 }
             }
+            Request::Attach { container, input } => match self.attach(&container, input, descriptors) {
+                Ok(()) => Reply::Done,
+                Err(failure) => Reply::Failed(failure),
+            },
             Request::Stop { container, signal, grace_ms } => self.stop(&container, signal, grace_ms),
             Request::Remove { container } => self.remove(&container),
             Request::KillExec { request } => {
@@ -194,6 +198,13 @@ impl Server {
         let starting = starting.map_err(|error| failure(&error, &script))?;
         self.commands.push(Command::new(asker, Launching::new(starting, script), timeout_ms, None));
         Ok(())
+    }
+
+    fn attach(&mut self, id: &str, input: Input, descriptors: Vec<OwnedFd>) -> Result<(), Failure> {
+        self.running(id)?;
+        let container = self.containers.get_mut(id).ok_or(Failure::NoContainer)?;
+        let socket = descriptors.into_iter().next().ok_or(Failure::Invalid)?;
+        container.attach(socket, input).map_err(|error| setup::failure("attach", &error))
     }
 
     /// Stops a container. One that is not executed yet has nobody who could heed a signal: its start is given up.

@@ -58,6 +58,8 @@ enum Event {
     Listener,
     Connection(ConnectionId),
     Output(String),
+    /// Somebody is no longer at a container's streams.
+    Attached(String),
     /// A child that only has to be reaped has ended.
     Ending,
     /// The first process of the containers' process namespace has ended, and with it all others there.
@@ -136,12 +138,17 @@ impl Server {
                 .output()
                 .map(|source| (Event::Output(id.clone()), PollFd::from_borrowed_fd(source, PollFlags::IN)))
         });
+        let attached = self.containers.iter().flat_map(|(id, container)| {
+            container
+                .attached()
+                .map(|socket| (Event::Attached(id.clone()), PollFd::from_borrowed_fd(socket, PollFlags::empty())))
+        });
         let ending = self.ending.iter().filter(|(_, not_before)| not_before.is_none());
         let ending = ending.map(|(child, _)| (Event::Ending, PollFd::new(child, PollFlags::IN)));
         let processes =
             self.sandbox.processes.iter().map(|first| (Event::Processes, PollFd::new(first, PollFlags::IN)));
         let ours = processes.chain(listener).chain(connections);
-        lives.chain(commands).chain(ours).chain(outputs).chain(ending).unzip()
+        lives.chain(commands).chain(ours).chain(outputs).chain(attached).chain(ending).unzip()
     }
 
     fn timeout(&self) -> Option<Timespec> {
@@ -167,6 +174,7 @@ impl Server {
                     self.changed();
                 }
             }
+            Event::Attached(id) => self.containers.get_mut(&id).into_iter().for_each(Container::let_go),
             Event::Ending => self.reap_ending(),
             // Ends the loop.
             Event::Processes => {}

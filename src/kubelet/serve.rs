@@ -36,12 +36,12 @@ pub(crate) struct Refusal(pub(crate) StatusCode, pub(crate) String);
 pub(crate) async fn handle(shared: &Arc<Shared>, request: &Request<Bytes>) -> Response<Body> {
     let path = request.uri().path();
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
-    let is_stream = parts.first().is_some_and(|first| matches!(*first, "exec" | "portForward"));
+    let is_stream = parts.first().is_some_and(|first| matches!(*first, "attach" | "exec" | "portForward"));
     if request.method() != Method::GET && !(is_stream && request.method() == Method::POST) {
         return plain(StatusCode::METHOD_NOT_ALLOWED, "405: Method Not Allowed\n".to_owned());
     }
     match parts.as_slice() {
-        ["exec" | "portForward", named @ ..] => {
+        ["attach" | "exec" | "portForward", named @ ..] => {
             let answer = session(shared, request, parts[0], named).await;
             answer.unwrap_or_else(|Refusal(code, message)| plain(code, message))
         }
@@ -71,12 +71,13 @@ async fn session(
     let named = match (what, named) {
         ("portForward", [namespace, pod]) => Named { namespace, pod, uid: None, container: "" },
         ("portForward", [namespace, pod, uid]) => Named { namespace, pod, uid: Some(uid), container: "" },
-        ("exec", [namespace, pod, container]) => Named { namespace, pod, uid: None, container },
-        ("exec", [namespace, pod, uid, container]) => Named { namespace, pod, uid: Some(uid), container },
+        ("attach" | "exec", [namespace, pod, container]) => Named { namespace, pod, uid: None, container },
+        ("attach" | "exec", [namespace, pod, uid, container]) => Named { namespace, pod, uid: Some(uid), container },
         _ => return Err(Refusal(StatusCode::NOT_FOUND, "404 page not found\n".to_owned())),
     };
     match what {
         "portForward" => stream::port_forward(shared, request, named).await,
+        "attach" => stream::attach(shared, request, named).await,
         _ => stream::exec(shared, request, named).await,
     }
 }
@@ -135,6 +136,13 @@ async fn container_logs(
     let attempt = attempt(&entry, name, container, query.previous)
         .map_err(|message| Refusal(StatusCode::BAD_REQUEST, message))?;
     let log = log_path(shared, &entry.pod, container, attempt.number);
+    let looked_for = log.clone();
+    if matches!(task::blocking(move || logs::is_missing(&looked_for)).await, Ok(true)) {
+        let path = log.display();
+        let message =
+            format!("failed to try resolving symlinks in path \"{path}\": lstat {path}: no such file or directory\n");
+        return Err(Refusal(StatusCode::BAD_REQUEST, message));
+    }
     let ending = match attempt.running {
         Some(id) if query.follow => ending(shared, &entry.pod, id).await,
         _ => None,

@@ -147,6 +147,14 @@ pub trait Runtime: Send + Sync + 'static {
         spec: SessionSpec,
     ) -> Result<Session, RuntimeError>;
 
+    /// Lets somebody be at the standard streams of a container that runs; returns once they are there.
+    async fn attach(
+        &self,
+        sandbox: &SandboxId,
+        container: &ContainerId,
+        typing: Typing,
+    ) -> Result<Attachment, RuntimeError>;
+
     /// Mounts a volume at a directory of the host, which is made if absent; one that is mounted there stays.
     async fn mount_volume(&self, at: &Path, source: VolumeSource) -> Result<(), RuntimeError>;
 

@@ -1,4 +1,4 @@
-//! Commands inside containers that somebody talks with.
+//! Commands inside containers that somebody talks with, and containers themselves.
 //!
 //! A [`Session`] is the other ends of a command's standard streams and its end. What is said passes from the command to
 //! whoever holds the session directly, through pipes or a terminal; a stream that is not read fills up and stops its
@@ -67,6 +67,37 @@ impl fmt::Debug for Session {
         let Self { stdin, stdout, stderr, window, .. } = self;
         let there = (stdin.is_some(), stdout.is_some(), stderr.is_some(), window.is_some());
         f.debug_tuple("Session").field(&there).finish()
+    }
+}
+
+/// What somebody wants of a container's input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Typing {
+    /// Nothing.
+    Not,
+    /// To write to it, as others do; it stays open afterwards.
+    Shared,
+    /// To have it alone; it ends with whoever has it. A terminal is shared all the same.
+    Whole,
+}
+
+/// Somebody is at the standard streams of a container. What it says is in its log without delay meanwhile, so that whoever
+/// reads slowly stops nobody, and nothing is missing in the log.
+pub struct Attachment {
+    /// The container's input, if it was asked for and is there.
+    pub stdin: Option<Input>,
+    /// The size of its terminal.
+    pub window: Option<Box<dyn Window>>,
+    /// Whether nobody has asked for the container's input before.
+    pub is_first: bool,
+    /// The container has ended, and its last word is in its log. Dropping it ends the attachment.
+    pub end: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl fmt::Debug for Attachment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { stdin, window, is_first, .. } = self;
+        f.debug_tuple("Attachment").field(&(stdin.is_some(), window.is_some(), is_first)).finish()
     }
 }
 

@@ -12,6 +12,8 @@ pub(super) struct Lines {
     stream: &'static str,
     /// The beginning of a line whose end has not come yet; shorter than a chunk.
     begun: Vec<u8>,
+    /// Beginnings of lines are passed on at once, because somebody waits for them.
+    prompt: bool,
 }
 
 /// Collects stamped lines in a buffer and passes it on when it is full.
@@ -43,12 +45,22 @@ impl Batch<'_> {
 
 impl Lines {
     pub(super) fn new(stream: &'static str) -> Self {
-        Self { stream, begun: Vec::new() }
+        Self { stream, begun: Vec::new(), prompt: false }
     }
 
     /// Whether a line has begun whose end has not come yet.
     pub(super) fn has_begun(&self) -> bool {
         !self.begun.is_empty()
+    }
+
+    /// Passes on beginnings of lines at once from now on, or no longer.
+    pub(super) fn be_prompt(&mut self, prompt: bool, nanos: i64, buffer: &mut [u8], write: &mut dyn FnMut(&[u8])) {
+        self.prompt = prompt;
+        if prompt && !self.begun.is_empty() {
+            let mut batch = Batch { buffer, filled: 0, write };
+            self.emit(&mut batch, &rfc3339(nanos), b" P ", b"");
+            batch.flush();
+        }
     }
 
     /// Passes on the lines of `input` that are complete or as long as a line may be.
@@ -68,6 +80,8 @@ impl Lines {
             }
             if complete {
                 self.emit(&mut batch, &stamp, b" F ", text);
+            } else if self.prompt {
+                self.emit(&mut batch, &stamp, b" P ", text);
             } else {
                 self.begun.extend_from_slice(text);
             }
@@ -131,6 +145,23 @@ mod tests {
         assert_eq!(log(&[&long, b"\n"]), text);
         let exact = vec![b'x'; CHUNK];
         assert_eq!(log(&[&exact, b"\n"]), format!("T F {}\n", "x".repeat(CHUNK)));
+    }
+
+    #[test]
+    fn beginnings_of_lines_are_passed_on_at_once_as_long_as_somebody_waits_for_them() {
+        let mut lines = Lines::new("stdout");
+        let mut buffer = vec![0; CHUNK + STAMPED];
+        let mut written = Vec::new();
+        let mut write = |bytes: &[u8]| written.extend_from_slice(bytes);
+        lines.feed(b"$ ", 0, &mut buffer, &mut write);
+        lines.be_prompt(true, 0, &mut buffer, &mut write);
+        lines.feed(b"l", 0, &mut buffer, &mut write);
+        lines.feed(b"s\n", 0, &mut buffer, &mut write);
+        lines.be_prompt(false, 0, &mut buffer, &mut write);
+        lines.feed(b"$ ", 0, &mut buffer, &mut write);
+        let text = String::from_utf8(written).unwrap().replace("1970-01-01T00:00:00.000000000Z stdout", "T");
+        assert_eq!(text, "T P $ \nT P l\nT F s\n");
+        assert!(lines.has_begun());
     }
 
     #[test]

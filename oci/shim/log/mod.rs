@@ -128,6 +128,13 @@ impl<'a> Log<'a> {
         if self.retry_at.is_some() { Copied::Held } else { Copied::Some }
     }
 
+    /// Passes on beginnings of lines at once from now on, or no longer.
+    pub(crate) fn be_prompt(&mut self, stream: &mut Stream<'_>, prompt: bool, now: Moment) {
+        let mut buffers = BUFFERS.lock().unwrap_or_else(PoisonError::into_inner);
+        let stamp = wall_nanos();
+        stream.lines.be_prompt(prompt, stamp, &mut buffers.output, &mut |bytes| self.write(bytes, now));
+    }
+
     fn write(&mut self, bytes: &[u8], now: Moment) {
         if self.retry_at.is_some() {
             self.held.extend_from_slice(bytes);

@@ -18,7 +18,8 @@
 //!   │ ── fork ─────────────────────────────▶ │  inherits pipes, log directory, first record
 //!   │ ── Keep {record} ────────────────────▶ │  writes the record
 //!   │ ── Finish {record} ──────────────────▶ │  copies the output that is there, writes the record
-//!   │ ◀───────────────────────────── Settled │  after each of the two, and after the first record
+//!   │ ── Prompt {yes or no} ───────────────▶ │  beginnings of lines are written at once, or not until they are whole
+//!   │ ◀───────────────────────────── Settled │  after each of the first two, and after the first record
 //!   │ ◀────────────────────── Errno {number} │  the log cannot be written, or can again (0)
 //!   │ ◀───────────────────────── End {place} │  nothing more comes from that pipe
 //!   │ ◀────────────────────────── end of file│  it had nothing to do, or was killed
@@ -40,9 +41,10 @@ use process::Scribe;
 /// How long to wait before another scribe is tried when there can be none, or one has ended before its time.
 const RETRY_MS: u64 = 100;
 
-/// What a scribe is asked for: the first byte of a message, the rest of which is a record.
+/// What a scribe is asked for: the first byte of a message, the rest of which is a record, or one byte.
 const KEEP: u8 = 0;
 const FINISH: u8 = 1;
+const PROMPT: u8 = 2;
 
 /// What a scribe says: the first byte of a message of [`WORD`] bytes.
 const SETTLED: u8 = 0;
@@ -65,6 +67,8 @@ pub(crate) struct Output {
     /// No scribe is made before this.
     not_before: Option<Moment>,
     errno: Option<i32>,
+    /// Whether somebody waits for beginnings of lines.
+    prompt: bool,
 }
 
 /// A log file's directory, which stays open because its path means nothing after the pivot, and what to do in there.
@@ -77,13 +81,38 @@ pub(crate) struct LogPlace {
 impl Output {
     pub(crate) fn new(container: &str, log: LogPlace, pipes: [Option<OwnedFd>; 2]) -> Self {
         let container = container.to_owned();
-        Self { log, container, pipes, scribe: None, unsettled: Vec::new(), not_before: None, errno: None }
+        Self {
+            log,
+            container,
+            pipes,
+            scribe: None,
+            unsettled: Vec::new(),
+            not_before: None,
+            errno: None,
+            prompt: false,
+        }
     }
 
     /// A terminal replaces the pipes; who reads from those, because they have ended, knows nothing of it.
     pub(crate) fn replace(&mut self, terminal: OwnedFd) {
         self.scribe = None;
         self.pipes = [Some(terminal), None];
+    }
+
+    /// A terminal, or where standard output comes from.
+    pub(crate) fn first(&self) -> Option<BorrowedFd<'_>> {
+        self.pipes[0].as_ref().map(AsFd::as_fd)
+    }
+
+    /// Has beginnings of lines written at once from now on, or no longer.
+    pub(crate) fn be_prompt(&mut self, prompt: bool) {
+        if self.prompt != prompt
+            && let Some(scribe) = &self.scribe
+        {
+            // Without a scribe there is no beginning of a line; the next one knows. One that hangs writes nothing anyway.
+            let _ = send(scribe, &[PROMPT, u8::from(prompt)], SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+        }
+        self.prompt = prompt;
     }
 
     /// What the kernel said when the log could not be written.

@@ -9,7 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
-use super::{END, ERRNO, FINISH, Output, SETTLED};
+use super::{END, ERRNO, FINISH, Output, PROMPT, SETTLED};
 use crate::log::{Copied, Log, Stream};
 use crate::record;
 use crate::time::Moment;
@@ -46,7 +46,7 @@ enum Shim {
 impl<'a> Scribe<'a> {
     pub(super) fn new(shim: BorrowedFd<'a>, output: &'a Output) -> Self {
         let [stdout, stderr] = &output.pipes;
-        Self {
+        let mut scribe = Self {
             shim,
             container: &output.container,
             streams: [
@@ -56,7 +56,17 @@ impl<'a> Scribe<'a> {
             log: Log::new(output.log.directory.as_fd(), &output.log.options),
             told_errno: output.errno,
             idle_at: Moment::now().after_ms(IDLE_MS),
+        };
+        scribe.be_prompt(output.prompt);
+        scribe
+    }
+
+    fn be_prompt(&mut self, prompt: bool) {
+        let now = Moment::now();
+        for stream in self.streams.iter_mut().flatten() {
+            self.log.be_prompt(stream, prompt, now);
         }
+        self.tell_errno();
     }
 
     /// Works until there is nothing to do any more.
@@ -121,6 +131,9 @@ impl<'a> Scribe<'a> {
 
     fn obey(&mut self, message: &[u8]) {
         let Some((what, record)) = message.split_first() else { return };
+        if *what == PROMPT {
+            return self.be_prompt(*record == [1]);
+        }
         if *what == FINISH {
             self.copy_the_last();
         }

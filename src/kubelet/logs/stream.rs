@@ -1,9 +1,6 @@
 //! Reading a log from its first wanted line, and following it.
 
-use std::collections::VecDeque;
-use std::fs::File;
-use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,7 +9,7 @@ use runtime::{ContainerId, ContainerState, Runtime, SandboxId};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 
-use super::files;
+use super::files::Files;
 use super::query::Query;
 use super::record::Record;
 use crate::directory::DirectoryWatch;
@@ -117,11 +114,8 @@ async fn drain(reader: &mut Reader, out: &mpsc::Sender<io::Result<Bytes>>) -> io
 /// Reads through the files of a log.
 #[derive(Default)]
 struct Reader {
-    log: PathBuf,
     query: Query,
-    /// Files that come after the open one, rotated ones first.
-    later: VecDeque<PathBuf>,
-    open: Option<File>,
+    files: Files,
     /// A line whose end has not been read.
     rest: Vec<u8>,
     /// Lines to be left out at the beginning.
@@ -131,28 +125,12 @@ struct Reader {
 
 impl Reader {
     fn open(log: PathBuf, query: Query) -> io::Result<Self> {
-        let later = files::of(&log)?.into();
-        let mut reader = Self { log, query, later, ..Self::default() };
+        let files = Files::open(log)?;
+        let mut reader = Self { query, files, ..Self::default() };
         if let Some(tail) = reader.query.tail {
-            reader.skip = reader.count_lines()?.saturating_sub(tail);
+            reader.skip = reader.files.count_lines(&mut vec![0; CHUNK])?.saturating_sub(tail);
         }
         Ok(reader)
-    }
-
-    fn count_lines(&self) -> io::Result<usize> {
-        let mut count = 0;
-        let mut buffer = vec![0; CHUNK];
-        for path in &self.later {
-            let Some(mut file) = open_if_there(path)? else { continue };
-            loop {
-                let length = file.read(&mut buffer)?;
-                if length == 0 {
-                    break;
-                }
-                count += buffer.iter().take(length).filter(|byte| **byte == b'\n').count();
-            }
-        }
-        Ok(count)
     }
 
     fn is_full(&self) -> bool {
@@ -162,41 +140,8 @@ impl Reader {
     /// The next piece of what is wanted; none at the end of what is there.
     fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
         let mut buffer = vec![0; CHUNK];
-        loop {
-            if let Some(file) = &mut self.open {
-                let length = file.read(&mut buffer)?;
-                if length > 0 {
-                    return Ok(Some(self.take(buffer.get(..length).unwrap_or_default())));
-                }
-            }
-            if !self.advance()? {
-                return Ok(None);
-            }
-        }
-    }
-
-    /// Opens the file after the one that has been read; false if there is none yet.
-    fn advance(&mut self) -> io::Result<bool> {
-        while let Some(path) = self.later.pop_front() {
-            if let Some(file) = open_if_there(&path)? {
-                self.open = Some(file);
-                return Ok(true);
-            }
-        }
-        let Some(present) = open_if_there(&self.log)? else { return Ok(false) };
-        let Some(open) = &mut self.open else {
-            self.open = Some(present);
-            return Ok(true);
-        };
-        if identity(open)? == identity(&present)? {
-            return Ok(false);
-        }
-        // The open file was rotated away. What was written to it last has been read, or is read now.
-        let mut last = Vec::new();
-        open.read_to_end(&mut last)?;
-        self.rest.extend_from_slice(&last);
-        self.open = Some(present);
-        Ok(true)
+        let length = self.files.read(&mut buffer)?;
+        Ok(if length > 0 { Some(self.take(buffer.get(..length).unwrap_or_default())) } else { None })
     }
 
     /// Takes in what was read and renders the lines that are complete and wanted.
@@ -226,19 +171,6 @@ impl Reader {
         self.sent = self.sent.saturating_add(out.len());
         out
     }
-}
-
-fn open_if_there(path: &Path) -> io::Result<Option<File>> {
-    match File::open(path) {
-        Ok(file) => Ok(Some(file)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-fn identity(file: &File) -> io::Result<(u64, u64)> {
-    let metadata = file.metadata()?;
-    Ok((metadata.dev(), metadata.ino()))
 }
 
 #[cfg(test)]

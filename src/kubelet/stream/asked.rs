@@ -52,6 +52,7 @@ pub(super) fn pod(shared: &Shared, named: Named<'_>) -> Result<Entry, Refusal> {
 pub(super) struct Running {
     pub(super) sandbox: SandboxId,
     pub(super) id: ContainerId,
+    pub(super) log: std::path::PathBuf,
 }
 
 /// The running container of that name.
@@ -70,11 +71,11 @@ pub(super) async fn running(shared: &Shared, entry: &Entry, container: &str) -> 
     };
     let id = ContainerId(id.ok_or_else(missing)?.1.to_owned());
     for sandbox in sandboxes(shared, entry).await? {
-        let runs = |one: &&runtime::ContainerStatus| {
+        let runs = |one: &runtime::ContainerStatus| {
             one.id == id && matches!(one.state, runtime::ContainerState::Running { .. })
         };
-        if sandbox.containers.iter().any(|one| runs(&one)) {
-            return Ok(Running { sandbox: sandbox.spec.id, id });
+        if let Some(found) = sandbox.containers.into_iter().find(runs) {
+            return Ok(Running { sandbox: sandbox.spec.id, id, log: found.log_path });
         }
     }
     Err(missing())

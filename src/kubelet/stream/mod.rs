@@ -12,6 +12,7 @@
 //! Paths, parameters and wording follow `pkg/kubelet/server` and `k8s.io/kubelet/pkg/cri/streaming` upstream.
 
 mod asked;
+mod attach;
 mod forward;
 mod spdy;
 mod status;
@@ -31,6 +32,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 pub(crate) use asked::Named;
 use asked::Running;
+pub(crate) use attach::attach;
 pub(crate) use forward::port_forward;
 
 use crate::serve::Refusal;

@@ -18,15 +18,23 @@ pub(super) fn of(end: &Result<i32, RuntimeError>, command: &[String]) -> Value {
             let reason = "NonZeroExitCode";
             json!({"metadata": {}, "status": "Failure", "message": message, "reason": reason, "details": details})
         }
-        Err(error) => {
-            let cause = format!("error executing command in container: {}", chain(error));
-            let message = format!("Internal error occurred: {cause}");
-            let (details, reason) = (json!({"causes": [{"message": cause}]}), "InternalError");
-            json!({
-                "metadata": {}, "status": "Failure", "message": message, "reason": reason, "details": details, "code": 500
-            })
-        }
+        Err(error) => internal("error executing command in container", error),
     }
+}
+
+/// The `Status` of the end of an attachment, which is not that of the container (`remotecommand.ServeAttach`).
+pub(super) fn of_attachment(end: &Result<(), RuntimeError>) -> Value {
+    match end {
+        Ok(()) => json!({"metadata": {}, "status": "Success"}),
+        Err(error) => internal("error attaching to container", error),
+    }
+}
+
+fn internal(what: &str, error: &RuntimeError) -> Value {
+    let cause = format!("{what}: {}", chain(error));
+    let message = format!("Internal error occurred: {cause}");
+    let (details, reason) = (json!({"causes": [{"message": cause}]}), "InternalError");
+    json!({"metadata": {}, "status": "Failure", "message": message, "reason": reason, "details": details, "code": 500})
 }
 
 #[cfg(test)]

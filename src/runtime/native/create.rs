@@ -110,7 +110,7 @@ async fn set_up(node: &Arc<Node>, sandbox: &Arc<Sandbox>) -> Result<Live, Runtim
     }
     let Beginning { pid, pidfd, socket } = shim;
     // It is a shim of this release.
-    Ok(Live { pid, pidfd: Arc::new(pidfd), link: Link::new(socket, &node.tasks), keeps: true })
+    Ok(Live { pid, pidfd: Arc::new(pidfd), link: Link::new(socket, &node.tasks), keeps: true, attaches: true })
 }
 
 /// Everything on disk and in the kernel that comes before the shim, the way into its group, and the shim's process.

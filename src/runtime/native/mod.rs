@@ -10,6 +10,7 @@
 //!                                                           └───remove_sandbox───┴──► (nothing)
 //! ```
 
+mod attach;
 mod create;
 mod descriptors;
 mod devices;
@@ -50,8 +51,8 @@ use task::{SharedClock, Tasks};
 use tokio::sync::broadcast;
 
 use crate::{
-    Changed, ContainerId, ContainerSpec, ExecResult, ExecSpec, Images, Measure, Resize, Resources, Runtime,
-    RuntimeError, SandboxId, SandboxSpec, SandboxStatus, Session, SessionSpec, Stop, Usage, VolumeSource,
+    Attachment, Changed, ContainerId, ContainerSpec, ExecResult, ExecSpec, Images, Measure, Resize, Resources, Runtime,
+    RuntimeError, SandboxId, SandboxSpec, SandboxStatus, Session, SessionSpec, Stop, Typing, Usage, VolumeSource,
 };
 pub use descriptors::raise_open_files;
 pub use groups::PidLimits;
@@ -266,6 +267,15 @@ impl Runtime for NativeRuntime {
         spec: SessionSpec,
     ) -> Result<Session, RuntimeError> {
         exec::open_session(&self.0, sandbox, container, spec).await
+    }
+
+    async fn attach(
+        &self,
+        sandbox: &SandboxId,
+        container: &ContainerId,
+        typing: Typing,
+    ) -> Result<Attachment, RuntimeError> {
+        attach::attach(&self.0, sandbox, container, typing).await
     }
 
     async fn mount_volume(&self, at: &Path, source: VolumeSource) -> Result<(), RuntimeError> {

@@ -99,7 +99,8 @@ async fn connect_patiently(node: &Node, sandbox: &Sandbox) -> Result<Live, Runti
     };
     match answer? {
         FromShim::Hello { pid, version } => {
-            Ok(Live { pid, pidfd: Arc::new(pidfd), link: Link::new(socket, &node.tasks), keeps: version >= 2 })
+            let (keeps, attaches) = (version >= 2, version >= 3);
+            Ok(Live { pid, pidfd: Arc::new(pidfd), link: Link::new(socket, &node.tasks), keeps, attaches })
         }
         other => Err(create::protocol(sandbox.id(), &other)),
     }

@@ -54,6 +54,8 @@ pub(super) struct Live {
     pub(super) link: Link,
     /// Whether it can keep commands, as shims of version 2 can.
     pub(super) keeps: bool,
+    /// Whether it lets somebody be at the streams of its containers.
+    pub(super) attaches: bool,
 }
 
 impl Live {

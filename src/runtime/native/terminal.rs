@@ -23,6 +23,11 @@ impl Terminal {
     /// `UnexpectedEof` when the other end was closed without one.
     pub(super) async fn receive(socket: &UnixStream) -> io::Result<Self> {
         let master = socket.async_io(Interest::READABLE, || take(socket)).await?;
+        Self::new(master)
+    }
+
+    /// One that has come in another way.
+    pub(super) fn new(master: OwnedFd) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&master, true)?;
         Ok(Self(master))
     }
@@ -40,16 +45,25 @@ impl Terminal {
 
 /// Reads a byte and the descriptor that comes with it.
 fn take(socket: &UnixStream) -> io::Result<OwnedFd> {
+    take_both(socket)?.1.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+}
+
+/// Reads a byte and the descriptor that may come with it.
+///
+/// # Errors
+/// `UnexpectedEof` when the other end was closed.
+pub(super) fn take_both(socket: &UnixStream) -> io::Result<(u8, Option<OwnedFd>)> {
     let mut byte = [0];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
-    rustix::net::recvmsg(socket.as_fd(), &mut [IoSliceMut::new(&mut byte)], &mut ancillary, flags)?;
+    let received = rustix::net::recvmsg(socket.as_fd(), &mut [IoSliceMut::new(&mut byte)], &mut ancillary, flags)?;
     let mut sent = ancillary.drain().filter_map(|part| match part {
         RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
         _ => None,
     });
-    sent.find_map(|mut descriptors| descriptors.next()).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    let descriptor = sent.find_map(|mut descriptors| descriptors.next());
+    if received.bytes == 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok((byte[0], descriptor)) }
 }
 
 impl Window for Terminal {

@@ -15,8 +15,9 @@ use tokio::time::Instant;
 use super::program::{Ending, ExecOutcome, Program, StartFailure};
 use super::state::{Moment, State, write_log};
 use crate::{
-    Changed, ContainerId, ContainerSpec, ContainerState, ExecResult, ExecSpec, Measure, Resize, Resources, Runtime,
-    RuntimeError, SandboxId, SandboxSpec, SandboxStatus, Session, SessionSpec, Stop, Usage, VolumeSource, Wanted,
+    Attachment, Changed, ContainerId, ContainerSpec, ContainerState, ExecResult, ExecSpec, Measure, Resize, Resources,
+    Runtime, RuntimeError, SandboxId, SandboxSpec, SandboxStatus, Session, SessionSpec, Stop, Typing, Usage,
+    VolumeSource, Wanted,
 };
 
 /// Bytes of a stream that wait to be read.
@@ -60,6 +61,8 @@ struct Locked {
     usage: Usage,
     /// Other runtimes that are configured.
     handlers: BTreeSet<String>,
+    /// Containers whose input somebody has asked for.
+    talked_to: BTreeSet<ContainerId>,
 }
 
 impl SimulatedRuntime {
@@ -348,6 +351,31 @@ impl Runtime for SimulatedRuntime {
         let stdin = has_input.then(|| Box::new(input) as crate::Input);
         let stderr = has_error.then(|| Box::new(stderr) as crate::Output);
         Ok(Session { stdin, stdout: Some(Box::new(stdout)), stderr, window: None, end })
+    }
+
+    /// Input goes nowhere, and what the program says is in its log from the beginning.
+    async fn attach(
+        &self,
+        sandbox: &SandboxId,
+        container: &ContainerId,
+        typing: Typing,
+    ) -> Result<Attachment, RuntimeError> {
+        let no_container = || RuntimeError::NoContainer { container: container.clone() };
+        let is_first = {
+            let mut locked = self.lock();
+            locked.state.running(sandbox, container).ok_or_else(no_container)?;
+            typing != Typing::Not && locked.talked_to.insert(container.clone())
+        };
+        let stdin = (typing != Typing::Not).then(|| Box::new(tokio::io::sink()) as crate::Input);
+        let (runtime, sandbox, container) = (self.clone(), sandbox.clone(), container.clone());
+        let mut changes = self.changes();
+        let end = Box::pin(async move {
+            while runtime.lock().state.running(&sandbox, &container).is_some() {
+                // A receiver that lags behind looks again.
+                let _ = changes.recv().await;
+            }
+        });
+        Ok(Attachment { stdin, window: None, is_first, end })
     }
 
     async fn mount_volume(&self, at: &Path, source: VolumeSource) -> Result<(), RuntimeError> {

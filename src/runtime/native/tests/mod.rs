@@ -6,6 +6,7 @@ mod host;
 mod hostile;
 mod identity;
 mod processes;
+mod sessions;
 mod sizes;
 mod users;
 mod volumes;
