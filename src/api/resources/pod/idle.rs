@@ -58,7 +58,6 @@ const CONTAINER: &[(&str, Asks)] = &[
     ("resources.limits.{ephemeral-storage}", any),
     ("securityContext.seLinuxOptions", any),
     ("securityContext.windowsOptions", any),
-    ("stdinOnce", any),
     ("volumeDevices", any),
 ];
 
@@ -155,7 +154,7 @@ mod tests {
                 "name": "c", "lifecycle": {"preStop": {"sleep": {"seconds": 1}}, "stopSignal": "SIGINT"},
                 "ports": [{"containerPort": 80}, {"containerPort": 81, "hostPort": 81, "hostIP": "2001:db8::1"}],
                 "resources": {"limits": {"cpu": "1", "ephemeral-storage": "2Mi"}},
-                "stdinOnce": false,
+                "stdinOnce": true,
             }],
             "tolerations": [
                 {"key": "node.kubernetes.io/not-ready", "effect": "NoExecute", "tolerationSeconds": 300},
