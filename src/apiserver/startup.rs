@@ -108,7 +108,8 @@ impl ApiServer {
         let roles = bootstrap::objects().into_iter().map(|object| Wanted::new(object, Kept::Grants));
         let roles = roles.collect::<Result<Vec<_>, _>>()?;
         self.ensure_at_once(roles.iter().chain(&flows)).await?;
-        self.sort_requests().await?;
+        let (objects, _) = self.sort_requests().await?;
+        self.tell_schemas(&objects).await?;
         self.started.store(true, Ordering::Release);
         let mut prefixes: Vec<String> = wanted.iter().map(|wanted| storage::prefix(wanted.row, "")).collect();
         prefixes.dedup();

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use api::resources::flowcontrol::GROUP;
 use api::status::ApiError;
+use futures_util::future::try_join_all;
 use http::Method;
 use serde_json::{Value, json};
 use store::{Range, Watched};
@@ -29,6 +30,19 @@ impl ApiServer {
         Ok((objects, page.revision))
     }
 
+    /// Says of schemas whether their levels are there.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub(crate) async fn tell_schemas(self: &Arc<Self>, objects: &[Value]) -> Result<(), ApiError> {
+        let now = self.config.clock.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        let tell = async |(name, conditions): (String, Vec<Value>)| {
+            let status = json!({ "status": { "conditions": conditions } });
+            self.send(Method::PATCH, &format!("{SCHEMAS}/{name}/status"), &status).await
+        };
+        try_join_all(untold(objects, &now).into_iter().map(tell)).await.map(drop)
+    }
+
     /// Takes in every change; never returns.
     pub(crate) async fn keep_requests_sorted(self: Arc<Self>) {
         loop {
@@ -43,12 +57,7 @@ impl ApiServer {
         loop {
             let (objects, revision) = self.sort_requests().await?;
             let mut watch = self.config.store.watch(&prefix(), revision).await.map_err(storage::failed)?;
-            for (name, conditions) in
-                untold(&objects, &self.config.clock.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
-            {
-                let status = json!({ "status": { "conditions": conditions } });
-                self.send(Method::PATCH, &format!("{SCHEMAS}/{name}/status"), &status).await?;
-            }
+            self.tell_schemas(&objects).await?;
             match watch.next().await {
                 Some(Watched::Changed(_) | Watched::Overrun) => {}
                 None => return Ok(()),
