@@ -1,15 +1,19 @@
 //! Admission: what a write must have or must not be, beyond what its kind's row says.
 //!
-//! [`create`] and [`update`] are called after decoding and may change objects; [`check`] is called when their final form has
-//! been validated. Follows the plugins NamespaceLifecycle, LimitRanger, ServiceAccount, Priority,
+//! [`create`] and [`update`] are called after decoding and may change objects; [`ask`] and [`check`] are called when their
+//! final form has been validated. Follows the plugins NamespaceLifecycle, LimitRanger, ServiceAccount, Priority,
 //! DefaultTolerationSeconds, RuntimeClass, DefaultStorageClass, DefaultIngressClass, PersistentVolumeClaimResize, NodeRestriction,
-//! PodSecurity and ResourceQuota of upstream, in [`certificates`] those for signing requests, and in [`policies`]
-//! ValidatingAdmissionPolicy.
+//! PodSecurity and ResourceQuota of upstream, in [`certificates`] those for signing requests, in [`policies`]
+//! ValidatingAdmissionPolicy, and in [`hooks`] both kinds of webhooks.
 
+mod attempt;
 pub(crate) mod certificates;
+mod hooks;
 mod limits;
+mod others;
 mod podsecurity;
-pub(crate) mod policies;
+mod policies;
+mod registered;
 
 use std::time::Duration;
 
@@ -29,6 +33,8 @@ use crate::authz::{escalation, relations};
 use crate::call::Call;
 use crate::object::{is_terminating, meta};
 use crate::storage;
+pub(crate) use others::{ask, end};
+pub(crate) use registered::RegisteredCache;
 
 /// Namespaces without which a cluster does not work.
 const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
@@ -39,7 +45,7 @@ const RESTRICTED: &str = "node-restriction.kubernetes.io";
 const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// A new object, its namespace set; changes it and may refuse it.
-pub(crate) async fn create(call: &Call, object: &mut Value) -> Result<(), ApiError> {
+pub(crate) async fn create(call: &Call, object: &mut Value, dry: bool) -> Result<(), ApiError> {
     // As upstream's decoder does: whoever decides here sees what is meant, under whatever name it was said.
     call.row.fill_defaults(object);
     if call.row.namespaced {
@@ -50,6 +56,20 @@ pub(crate) async fn create(call: &Call, object: &mut Value) -> Result<(), ApiErr
     }
     escalation::check(call, object, None).await?;
     certificates::create(call, object)?;
+    complete(call, object).await?;
+    let again = others::mutate(call, object, None, dry).await?;
+    if again.changed {
+        call.row.fill_defaults(object);
+        complete(call, object).await?;
+        again.mutate(call, object, None, dry).await?;
+        escalation::check(call, object, None).await?;
+        certificates::create(call, object)?;
+    }
+    Ok(())
+}
+
+/// What the server itself adds to a new object; nothing that it finds there already.
+async fn complete(call: &Call, object: &mut Value) -> Result<(), ApiError> {
     if is_core(call, "pods") {
         limits::default_pod(call, object).await?;
         if let Some(account) = default_service_account(object) {
@@ -84,7 +104,6 @@ pub(crate) async fn check<'a>(
     new: &Value,
     old: Option<&Value>,
 ) -> Result<Option<MutexGuard<'a, ()>>, ApiError> {
-    policies::check(call, Some(new), old).await?;
     let subresource = call.request.subresource.as_str();
     // What changes the rest of a pod under another name is looked at like the pod itself.
     if !matches!(subresource, "" | "ephemeralcontainers" | "resize") {
@@ -127,7 +146,18 @@ async fn all(call: &Call, group: &str, plural: &str) -> Result<Vec<Value>, ApiEr
 }
 
 /// The next state of an object; changes it and may refuse it.
-pub(crate) fn update(call: &Call, new: &mut Value, old: &Value) -> Result<(), ApiError> {
+pub(crate) async fn update(call: &Call, new: &mut Value, old: &Value, dry: bool) -> Result<(), ApiError> {
+    complete_update(call, new, old)?;
+    let again = others::mutate(call, new, Some(old), dry).await?;
+    if again.changed {
+        call.row.fill_defaults(new);
+        complete_update(call, new, old)?;
+        again.mutate(call, new, Some(old), dry).await?;
+    }
+    Ok(())
+}
+
+fn complete_update(call: &Call, new: &mut Value, old: &Value) -> Result<(), ApiError> {
     if is_core(call, "pods") && call.request.subresource.is_empty() {
         default_toleration_seconds(new);
     }

@@ -60,6 +60,13 @@ impl Call {
         }
     }
 
+    /// The answer to a request that is refused, with what the client is to be told besides.
+    pub(crate) fn refuse(&self, error: &ApiError) -> Response<Body> {
+        let mut response = respond::error(error);
+        respond::warn(&mut response, &self.warnings.lock().unwrap_or_else(PoisonError::into_inner));
+        response
+    }
+
     /// The present moment.
     pub(crate) fn now(&self) -> Timestamp {
         self.server.config.clock.now()

@@ -19,6 +19,7 @@ use store::Store;
 use task::{SharedClock, Tasks};
 use tokio_util::sync::CancellationToken;
 
+use crate::admission::RegisteredCache;
 use crate::authn::{Issuer, StaticTokens};
 use crate::authz::rbac::Policy;
 use crate::authz::rbac::cache::PolicyCache;
@@ -82,6 +83,8 @@ pub struct ApiServer {
     pub(crate) limits: Limits,
     pub(crate) components: Components,
     policy: PolicyCache,
+    /// Whom users have set to be asked about writes.
+    pub(crate) registered: RegisteredCache,
     /// OpenAPI documents that somebody has asked for.
     pub(crate) documents: Documents,
     pub(crate) fairness: Fairness,
@@ -108,6 +111,7 @@ impl ApiServer {
             assigning: tokio::sync::Mutex::new(()),
             charging: tokio::sync::Mutex::new(()),
             policy: PolicyCache::default(),
+            registered: RegisteredCache::default(),
             documents: Documents::default(),
             fairness: Fairness::new(limits),
             definitions: Definitions::default(),
@@ -219,7 +223,7 @@ impl ApiServer {
         let (server, user, headers) = (Arc::clone(self), user.clone(), parts.headers);
         let warnings = Mutex::default();
         let call = Call { server, user, request, query, headers, row: row.clone(), form, upgrade, warnings };
-        let mut response = verbs::run(&call, bytes).await?;
+        let mut response = verbs::run(&call, bytes).await.unwrap_or_else(|error| call.refuse(&error));
         let own = Some(row.deprecation).filter(|warning| !warning.is_empty());
         if let Some(warning) = own.or_else(|| row.custom.as_ref()?.deprecation()) {
             respond::warn(&mut response, &[warning.to_owned()]);

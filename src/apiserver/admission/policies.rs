@@ -1,61 +1,41 @@
 //! ValidatingAdmissionPolicies and their bindings: what they say of a write decides whether it is done.
 //!
-//! The pure part is [`api::resources::admission::policy`]. What the server writes at its start is not asked about, lest a
-//! policy keep it from starting; nor are policies and bindings themselves, lest one keep itself from being mended.
+//! The pure part is [`api::resources::admission::policy`].
 
-use std::borrow::Cow;
-
-use api::resources::admission::policy::{self, Attempt, Failure};
-use api::resources::{self, Resource};
+use api::resources::admission::policy::{self, Failure};
 use api::selector::LabelSelector;
 use api::status::{ApiError, Cause};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::all;
+use super::attempt::Write;
+use super::registered::Registered;
 use crate::call::Call;
 use crate::object::meta;
 use crate::storage;
 
-const GROUP: &str = "admissionregistration.k8s.io";
-const POLICIES: &str = "validatingadmissionpolicies";
-const BINDINGS: &str = "validatingadmissionpolicybindings";
-/// Who makes what every cluster has.
-const SERVER: &str = "system:apiserver";
-
-/// Refuses a write that a policy denies; the object is absent if it is to go, and `old` if it is new.
-pub(crate) async fn check(call: &Call, object: Option<&Value>, old: Option<&Value>) -> Result<(), ApiError> {
-    let is_exempt = call.row.group == GROUP && [POLICIES, BINDINGS].contains(&call.row.plural);
-    if is_exempt || call.user.username == SERVER {
-        return Ok(());
-    }
-    let policies = all(call, GROUP, POLICIES).await?;
-    if policies.is_empty() {
-        return Ok(());
-    }
-    let operation = match (object, old) {
-        (None, _) => "DELETE",
-        (Some(_), None) => "CREATE",
-        (Some(_), Some(_)) => "UPDATE",
-    };
-    let write = Write::new(call, operation, object, old).await?;
-    for binding in all(call, GROUP, BINDINGS).await? {
+/// Refuses a write that a policy denies.
+pub(super) async fn check(registered: &Registered, write: &Write<'_>) -> Result<(), ApiError> {
+    for binding in &registered.bindings {
         let name = binding["spec"]["policyName"].as_str().unwrap_or_default();
         // A binding may come before its policy.
-        let Some(policy) = policies.iter().find(|policy| meta(policy, "name") == name) else { continue };
-        for form in write.forms(&policy["spec"]["matchConstraints"]) {
-            let attempt = form.attempt(&write);
+        let Some(policy) = registered.policies.iter().find(|policy| meta(&policy.object, "name") == name) else {
+            continue;
+        };
+        let constraints = &policy.object["spec"]["matchConstraints"];
+        for form in write.forms(constraints) {
+            let attempt = form.attempt(write);
             let resources = &binding["spec"]["matchResources"];
-            if !policy::concerns(&policy["spec"]["matchConstraints"], &attempt)
+            if !policy::concerns(constraints, &attempt)
                 || !(resources.is_null() || policy::concerns(resources, &attempt))
             {
                 continue;
             }
-            for params in params(call, policy, &binding).await? {
+            for params in params(write.call, &policy.object, binding).await? {
                 let failures = match params {
-                    Ok(params) => policy::judge(policy, &params, &attempt),
+                    Ok(params) => policy::judge(&policy.object, &policy.programs, &params, &attempt),
                     Err(failure) => failure.into_iter().collect(),
                 };
-                failures.iter().try_for_each(|failure| act(call, policy, &binding, &write, failure))?;
+                failures.iter().try_for_each(|failure| act(&policy.object, binding, write, failure))?;
             }
             break;
         }
@@ -63,119 +43,9 @@ pub(crate) async fn check(call: &Call, object: Option<&Value>, old: Option<&Valu
     Ok(())
 }
 
-/// A write, and what expressions may know of it.
-struct Write<'a> {
-    call: &'a Call,
-    operation: &'static str,
-    name: &'a str,
-    namespace: Value,
-    request: Value,
-    object: &'a Value,
-    old: &'a Value,
-}
-
-/// A write as one of a version of its kind.
-struct Form<'a> {
-    group: &'a str,
-    version: &'a str,
-    plural: &'a str,
-    object: Cow<'a, Value>,
-    old: Cow<'a, Value>,
-}
-
-impl<'a> Write<'a> {
-    async fn new(
-        call: &'a Call,
-        operation: &'static str,
-        object: Option<&'a Value>,
-        old: Option<&'a Value>,
-    ) -> Result<Self, ApiError> {
-        const NOTHING: &Value = &Value::Null;
-        let shown = object.or(old).unwrap_or(NOTHING);
-        let (row, name) = (&call.row, meta(shown, "name"));
-        let namespace = match row.namespaced {
-            true => {
-                let namespaces = resources::find("", "v1", "namespaces");
-                let namespaces = namespaces.ok_or_else(|| ApiError::internal("no namespaces"))?;
-                match call.server.read(namespaces, "", meta(shown, "namespace")).await {
-                    Ok((namespace, _)) => namespace,
-                    // One that is gone has no labels.
-                    Err(error) if error.code == 404 => json!({}),
-                    Err(error) => return Err(error),
-                }
-            }
-            false => Value::Null,
-        };
-        let kind = json!({ "group": row.group, "version": row.version, "kind": row.kind });
-        let resource = json!({ "group": row.group, "version": row.version, "resource": row.plural });
-        let subresource = call.request.subresource.as_str();
-        let request = json!({
-            "kind": kind, "resource": resource, "subResource": subresource,
-            "requestKind": kind, "requestResource": resource, "requestSubResource": subresource,
-            "name": name, "namespace": meta(shown, "namespace"), "operation": operation,
-            "userInfo": serde_json::to_value(&call.user).unwrap_or_default(),
-            "dryRun": call.query.all("dryRun").next().is_some(), "options": {},
-        });
-        let (object, old) = (object.unwrap_or(NOTHING), old.unwrap_or(NOTHING));
-        Ok(Self { call, operation, name, namespace, request, object, old })
-    }
-
-    /// The forms in which rules may be about it: its own, and those of the other versions that a rule may mean as well.
-    fn forms(&self, constraints: &Value) -> Vec<Form<'_>> {
-        let row = &self.call.row;
-        let is_custom = row.custom.is_some();
-        let is_exact = constraints["matchPolicy"] == "Exact";
-        let own = Form {
-            group: row.group,
-            // The versions of a custom resource differ in name only.
-            version: if is_custom && !is_exact { "" } else { row.version },
-            plural: row.plural,
-            object: Cow::Borrowed(self.object),
-            old: Cow::Borrowed(self.old),
-        };
-        let mut forms = vec![own];
-        if !is_custom && !is_exact {
-            forms.extend(resources::all().iter().copied().filter(|other| is_same(row, other)).map(|other| Form {
-                group: other.group,
-                version: other.version,
-                plural: other.plural,
-                object: Cow::Owned(converted(row, other, self.object)),
-                old: Cow::Owned(converted(row, other, self.old)),
-            }));
-        }
-        forms
-    }
-}
-
-/// Whether two rows are versions of one kind.
-fn is_same(row: &Resource, other: &Resource) -> bool {
-    let of = |row: &Resource| (row.stored().group, row.stored().version, row.stored().plural);
-    (row.group, row.version) != (other.group, other.version) && of(row) == of(other)
-}
-
-fn converted(row: &Resource, other: &Resource, object: &Value) -> Value {
-    if object.is_null() { Value::Null } else { other.of_stored(row.to_stored(object).into_owned()) }
-}
-
-impl Form<'_> {
-    fn attempt<'b>(&'b self, write: &'b Write<'_>) -> Attempt<'b> {
-        Attempt {
-            operation: write.operation,
-            group: self.group,
-            version: self.version,
-            resource: self.plural,
-            subresource: &write.call.request.subresource,
-            name: write.name,
-            namespace: &write.namespace,
-            object: &self.object,
-            old: &self.old,
-            request: &write.request,
-        }
-    }
-}
-
 /// What is done about a failure: the write is refused, or its author is told.
-fn act(call: &Call, policy: &Value, binding: &Value, write: &Write<'_>, failure: &Failure) -> Result<(), ApiError> {
+fn act(policy: &Value, binding: &Value, write: &Write<'_>, failure: &Failure) -> Result<(), ApiError> {
+    let call = write.call;
     let (policy, by) = (meta(policy, "name"), meta(binding, "name"));
     let message = &failure.message;
     let has =

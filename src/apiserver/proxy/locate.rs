@@ -67,6 +67,21 @@ async fn node(server: &Arc<ApiServer>, row: &Resource, named: Named<'_>) -> Resu
     Ok(Place::Backend(Backend { tls: named.tls, at: *at }))
 }
 
+/// Where a Service answers at a port, for what this server asks itself.
+pub(crate) async fn behind(
+    server: &Arc<ApiServer>,
+    namespace: &str,
+    name: &str,
+    port: u16,
+) -> Result<SocketAddr, ApiError> {
+    let row = resources::find("", "v1", "services").ok_or_else(|| ApiError::internal("no kind services"))?;
+    let named = Named { tls: true, name, port: &port.to_string() };
+    match service(server, row, namespace, named, name).await? {
+        Place::Backend(backend) => Ok(backend.at),
+        Place::Kubelet { .. } => Err(ApiError::internal("a service is no kubelet")),
+    }
+}
+
 async fn service(
     server: &Arc<ApiServer>,
     row: &Resource,

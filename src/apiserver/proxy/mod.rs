@@ -40,6 +40,7 @@ use crate::request::{RequestInfo, ResourceRequest};
 use crate::server::{ApiServer, Body, BoxError};
 use crate::{authz, body, respond};
 use locate::Place;
+pub(crate) use locate::behind;
 use rewrite::Passage;
 
 /// The body of a request on its way through.

@@ -35,4 +35,5 @@ mod validating;
 mod verbs;
 mod versions;
 mod watch;
+mod webhooks;
 mod world;

@@ -214,8 +214,7 @@ async fn what_is_kept_and_not_acted_on_is_told() {
     let world = World::new().await;
     for (path, kind) in [
         ("/apis/networking.k8s.io/v1/namespaces/default/networkpolicies", "NetworkPolicy"),
-        ("/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations", "ValidatingWebhookConfiguration"),
-        ("/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations", "MutatingWebhookConfiguration"),
+        ("/apis/networking.k8s.io/v1/servicecidrs", "ServiceCIDR"),
     ] {
         let answer = world.ask(&format!("POST {path}"), sample(kind, "x")).await;
         assert_eq!((answer.code, warnings(&answer).len()), (201, 1), "{path}");

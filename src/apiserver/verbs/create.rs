@@ -55,7 +55,7 @@ pub(super) async fn store_applied(call: &Call, mut object: Value, dry: bool) -> 
             call.server.config.entropy.fill(&mut random);
             metadata_mut(&mut candidate).insert("name".to_owned(), generate_name(&base, random).into());
         }
-        admission::create(call, &mut candidate).await?;
+        admission::create(call, &mut candidate, dry).await?;
         match finish(call, candidate, dry).await {
             Err(error) if error.reason == "AlreadyExists" => clash = Some(error),
             other => return other,
@@ -87,13 +87,14 @@ async fn finish(call: &Call, mut object: Value, dry: bool) -> Result<Value, ApiE
     let row = &call.row;
     row.fill_defaults(&mut object);
     row.prepare_create(&mut object);
-    let _given = services::give(call, &mut object, None).await?;
+    let given = services::give(call, &mut object, None).await?;
     let name = meta(&object, "name").to_owned();
     let wrong = row.check(&object);
     if !wrong.is_empty() {
         let shown = if name.is_empty() { meta(&object, "generateName") } else { &name };
         return Err(ApiError::invalid(row.group, row.kind, shown, &wrong));
     }
+    let _given = admission::ask(call, &mut object, None, dry, given).await?;
     let _charged = admission::check(call, &object, None).await?;
     row.settle(&mut object);
     let key = storage::key(row, call.namespace(), &name);

@@ -87,7 +87,7 @@ pub(super) async fn delete_one(
         check(call, &old, options)?;
         // Who evicts was asked about that.
         if call.request.subresource.is_empty() {
-            admission::policies::check(call, None, Some(&old)).await?;
+            admission::end(call, &old, options.dry).await?;
         }
         let step = step(call, &old, options);
         if let Some(outcome) = act(call, step, old, &entry, options).await? {

@@ -71,7 +71,7 @@ pub(super) async fn replace_applied(
     if row.namespaced && meta(&new, "namespace").is_empty() {
         metadata_mut(&mut new).insert("namespace".to_owned(), old["metadata"]["namespace"].clone());
     }
-    admission::update(call, &mut new, old)?;
+    admission::update(call, &mut new, old, dry).await?;
     escalation::check(call, &new, Some(old)).await?;
     admission::certificates::update(call, &mut new, old).await?;
     row.fill_defaults(&mut new);
@@ -84,7 +84,7 @@ pub(super) async fn replace_applied(
     } else {
         row.prepare_update(&mut new, old);
     }
-    let _given = services::give(call, &mut new, Some(old)).await?;
+    let given = services::give(call, &mut new, Some(old)).await?;
     let wrong = match part {
         Some(part) => (part.validate)(&new, old),
         None if is_status => row.check_status(&new, old),
@@ -93,6 +93,7 @@ pub(super) async fn replace_applied(
     if !wrong.is_empty() {
         return Err(ApiError::invalid(row.group, row.kind, meta(old, "name"), &wrong));
     }
+    let _given = admission::ask(call, &mut new, Some(old), dry, given).await?;
     let _charged = admission::check(call, &new, Some(old)).await?;
     put(call, new, old, entry, dry).await
 }

@@ -1,9 +1,11 @@
 //! ValidatingAdmissionPolicies: which writes they are about, and what they say of one.
 //!
 //! After `k8s.io/apiserver/pkg/admission/plugin/policy/{matching,validating}` and `…/plugin/webhook/predicates/rules`. Pure
-//! and bounded: all expressions of one policy pay from one budget. Deliberately absent is the variable `authorizer`; a
-//! policy that names it does not compile, and is refused when it is written.
+//! and bounded: all expressions of one policy pay from one budget. Webhooks are matched in the same way, and have
+//! conditions too. Expressions are compiled once ([`Programs`]). Deliberately absent is the variable `authorizer`; what
+//! names it does not compile, and is refused when it is written.
 
+use std::collections::HashMap;
 use std::rc::Rc;
 
 use serde_json::Value;
@@ -17,6 +19,8 @@ const STEPS: u64 = 10_000_000;
 /// Most bytes of a message that an expression makes.
 const MAX_MESSAGE: usize = 5 * 1024;
 const VARIABLES: [&str; 6] = ["object", "oldObject", "request", "params", "namespaceObject", "variables"];
+/// What the conditions of a webhook may name.
+const OF_HOOKS: [&str; 3] = ["object", "oldObject", "request"];
 
 /// Somebody wants to write something.
 #[derive(Debug, Clone, Copy)]
@@ -111,22 +115,53 @@ pub fn compile(expression: &str) -> Result<Program, String> {
     Program::compile(expression, &Scope { variables: VARIABLES.map(|name| (name, None)).into() })
 }
 
+/// Why an expression of a webhook's condition cannot be evaluated; a sentence.
+pub fn compile_of_hook(expression: &str) -> Result<Program, String> {
+    Program::compile(expression, &Scope { variables: OF_HOOKS.map(|name| (name, None)).into() })
+}
+
+/// The expressions of a policy or of a webhook, compiled.
+#[derive(Debug, Default)]
+pub struct Programs(HashMap<String, Result<Program, String>>);
+
+impl Programs {
+    /// Those of a policy.
+    pub fn of_policy(policy: &Value) -> Self {
+        let spec = &policy["spec"];
+        let fields = [
+            ("matchConditions", "expression"),
+            ("variables", "expression"),
+            ("validations", "expression"),
+            ("validations", "messageExpression"),
+        ];
+        let own = |(list, word)| items(spec, list).iter().map(move |parent| text(parent, word));
+        Self(fields.into_iter().flat_map(own).map(|own| (own.to_owned(), compile(own))).collect())
+    }
+
+    /// Those of a webhook.
+    pub fn of_hook(hook: &Value) -> Self {
+        let own = items(hook, "matchConditions").iter().map(|condition| text(condition, "expression"));
+        Self(own.map(|own| (own.to_owned(), compile_of_hook(own))).collect())
+    }
+}
+
+/// Whether the conditions of a webhook hold.
+///
+/// # Errors
+/// A sentence if one cannot be evaluated, none of the others fails, and the webhook does not ignore that.
+pub fn conditions_hold(hook: &Value, programs: &Programs, attempt: &Attempt<'_>) -> Result<bool, String> {
+    Court::new(programs, &Value::Null, attempt).conditions_hold(hook)
+}
+
 /// What a policy that is about a write says of it: nothing, or why it is not to be.
-pub fn judge(policy: &Value, params: &Value, attempt: &Attempt<'_>) -> Vec<Failure> {
+pub fn judge(policy: &Value, programs: &Programs, params: &Value, attempt: &Attempt<'_>) -> Vec<Failure> {
     let spec = &policy["spec"];
     let ignores_errors = text(spec, "failurePolicy") == "Ignore";
-    let mut court = Court::new(params, attempt);
-    let mut errors = Vec::new();
-    for condition in items(spec, "matchConditions") {
-        match court.holds(text(condition, "expression")) {
-            Ok(true) => {}
-            Ok(false) => return Vec::new(),
-            Err(error) => errors.push(Failure { message: error, reason: String::new() }),
-        }
-    }
-    if !errors.is_empty() {
-        errors.truncate(usize::from(!ignores_errors));
-        return errors;
+    let mut court = Court::new(programs, params, attempt);
+    match court.conditions_hold(spec) {
+        Ok(true) => {}
+        Ok(false) => return Vec::new(),
+        Err(message) => return vec![Failure { message, reason: String::new() }],
     }
     for variable in items(spec, "variables") {
         court.define(text(variable, "name"), text(variable, "expression"));
@@ -147,24 +182,26 @@ pub fn judge(policy: &Value, params: &Value, attempt: &Attempt<'_>) -> Vec<Failu
 }
 
 /// Evaluates the expressions of one policy.
-struct Court<'v> {
+struct Court<'p, 'v> {
+    programs: &'p Programs,
     values: Vec<(&'static str, Val<'v>)>,
     variables: Vec<(Val<'v>, Val<'v>)>,
     budget: Budget,
 }
 
-impl<'v> Court<'v> {
-    fn new(params: &'v Value, attempt: &Attempt<'v>) -> Self {
+impl<'p, 'v> Court<'p, 'v> {
+    fn new(programs: &'p Programs, params: &'v Value, attempt: &Attempt<'v>) -> Self {
         let values = [attempt.object, attempt.old, attempt.request, params, attempt.namespace];
         let values = VARIABLES.into_iter().zip(values).map(|(name, value)| (name, Val::of(value, None))).collect();
-        let mut court = Self { values, variables: Vec::new(), budget: Budget::new(STEPS) };
+        let mut court = Self { programs, values, variables: Vec::new(), budget: Budget::new(STEPS) };
         court.values.push(("variables", Val::Map(Rc::default())));
         court
     }
 
     fn eval(&mut self, expression: &str) -> Result<Val<'v>, String> {
         let said = |error: String| format!("expression '{}' resulted in error: {error}", expression.trim());
-        let program = compile(expression).map_err(|error| said(format!("compilation failed: {error}")))?;
+        let program = self.programs.0.get(expression).ok_or_else(|| said("it was not compiled".to_owned()))?;
+        let program = program.as_ref().map_err(|error| said(format!("compilation failed: {error}")))?;
         program.eval(&self.values, &mut self.budget).map_err(|error| said(error.to_string()))
     }
 
@@ -172,6 +209,23 @@ impl<'v> Court<'v> {
         match self.eval(expression)? {
             Val::Bool(truth) => Ok(truth),
             _ => Err(format!("expression '{}' resulted in error: it is neither true nor false", expression.trim())),
+        }
+    }
+
+    /// Whether all conditions hold; one that fails weighs more than one that cannot be evaluated.
+    fn conditions_hold(&mut self, parent: &Value) -> Result<bool, String> {
+        let mut first = None;
+        for condition in items(parent, "matchConditions") {
+            match self.holds(text(condition, "expression")) {
+                Ok(true) => {}
+                Ok(false) => return Ok(false),
+                Err(error) => drop(first.get_or_insert(error)),
+            }
+        }
+        match first {
+            None => Ok(true),
+            Some(_) if text(parent, "failurePolicy") == "Ignore" => Ok(false),
+            Some(error) => Err(error),
         }
     }
 
@@ -218,7 +272,8 @@ mod tests {
             request: &NULL,
         };
         let params = json!({ "most": 3 });
-        let failures = judge(&json!({ "spec": spec }), &params, &attempt);
+        let policy = json!({ "spec": spec });
+        let failures = judge(&policy, &Programs::of_policy(&policy), &params, &attempt);
         failures.into_iter().map(|failure| format!("{}{}", failure.reason, failure.message)).collect()
     }
 

@@ -1,7 +1,6 @@
 //! Who else is asked about writes: webhooks and policies (`admissionregistration.k8s.io/v1`).
 //!
-//! They are kept and checked, expressions excepted, and not asked yet: whoever writes one is told. Follows
-//! `pkg/apis/admissionregistration` of upstream.
+//! Here they are checked only; who asks them is the API server. Follows `pkg/apis/admissionregistration` of upstream.
 
 mod policy;
 mod policybinding;
@@ -27,6 +26,19 @@ const GROUP: &str = "admissionregistration.k8s.io";
 const MOST_CONDITIONS: usize = 64;
 
 const BASE: Resource = Resource { group: GROUP, namespaced: false, generation: Generation::SPEC, ..BLANK };
+
+/// Whether rules name what nobody is asked about here.
+fn names_unheard<'a>(mut rules: impl Iterator<Item = &'a Value>) -> bool {
+    const UNHEARD: [&str; 7] = ["attach", "binding", "eviction", "exec", "portforward", "proxy", "token"];
+    let is_unheard = |word: &Value| {
+        let sub = word.as_str().and_then(|word| word.split_once('/')).map(|(_, sub)| sub);
+        sub.is_some_and(|sub| UNHEARD.contains(&sub))
+    };
+    rules.any(|rule| {
+        items(rule, "operations").iter().any(|word| word == "CONNECT")
+            || items(rule, "resources").iter().any(is_unheard)
+    })
+}
 
 /// Fills in what a rule leaves out.
 fn default_rules(parent: &mut Value, field: &str) {

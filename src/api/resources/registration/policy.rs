@@ -58,14 +58,8 @@ fn cells(policy: &Value, now: Timestamp) -> Vec<Value> {
 
 /// What a policy is about that it is not asked about here.
 fn unheard(policy: &Value) -> Vec<String> {
-    const UNHEARD: [&str; 7] = ["attach", "binding", "eviction", "exec", "portforward", "proxy", "token"];
-    let rules = items(&policy["spec"]["matchConstraints"], "resourceRules");
-    let words = |field: &'static str| {
-        rules.iter().flat_map(move |rule| items(rule, field)).map(|word| word.as_str().unwrap_or_default())
-    };
-    let subresources: BTreeSet<&str> = words("resources").filter_map(|word| Some(word.split_once('/')?.1)).collect();
     let mut told = Vec::new();
-    if words("operations").any(|word| word == "CONNECT") || UNHEARD.iter().any(|word| subresources.contains(word)) {
+    if super::names_unheard(items(&policy["spec"]["matchConstraints"], "resourceRules").iter()) {
         told.push("this server does not ask policies about connections, bindings, evictions and tokens".to_owned());
     }
     if !items(&policy["spec"], "auditAnnotations").is_empty() {

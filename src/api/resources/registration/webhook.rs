@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::{BASE, check_conditions, check_rule, default_rules};
 use crate::names;
+use crate::resources::admission::policy::compile_of_hook;
 use crate::resources::cell::{self, column};
 use crate::resources::path::{
     Path, default_number, default_text, default_to, items, items_mut, object_mut, present, text,
@@ -18,7 +19,7 @@ const WEBHOOKS: Resource = Resource {
     generation: Generation::Of(&["/webhooks"]),
     validate: |configuration| validate(configuration, false),
     validate_update: |new, old| validate(new, keeps_side_effects(old)),
-    warn: |_| vec!["this server does not call webhooks: nothing is refused or changed by these".to_owned()],
+    warn: unheard,
     columns: &[cell::NAME, column("Webhooks", "integer", "", "How many webhooks there are.", 0), cell::AGE],
     cells: |configuration, now: Timestamp| {
         let count = items(configuration, "webhooks").len().into();
@@ -26,6 +27,16 @@ const WEBHOOKS: Resource = Resource {
     },
     ..BASE
 };
+
+/// What webhooks are about that they are not asked about here.
+fn unheard(configuration: &Value) -> Vec<String> {
+    let rules = items(configuration, "webhooks").iter().flat_map(|hook| items(hook, "rules"));
+    if super::names_unheard(rules) {
+        vec!["this server does not ask webhooks about connections, bindings, evictions and tokens".to_owned()]
+    } else {
+        Vec::new()
+    }
+}
 
 /// `mutatingwebhookconfigurations`.
 pub(in crate::resources) const MUTATING: Resource = Resource {
@@ -109,6 +120,13 @@ fn check_hook(hook: &Value, any_side_effects: bool, path: &Path, errors: &mut Ve
     }
     client(&hook["clientConfig"], &path.child("clientConfig"), errors);
     check_conditions(hook, path, errors);
+    for (index, condition) in items(hook, "matchConditions").iter().enumerate() {
+        let (expression, path) = (text(condition, "expression"), path.child("matchConditions").index(index));
+        if let (false, Err(error)) = (expression.trim().is_empty(), compile_of_hook(expression)) {
+            let detail = format!("compilation failed: {error}");
+            errors.push(FieldError::invalid(path.child("expression"), &expression.into(), &detail));
+        }
+    }
 }
 
 fn side_effects(hook: &Value, any: bool, path: &Path, errors: &mut Vec<FieldError>) {

@@ -1,0 +1,153 @@
+//! A write as those see it who are asked about it: policies and webhooks.
+
+use std::borrow::Cow;
+
+use api::resources::admission::policy::Attempt;
+use api::resources::{self, Resource};
+use api::status::ApiError;
+use serde_json::{Value, json};
+
+use crate::call::Call;
+use crate::object::meta;
+
+/// A write, and what expressions may know of it.
+pub(super) struct Write<'a> {
+    pub(super) call: &'a Call,
+    pub(super) operation: &'static str,
+    pub(super) name: &'a str,
+    pub(super) namespace: Value,
+    pub(super) request: Value,
+    pub(super) object: &'a Value,
+    pub(super) old: &'a Value,
+}
+
+/// A write as one of a version of its kind.
+pub(super) struct Form<'a> {
+    /// The row whose version it is, if that is not the one of the request.
+    pub(super) row: Option<&'static Resource>,
+    group: &'a str,
+    version: &'a str,
+    plural: &'a str,
+    pub(super) object: Cow<'a, Value>,
+    pub(super) old: Cow<'a, Value>,
+}
+
+impl<'a> Write<'a> {
+    /// The object is absent if it is to go, and `old` if it is new; a dry one is not carried out.
+    pub(super) async fn new(
+        call: &'a Call,
+        object: Option<&'a Value>,
+        old: Option<&'a Value>,
+        dry: bool,
+    ) -> Result<Self, ApiError> {
+        const NOTHING: &Value = &Value::Null;
+        let operation = match (object, old) {
+            (None, _) => "DELETE",
+            (Some(_), None) => "CREATE",
+            (Some(_), Some(_)) => "UPDATE",
+        };
+        let shown = object.or(old).unwrap_or(NOTHING);
+        let (row, name) = (&call.row, meta(shown, "name"));
+        let namespace = match row.namespaced {
+            true => {
+                let namespaces = resources::find("", "v1", "namespaces");
+                let namespaces = namespaces.ok_or_else(|| ApiError::internal("no namespaces"))?;
+                match call.server.read(namespaces, "", meta(shown, "namespace")).await {
+                    Ok((namespace, _)) => namespace,
+                    // One that is gone has no labels.
+                    Err(error) if error.code == 404 => json!({}),
+                    Err(error) => return Err(error),
+                }
+            }
+            false => Value::Null,
+        };
+        let kind = json!({ "group": row.group, "version": row.version, "kind": row.kind });
+        let resource = json!({ "group": row.group, "version": row.version, "resource": row.plural });
+        let subresource = call.request.subresource.as_str();
+        let request = json!({
+            "kind": kind, "resource": resource, "subResource": subresource,
+            "requestKind": kind, "requestResource": resource, "requestSubResource": subresource,
+            "name": name, "namespace": meta(shown, "namespace"), "operation": operation,
+            "userInfo": serde_json::to_value(&call.user).unwrap_or_default(),
+            "dryRun": dry, "options": options(call, operation, dry),
+        });
+        let (object, old) = (object.unwrap_or(NOTHING), old.unwrap_or(NOTHING));
+        Ok(Self { call, operation, name, namespace, request, object, old })
+    }
+
+    /// The forms in which rules may be about it: its own, and those of the other versions that a rule may mean as well.
+    pub(super) fn forms(&self, constraints: &Value) -> Vec<Form<'_>> {
+        let row = &self.call.row;
+        let is_custom = row.custom.is_some();
+        let is_exact = constraints["matchPolicy"] == "Exact";
+        let own = Form {
+            row: None,
+            group: row.group,
+            // The versions of a custom resource differ in name only.
+            version: if is_custom && !is_exact { "" } else { row.version },
+            plural: row.plural,
+            object: Cow::Borrowed(self.object),
+            old: Cow::Borrowed(self.old),
+        };
+        let mut forms = vec![own];
+        if !is_custom && !is_exact {
+            forms.extend(resources::all().iter().copied().filter(|other| is_same(row, other)).map(|other| Form {
+                row: Some(other),
+                group: other.group,
+                version: other.version,
+                plural: other.plural,
+                object: Cow::Owned(converted(row, other, self.object)),
+                old: Cow::Owned(converted(row, other, self.old)),
+            }));
+        }
+        forms
+    }
+}
+
+/// The options of the request, as an object.
+fn options(call: &Call, operation: &str, dry: bool) -> Value {
+    let kind = match (operation, call.request.verb.as_str()) {
+        (_, "patch") => "PatchOptions",
+        ("CREATE", _) => "CreateOptions",
+        ("DELETE", _) => "DeleteOptions",
+        _ => "UpdateOptions",
+    };
+    let mut options = json!({ "kind": kind, "apiVersion": "meta.k8s.io/v1" });
+    if dry {
+        options["dryRun"] = json!(["All"]);
+    }
+    for field in ["fieldManager", "fieldValidation"] {
+        if let Some(value) = call.query.get(field) {
+            options[field] = json!(value);
+        }
+    }
+    options
+}
+
+/// Whether two rows are versions of one kind.
+fn is_same(row: &Resource, other: &Resource) -> bool {
+    let of = |row: &Resource| (row.stored().group, row.stored().version, row.stored().plural);
+    (row.group, row.version) != (other.group, other.version) && of(row) == of(other)
+}
+
+/// An object of a row as one of another version.
+pub(super) fn converted(row: &Resource, other: &Resource, object: &Value) -> Value {
+    if object.is_null() { Value::Null } else { other.of_stored(row.to_stored(object).into_owned()) }
+}
+
+impl Form<'_> {
+    pub(super) fn attempt<'b>(&'b self, write: &'b Write<'_>) -> Attempt<'b> {
+        Attempt {
+            operation: write.operation,
+            group: self.group,
+            version: self.version,
+            resource: self.plural,
+            subresource: &write.call.request.subresource,
+            name: write.name,
+            namespace: &write.namespace,
+            object: &self.object,
+            old: &self.old,
+            request: &write.request,
+        }
+    }
+}

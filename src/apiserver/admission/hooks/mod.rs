@@ -1,0 +1,216 @@
+//! Webhooks: servers of the cluster's users that are asked about writes, and may change what is written.
+//!
+//! After `k8s.io/apiserver/pkg/admission/plugin/webhook`. Those that may change something are asked one after another, in
+//! the order of their configurations' names, and some once more if another has changed something since; the others are
+//! asked all at once. [`review`] says what they are sent and what their answers mean, and is pure; [`call`] reaches them.
+//! Audit annotations are ignored, as no audit log is kept. Invariant: no lock of the server is held while one is asked.
+
+mod call;
+mod review;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use api::patch::{self, PatchType};
+use api::resources::admission::policy::{self, Programs};
+use api::status::ApiError;
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+
+use self::call::Reach;
+use self::review::{Answer, Review};
+use super::attempt::{Form, Write, converted};
+use crate::body::{self, FieldValidation, Kind};
+use crate::call::Call;
+use crate::object::metadata_mut;
+
+/// What no webhook changes of metadata.
+const FIXED: [&str; 6] =
+    ["namespace", "uid", "creationTimestamp", "deletionTimestamp", "resourceVersion", "managedFields"];
+
+/// One webhook.
+pub(super) struct Hook {
+    /// Which webhook of which state of its configuration.
+    pub(super) id: String,
+    hook: Value,
+    name: String,
+    /// What it is about, in the form in which policies say that.
+    constraints: Value,
+    programs: Programs,
+    reach: Reach,
+}
+
+/// Which webhooks are to be asked once more, and whether anything was changed.
+#[derive(Default)]
+pub(crate) struct Again {
+    pub(crate) changed: bool,
+    hooks: Vec<Arc<Hook>>,
+}
+
+impl Hook {
+    pub(super) fn new(id: String, hook: &Value) -> Self {
+        let constraints = json!({
+            "resourceRules": hook["rules"], "matchPolicy": hook["matchPolicy"],
+            "namespaceSelector": hook["namespaceSelector"], "objectSelector": hook["objectSelector"],
+        });
+        Self {
+            id,
+            name: hook["name"].as_str().unwrap_or_default().to_owned(),
+            constraints,
+            programs: Programs::of_hook(hook),
+            reach: Reach::new(hook),
+            hook: hook.clone(),
+        }
+    }
+
+    fn says(&self, field: &str, word: &str) -> bool {
+        self.hook[field] == word
+    }
+
+    /// The form of a write that the webhook is asked about, if it is.
+    fn form<'w>(&self, write: &'w Write<'_>) -> Result<Option<Form<'w>>, ApiError> {
+        if self.hook["rules"].as_array().is_none_or(Vec::is_empty) {
+            return Ok(None);
+        }
+        let forms = write.forms(&self.constraints).into_iter();
+        let mut forms = forms.filter(|form| policy::concerns(&self.constraints, &form.attempt(write)));
+        let Some(form) = forms.next() else { return Ok(None) };
+        match policy::conditions_hold(&self.hook, &self.programs, &form.attempt(write)) {
+            Ok(true) => Ok(Some(form)),
+            Ok(false) => Ok(None),
+            Err(text) => {
+                let row = &write.call.row;
+                Err(ApiError::forbidden(row.group, row.plural, write.name, &text))
+            }
+        }
+    }
+
+    /// Asks about a write that the webhook concerns; none if it cannot be asked, and that is to be ignored.
+    async fn ask(&self, write: &Write<'_>, form: &Form<'_>, mutating: bool) -> Result<Option<Answer>, ApiError> {
+        let is_dry = write.request["dryRun"] == true;
+        if is_dry && !["None", "NoneOnDryRun"].iter().any(|word| self.says("sideEffects", word)) {
+            return Err(ApiError::bad_request(format!("admission webhook {:?} does not support dry run", self.name)));
+        }
+        let review = Review::new(&self.hook, write, form);
+        let answer = match self.reach.post(&write.call.server, &review.document).await {
+            Ok(document) => {
+                review.read(&document, mutating).map_err(|text| format!("received invalid webhook response: {text}"))
+            }
+            Err(text) => Err(format!("failed to call webhook: {text}")),
+        };
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(text) if self.says("failurePolicy", "Ignore") => {
+                tracing::warn!(webhook = self.name, error = text, "a webhook could not be asked, which it lets pass");
+                return Ok(None);
+            }
+            Err(text) => return Err(ApiError::internal(format!("failed calling webhook {:?}: {text}", self.name))),
+        };
+        answer.warnings.iter().for_each(|warning| write.call.warn(warning.clone()));
+        if answer.allowed { Ok(Some(answer)) } else { Err(review::refusal(&self.name, &answer.status)) }
+    }
+
+    /// Lets the webhook change an object: the changed one, if it does.
+    async fn change(
+        &self,
+        call: &Call,
+        object: &Value,
+        old: Option<&Value>,
+        dry: bool,
+    ) -> Result<(bool, Option<Value>), ApiError> {
+        let write = Write::new(call, Some(object), old, dry).await?;
+        let Some(form) = self.form(&write)? else { return Ok((false, None)) };
+        let patch = self.ask(&write, &form, true).await?.map(|answer| answer.patch).unwrap_or_default();
+        if patch.is_empty() {
+            return Ok((true, None));
+        }
+        let patched = patch::apply(PatchType::Json, None, &form.object, &patch);
+        let patched = patched.map_err(|error| ApiError::internal(error.message))?;
+        let row = &call.row;
+        let patched = match form.row {
+            Some(other) => converted(other, row, &patched),
+            None => patched,
+        };
+        let conformed = body::conform(patched, Vec::new(), Kind::of(row), FieldValidation::Ignore);
+        let mut new = conformed.map_err(|error| ApiError::internal(error.message))?.object;
+        keep(&mut new, object, old.is_some());
+        Ok((true, (new != *object).then_some(new)))
+    }
+}
+
+/// Puts back what no webhook changes.
+fn keep(new: &mut Value, before: &Value, is_update: bool) {
+    let name = is_update.then_some("name");
+    let metadata = metadata_mut(new);
+    for field in FIXED.into_iter().chain(name) {
+        match &before["metadata"][field] {
+            Value::Null => drop(metadata.remove(field)),
+            value => drop(metadata.insert(field.to_owned(), value.clone())),
+        }
+    }
+}
+
+/// Lets webhooks change a new object or the next state of one.
+pub(super) async fn mutate(
+    call: &Call,
+    hooks: &[Arc<Hook>],
+    object: &mut Value,
+    old: Option<&Value>,
+    dry: bool,
+) -> Result<Again, ApiError> {
+    let (mut asked, mut again, mut changed) = (Vec::new(), BTreeSet::new(), false);
+    for (index, hook) in hooks.iter().enumerate() {
+        let (was_asked, new) = hook.change(call, object, old, dry).await?;
+        if let Some(new) = new {
+            (*object, changed) = (new, true);
+            again.extend(asked.iter().copied());
+        }
+        if was_asked && hook.says("reinvocationPolicy", "IfNeeded") {
+            asked.push(index);
+        }
+    }
+    let hooks = hooks.iter().enumerate().filter(|(index, _)| again.contains(index)).map(|(_, hook)| Arc::clone(hook));
+    Ok(Again { changed, hooks: hooks.collect() })
+}
+
+impl Again {
+    /// Asks those once more for whom something has changed; nobody a third time.
+    pub(crate) async fn mutate(
+        self,
+        call: &Call,
+        object: &mut Value,
+        old: Option<&Value>,
+        dry: bool,
+    ) -> Result<(), ApiError> {
+        for hook in self.hooks {
+            if let (_, Some(new)) = hook.change(call, object, old, dry).await? {
+                *object = new;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Asks those about the end of an object that may change others.
+pub(super) async fn mutate_end(hooks: &[Arc<Hook>], write: &Write<'_>) -> Result<(), ApiError> {
+    for hook in hooks {
+        let Some(form) = hook.form(write)? else { continue };
+        let answer = hook.ask(write, &form, true).await?;
+        if answer.is_some_and(|answer| !answer.patch.is_empty()) {
+            let name = &hook.name;
+            return Err(ApiError::internal(format!(
+                "admission webhook {name:?} attempted to modify the object, which is not supported for this operation"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Asks those who only say yes or no, all at once; of several that say no, the first is heard.
+pub(super) async fn validate(hooks: &[Arc<Hook>], write: &Write<'_>) -> Result<(), ApiError> {
+    let one = async |hook: &Arc<Hook>| match hook.form(write)? {
+        Some(form) => hook.ask(write, &form, false).await.map(drop),
+        None => Ok(()),
+    };
+    join_all(hooks.iter().map(one)).await.into_iter().collect()
+}

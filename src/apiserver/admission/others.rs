@@ -1,0 +1,79 @@
+//! Whom the cluster's users have set to be asked about writes: policies and webhooks.
+//!
+//! What the server writes at its start is not asked about, lest somebody keep it from starting; nor are the objects that
+//! say who is asked, lest one keep itself from being mended.
+
+use std::sync::Arc;
+
+use api::status::ApiError;
+use serde_json::Value;
+use tokio::sync::MutexGuard;
+
+use super::attempt::Write;
+use super::registered::{GROUP, Registered};
+use super::{hooks, policies};
+use crate::call::Call;
+use crate::{services, storage};
+
+/// Who makes what every cluster has.
+const SERVER: &str = "system:apiserver";
+
+/// Those who are asked about what a call writes; none if nobody is.
+pub(super) async fn asked(call: &Call) -> Result<Option<Arc<Registered>>, ApiError> {
+    if call.row.group == GROUP || call.user.username == SERVER {
+        return Ok(None);
+    }
+    let server = &call.server;
+    server.registered.now(server.config.store.as_ref()).await.map(Some).map_err(storage::failed)
+}
+
+/// Lets webhooks change a new object or the next state of one.
+pub(crate) async fn mutate(
+    call: &Call,
+    object: &mut Value,
+    old: Option<&Value>,
+    dry: bool,
+) -> Result<hooks::Again, ApiError> {
+    match asked(call).await? {
+        Some(registered) if !registered.mutating.is_empty() => {
+            hooks::mutate(call, &registered.mutating, object, old, dry).await
+        }
+        _ => Ok(hooks::Again::default()),
+    }
+}
+
+/// Asks about the final form of a new object or of the next state of one. What a Service was given is let go while
+/// webhooks are asked, for which nothing else is to wait, and taken again.
+pub(crate) async fn ask<'a>(
+    call: &'a Call,
+    new: &mut Value,
+    old: Option<&Value>,
+    dry: bool,
+    given: Option<MutexGuard<'a, ()>>,
+) -> Result<Option<MutexGuard<'a, ()>>, ApiError> {
+    let Some(registered) = asked(call).await? else { return Ok(given) };
+    if registered.validating.is_empty() && registered.policies.is_empty() {
+        return Ok(given);
+    }
+    let write = Write::new(call, Some(new), old, dry).await?;
+    policies::check(&registered, &write).await?;
+    if registered.validating.is_empty() {
+        return Ok(given);
+    }
+    let was_given = given.is_some();
+    drop(given);
+    hooks::validate(&registered.validating, &write).await?;
+    if was_given { services::give(call, new, old).await } else { Ok(None) }
+}
+
+/// Asks about the end of an object.
+pub(crate) async fn end(call: &Call, old: &Value, dry: bool) -> Result<(), ApiError> {
+    let Some(registered) = asked(call).await? else { return Ok(()) };
+    if registered.mutating.is_empty() && registered.validating.is_empty() && registered.policies.is_empty() {
+        return Ok(());
+    }
+    let write = Write::new(call, None, Some(old), dry).await?;
+    hooks::mutate_end(&registered.mutating, &write).await?;
+    policies::check(&registered, &write).await?;
+    hooks::validate(&registered.validating, &write).await
+}
