@@ -33,7 +33,8 @@ use crate::authz::{escalation, relations};
 use crate::call::Call;
 use crate::object::{is_terminating, meta};
 use crate::storage;
-pub(crate) use others::{ask, end};
+pub(crate) use attempt::Subject;
+pub(crate) use others::{ask, beside, end};
 pub(crate) use registered::RegisteredCache;
 
 /// Namespaces without which a cluster does not work.

@@ -7,12 +7,22 @@ use api::resources::{self, Resource};
 use api::status::ApiError;
 use serde_json::{Value, json};
 
+use crate::body::Kind;
 use crate::call::Call;
 use crate::object::meta;
+
+/// What a request writes, or asks for, that is no object of its row: the name of an operation and that of a kind.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Subject {
+    pub(crate) operation: &'static str,
+    pub(crate) kind: Kind<'static>,
+}
 
 /// A write, and what expressions may know of it.
 pub(super) struct Write<'a> {
     pub(super) call: &'a Call,
+    /// Whether it is about an object of the row, and none that is only under its name.
+    is_of_row: bool,
     pub(super) operation: &'static str,
     pub(super) name: &'a str,
     pub(super) namespace: Value,
@@ -36,23 +46,30 @@ impl<'a> Write<'a> {
     /// The object is absent if it is to go, and `old` if it is new; a dry one is not carried out.
     pub(super) async fn new(
         call: &'a Call,
+        subject: Option<Subject>,
         object: Option<&'a Value>,
         old: Option<&'a Value>,
         dry: bool,
     ) -> Result<Self, ApiError> {
         const NOTHING: &Value = &Value::Null;
-        let operation = match (object, old) {
-            (None, _) => "DELETE",
-            (Some(_), None) => "CREATE",
-            (Some(_), Some(_)) => "UPDATE",
+        let operation = match (subject, object, old) {
+            (Some(subject), ..) => subject.operation,
+            (_, None, _) => "DELETE",
+            (_, Some(_), None) => "CREATE",
+            (_, Some(_), Some(_)) => "UPDATE",
         };
         let shown = object.or(old).unwrap_or(NOTHING);
-        let (row, name) = (&call.row, meta(shown, "name"));
+        let row = &call.row;
+        let (name, own_namespace) = match subject {
+            Some(_) if !call.name().is_empty() => (call.name(), call.namespace()),
+            Some(_) => (meta(shown, "name"), call.namespace()),
+            None => (meta(shown, "name"), meta(shown, "namespace")),
+        };
         let namespace = match row.namespaced {
             true => {
                 let namespaces = resources::find("", "v1", "namespaces");
                 let namespaces = namespaces.ok_or_else(|| ApiError::internal("no namespaces"))?;
-                match call.server.read(namespaces, "", meta(shown, "namespace")).await {
+                match call.server.read(namespaces, "", own_namespace).await {
                     Ok((namespace, _)) => namespace,
                     // One that is gone has no labels.
                     Err(error) if error.code == 404 => json!({}),
@@ -61,18 +78,20 @@ impl<'a> Write<'a> {
             }
             false => Value::Null,
         };
-        let kind = json!({ "group": row.group, "version": row.version, "kind": row.kind });
+        let of_row = Kind { group: row.group, version: row.version, kind: row.kind, custom: None };
+        let Kind { group, version, kind, .. } = subject.map_or(of_row, |subject| subject.kind);
+        let kind = json!({ "group": group, "version": version, "kind": kind });
         let resource = json!({ "group": row.group, "version": row.version, "resource": row.plural });
         let subresource = call.request.subresource.as_str();
         let request = json!({
             "kind": kind, "resource": resource, "subResource": subresource,
             "requestKind": kind, "requestResource": resource, "requestSubResource": subresource,
-            "name": name, "namespace": meta(shown, "namespace"), "operation": operation,
+            "name": name, "namespace": own_namespace, "operation": operation,
             "userInfo": serde_json::to_value(&call.user).unwrap_or_default(),
             "dryRun": dry, "options": options(call, operation, dry),
         });
         let (object, old) = (object.unwrap_or(NOTHING), old.unwrap_or(NOTHING));
-        Ok(Self { call, operation, name, namespace, request, object, old })
+        Ok(Self { call, is_of_row: subject.is_none(), operation, name, namespace, request, object, old })
     }
 
     /// The forms in which rules may be about it: its own, and those of the other versions that a rule may mean as well.
@@ -90,7 +109,7 @@ impl<'a> Write<'a> {
             old: Cow::Borrowed(self.old),
         };
         let mut forms = vec![own];
-        if !is_custom && !is_exact {
+        if !is_custom && !is_exact && self.is_of_row {
             forms.extend(resources::all().iter().copied().filter(|other| is_same(row, other)).map(|other| Form {
                 row: Some(other),
                 group: other.group,
@@ -107,6 +126,7 @@ impl<'a> Write<'a> {
 /// The options of the request, as an object.
 fn options(call: &Call, operation: &str, dry: bool) -> Value {
     let kind = match (operation, call.request.verb.as_str()) {
+        ("CONNECT", _) => return Value::Null,
         (_, "patch") => "PatchOptions",
         ("CREATE", _) => "CreateOptions",
         ("DELETE", _) => "DeleteOptions",

@@ -9,7 +9,7 @@ use api::status::ApiError;
 use serde_json::Value;
 use tokio::sync::MutexGuard;
 
-use super::attempt::Write;
+use super::attempt::{Subject, Write};
 use super::registered::{GROUP, Registered};
 use super::{hooks, policies};
 use crate::call::Call;
@@ -36,7 +36,7 @@ pub(crate) async fn mutate(
 ) -> Result<hooks::Again, ApiError> {
     match asked(call).await? {
         Some(registered) if !registered.mutating.is_empty() => {
-            hooks::mutate(call, &registered.mutating, object, old, dry).await
+            hooks::mutate(call, None, &registered.mutating, object, old, dry).await
         }
         _ => Ok(hooks::Again::default()),
     }
@@ -55,7 +55,7 @@ pub(crate) async fn ask<'a>(
     if registered.validating.is_empty() && registered.policies.is_empty() {
         return Ok(given);
     }
-    let write = Write::new(call, Some(new), old, dry).await?;
+    let write = Write::new(call, None, Some(new), old, dry).await?;
     policies::check(&registered, &write).await?;
     if registered.validating.is_empty() {
         return Ok(given);
@@ -72,8 +72,22 @@ pub(crate) async fn end(call: &Call, old: &Value, dry: bool) -> Result<(), ApiEr
     if registered.mutating.is_empty() && registered.validating.is_empty() && registered.policies.is_empty() {
         return Ok(());
     }
-    let write = Write::new(call, None, Some(old), dry).await?;
+    let write = Write::new(call, None, None, Some(old), dry).await?;
     hooks::mutate_end(&registered.mutating, &write).await?;
+    policies::check(&registered, &write).await?;
+    hooks::validate(&registered.validating, &write).await
+}
+
+/// Asks about what is written under an object's name without being one of its kind (a binding, an eviction, a request for
+/// a token), or what a connection is to be for; webhooks may change it.
+pub(crate) async fn beside(call: &Call, subject: Subject, object: &mut Value, dry: bool) -> Result<(), ApiError> {
+    let Some(registered) = asked(call).await? else { return Ok(()) };
+    if registered.mutating.is_empty() && registered.validating.is_empty() && registered.policies.is_empty() {
+        return Ok(());
+    }
+    let again = hooks::mutate(call, Some(subject), &registered.mutating, object, None, dry).await?;
+    again.mutate(call, object, None, dry).await?;
+    let write = Write::new(call, Some(subject), Some(object), None, dry).await?;
     policies::check(&registered, &write).await?;
     hooks::validate(&registered.validating, &write).await
 }

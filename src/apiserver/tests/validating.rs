@@ -159,8 +159,8 @@ async fn what_cannot_be_evaluated_is_refused_when_it_is_written() {
             "{refused}"
         );
     }
-    let told = world.ask(&format!("POST {POLICIES}"), policy("true", "pods/eviction")).await;
-    assert!(told.headers["warning"].to_str().unwrap().contains("does not ask policies about connections"));
+    let told = world.ask(&format!("POST {POLICIES}"), policy("true", "pods/proxy")).await;
+    assert!(told.headers["warning"].to_str().unwrap().contains("does not ask policies about what is passed on"));
     told.expect(201);
     // Nobody can lock himself out.
     let all = json!({ "matchConstraints": about("*", &["*"]), "validations": [{ "expression": "false" }] });
@@ -168,4 +168,52 @@ async fn what_cannot_be_evaluated_is_refused_when_it_is_written() {
     message(&world.ask(&format!("POST {MAPS}"), sample("ConfigMap", "c")).await, 422);
     world.ask(&format!("DELETE {POLICIES}/all"), Value::Null).await.expect(200);
     world.ask(&format!("POST {MAPS}"), sample("ConfigMap", "c")).await.expect(201);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_asked_for_under_an_objects_name_is_asked_about_too() {
+    let world = World::new().await;
+    world.ask(&format!("POST {PODS}"), sample("Pod", "p")).await.expect(201);
+    let post = |path: &str| format!("POST /api/v1/namespaces/default/{path}");
+    let eviction = json!({ "apiVersion": "policy/v1", "kind": "Eviction", "metadata": { "name": "p" } });
+    let binding = json!({ "apiVersion": "v1", "kind": "Binding", "metadata": { "name": "p" }, "target": { "kind": "Node", "name": "far" } });
+    let token = json!({ "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": { "expirationSeconds": 4000 } });
+    let cases = [
+        (
+            "pods/eviction",
+            "pods/p/eviction",
+            "CREATE",
+            eviction,
+            "request.kind.group != 'policy' || request.name != 'p'",
+        ),
+        ("pods/binding", "pods/p/binding", "CREATE", binding.clone(), "object.target.name != 'far'"),
+        ("bindings", "bindings", "CREATE", binding, "object.target.name != 'far'"),
+        (
+            "serviceaccounts/token",
+            "serviceaccounts/default/token",
+            "CREATE",
+            token,
+            "object.spec.expirationSeconds < 4000",
+        ),
+        (
+            "pods/exec",
+            "pods/p/exec?command=sh&command=-c&tty=1",
+            "CONNECT",
+            Value::Null,
+            "!object.tty || object.command != ['sh', '-c']",
+        ),
+        ("pods/attach", "pods/p/attach?container=c", "CONNECT", Value::Null, "object.container != 'c'"),
+        ("pods/portforward", "pods/p/portforward?ports=80", "CONNECT", Value::Null, "!(80 in object.ports)"),
+    ];
+    for (index, (resource, path, operation, body, expression)) in cases.into_iter().enumerate() {
+        let rule =
+            json!({ "apiGroups": [""], "apiVersions": ["v1"], "operations": [operation], "resources": [resource] });
+        let spec = json!({
+            "matchConstraints": { "resourceRules": [rule] }, "validations": [{ "expression": expression, "reason": "Forbidden" }],
+        });
+        bind(&world, &format!("p{index}"), spec, json!({})).await;
+        let refused = message(&world.ask(&post(path), body).await, 403);
+        assert!(refused.contains(&format!("failed expression: {expression}")), "{refused}");
+    }
+    world.ask(&format!("GET {PODS}/p"), Value::Null).await.expect(200);
 }

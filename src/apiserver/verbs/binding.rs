@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use store::{Expect, StoreError};
 
 use super::ATTEMPTS;
+use crate::admission::{self, Subject};
 use crate::body::{self, FieldValidation, Kind};
 use crate::call::{Call, Outcome};
 use crate::managed::check_options;
@@ -20,8 +21,9 @@ pub(super) async fn bind(call: &Call, bytes: &Bytes) -> Result<Outcome, ApiError
     let validation = FieldValidation::from_query(&call.query, "CreateOptions")?;
     let dry = body::dry_run(call.query.all("dryRun"), "CreateOptions")?;
     let decoded = body::decode(bytes, &call.headers, KIND, validation)?;
-    let binding = decoded.object;
+    let mut binding = decoded.object;
     let name = pod_name(call, &binding)?;
+    admission::beside(call, Subject { operation: "CREATE", kind: KIND }, &mut binding, dry).await?;
     check_target(&binding, &name)?;
     let pods = resources::find("", "v1", "pods").ok_or_else(|| ApiError::internal("no pods"))?;
     for _ in 0..ATTEMPTS {

@@ -7,8 +7,11 @@
 use api::status::ApiError;
 use bytes::Bytes;
 use http::{Request, Response, header};
+use serde_json::{Value, json};
 
 use super::log::container;
+use crate::admission::{self, Subject};
+use crate::body::Kind;
 use crate::call::Call;
 use crate::object::meta;
 use crate::query::encode;
@@ -32,6 +35,8 @@ const STREAM_PROTOCOL: &str = "x-stream-protocol-version";
 
 pub(super) async fn connect(call: &Call) -> Result<Response<Body>, ApiError> {
     may_create(call).await?;
+    let (subject, mut options) = options(call);
+    admission::beside(call, subject, &mut options, false).await?;
     let (pod, _) = call.server.read(&call.row, call.namespace(), call.name()).await?;
     let path = match call.request.subresource.as_str() {
         "portforward" => ports_path(call),
@@ -60,6 +65,32 @@ pub(super) async fn connect(call: &Call) -> Result<Response<Body>, ApiError> {
         let cause = &error.source;
         ApiError::internal(format!("{error}: {cause}"))
     })
+}
+
+/// What the connection is to be for, as an object that others are asked about. What they change of it is not heeded.
+fn options(call: &Call) -> (Subject, Value) {
+    let kind = match call.request.subresource.as_str() {
+        "exec" => "PodExecOptions",
+        "attach" => "PodAttachOptions",
+        _ => "PodPortForwardOptions",
+    };
+    let mut options = json!({ "kind": kind, "apiVersion": "v1" });
+    if kind == "PodPortForwardOptions" {
+        let ports =
+            call.query.all("ports").flat_map(|list| list.split(',')).filter_map(|port| port.parse::<u16>().ok());
+        options["ports"] = json!(ports.collect::<Vec<_>>());
+    } else {
+        for (flag, _) in FLAGS.into_iter().filter(|(flag, _)| call.query.flag(flag)) {
+            options[flag] = json!(true);
+        }
+        if let Some(container) = call.query.get("container").filter(|name| !name.is_empty()) {
+            options["container"] = json!(container);
+        }
+    }
+    if kind == "PodExecOptions" {
+        options["command"] = json!(call.query.all("command").collect::<Vec<_>>());
+    }
+    (Subject { operation: "CONNECT", kind: Kind { group: "", version: "v1", kind, custom: None } }, options)
 }
 
 async fn may_create(call: &Call) -> Result<(), ApiError> {

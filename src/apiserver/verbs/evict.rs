@@ -19,10 +19,11 @@ use store::{Entry, Expect, Range, StoreError};
 
 use super::ATTEMPTS;
 use super::delete::{self, Options};
+use crate::admission::{self, Subject};
 use crate::body::{self, FieldValidation, Kind};
 use crate::call::{Call, Outcome};
 use crate::object::meta;
-use crate::{admission, storage};
+use crate::storage;
 use budget::{Answer, Gate};
 
 const KIND: Kind<'static> = Kind { group: "policy", version: "v1", kind: "Eviction", custom: None };
@@ -39,7 +40,11 @@ pub(super) async fn evict(call: &Call, bytes: &Bytes) -> Result<Outcome, ApiErro
     if meta(&decoded.object, "name") != call.name() {
         return Err(ApiError::bad_request("name in URL does not match name in Eviction object"));
     }
-    let mut options = Options::of_value(&decoded.object["deleteOptions"])?;
+    let (mut eviction, warnings) = (decoded.object, decoded.warnings);
+    let asked = Options::of_value(&eviction["deleteOptions"])?;
+    let subject = Subject { operation: "CREATE", kind: KIND };
+    admission::beside(call, subject, &mut eviction, dry | asked.dry).await?;
+    let mut options = Options::of_value(&eviction["deleteOptions"])?;
     options.dry |= dry;
     admission::delete(call, call.name())?;
     for _ in 0..ATTEMPTS {
@@ -47,7 +52,7 @@ pub(super) async fn evict(call: &Call, bytes: &Bytes) -> Result<Outcome, ApiErro
             Ok(()) => {
                 let status =
                     json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201 });
-                return Ok(Outcome { code: 201, object: status, warnings: decoded.warnings });
+                return Ok(Outcome { code: 201, object: status, warnings });
             }
             // The state that a client named will not come back.
             Err(Failure::Lost) if options.version.is_some() => break,

@@ -6,7 +6,7 @@ use api::status::ApiError;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use crate::admission;
+use crate::admission::{self, Subject};
 use crate::authn::{Bound, Grant, Issued};
 use crate::body::{self, FieldValidation, Kind};
 use crate::call::{Call, Outcome};
@@ -22,13 +22,15 @@ const LONGEST: i64 = 365 * 24 * 60 * 60;
 pub(super) async fn request(call: &Call, bytes: &Bytes) -> Result<Outcome, ApiError> {
     let validation = FieldValidation::from_query(&call.query, "CreateOptions")?;
     // Nothing is stored in any case; a trial run is answered with what would be.
-    body::dry_run(call.query.all("dryRun"), "CreateOptions")?;
+    let dry = body::dry_run(call.query.all("dryRun"), "CreateOptions")?;
     let decoded = body::decode(bytes, &call.headers, KIND, validation)?;
     let (mut object, mut warnings) = (decoded.object, decoded.warnings);
     admission::token(call, &object).await?;
     let (account, _) = call.server.read(&call.row, call.namespace(), call.name()).await?;
     place(call, &mut object)?;
     tokenrequest::default(&mut object);
+    let subject = Subject { operation: "CREATE", kind: KIND };
+    admission::beside(call, subject, &mut object, dry).await?;
     let issuer = &call.server.config.issuer;
     if object["spec"]["audiences"].as_array().is_none_or(Vec::is_empty) {
         object["spec"]["audiences"] = json!(issuer.audiences());

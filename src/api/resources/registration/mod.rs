@@ -29,15 +29,9 @@ const BASE: Resource = Resource { group: GROUP, namespaced: false, generation: G
 
 /// Whether rules name what nobody is asked about here.
 fn names_unheard<'a>(mut rules: impl Iterator<Item = &'a Value>) -> bool {
-    const UNHEARD: [&str; 7] = ["attach", "binding", "eviction", "exec", "portforward", "proxy", "token"];
-    let is_unheard = |word: &Value| {
-        let sub = word.as_str().and_then(|word| word.split_once('/')).map(|(_, sub)| sub);
-        sub.is_some_and(|sub| UNHEARD.contains(&sub))
-    };
-    rules.any(|rule| {
-        items(rule, "operations").iter().any(|word| word == "CONNECT")
-            || items(rule, "resources").iter().any(is_unheard)
-    })
+    let is_unheard =
+        |word: &Value| word.as_str().and_then(|word| word.split_once('/')).is_some_and(|(_, sub)| sub == "proxy");
+    rules.any(|rule| items(rule, "resources").iter().any(is_unheard))
 }
 
 /// Fills in what a rule leaves out.

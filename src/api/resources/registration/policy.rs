@@ -60,7 +60,9 @@ fn cells(policy: &Value, now: Timestamp) -> Vec<Value> {
 fn unheard(policy: &Value) -> Vec<String> {
     let mut told = Vec::new();
     if super::names_unheard(items(&policy["spec"]["matchConstraints"], "resourceRules").iter()) {
-        told.push("this server does not ask policies about connections, bindings, evictions and tokens".to_owned());
+        told.push(
+            "this server does not ask policies about what is passed on to pods, Services and nodes (proxy)".to_owned(),
+        );
     }
     if !items(&policy["spec"], "auditAnnotations").is_empty() {
         told.push("spec.auditAnnotations: this server keeps no audit log".to_owned());

@@ -32,7 +32,7 @@ const WEBHOOKS: Resource = Resource {
 fn unheard(configuration: &Value) -> Vec<String> {
     let rules = items(configuration, "webhooks").iter().flat_map(|hook| items(hook, "rules"));
     if super::names_unheard(rules) {
-        vec!["this server does not ask webhooks about connections, bindings, evictions and tokens".to_owned()]
+        vec!["this server does not ask webhooks about what is passed on to pods, Services and nodes (proxy)".to_owned()]
     } else {
         Vec::new()
     }

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 
 use self::call::Reach;
 use self::review::{Answer, Review};
-use super::attempt::{Form, Write, converted};
+use super::attempt::{Form, Subject, Write, converted};
 use crate::body::{self, FieldValidation, Kind};
 use crate::call::Call;
 use crate::object::metadata_mut;
@@ -44,6 +44,7 @@ pub(super) struct Hook {
 #[derive(Default)]
 pub(crate) struct Again {
     pub(crate) changed: bool,
+    subject: Option<Subject>,
     hooks: Vec<Arc<Hook>>,
 }
 
@@ -114,11 +115,12 @@ impl Hook {
     async fn change(
         &self,
         call: &Call,
+        subject: Option<Subject>,
         object: &Value,
         old: Option<&Value>,
         dry: bool,
     ) -> Result<(bool, Option<Value>), ApiError> {
-        let write = Write::new(call, Some(object), old, dry).await?;
+        let write = Write::new(call, subject, Some(object), old, dry).await?;
         let Some(form) = self.form(&write)? else { return Ok((false, None)) };
         let patch = self.ask(&write, &form, true).await?.map(|answer| answer.patch).unwrap_or_default();
         if patch.is_empty() {
@@ -131,7 +133,12 @@ impl Hook {
             Some(other) => converted(other, row, &patched),
             None => patched,
         };
-        let conformed = body::conform(patched, Vec::new(), Kind::of(row), FieldValidation::Ignore);
+        let conformed = body::conform(
+            patched,
+            Vec::new(),
+            subject.map_or_else(|| Kind::of(row), |subject| subject.kind),
+            FieldValidation::Ignore,
+        );
         let mut new = conformed.map_err(|error| ApiError::internal(error.message))?.object;
         keep(&mut new, object, old.is_some());
         Ok((true, (new != *object).then_some(new)))
@@ -153,6 +160,7 @@ fn keep(new: &mut Value, before: &Value, is_update: bool) {
 /// Lets webhooks change a new object or the next state of one.
 pub(super) async fn mutate(
     call: &Call,
+    subject: Option<Subject>,
     hooks: &[Arc<Hook>],
     object: &mut Value,
     old: Option<&Value>,
@@ -160,7 +168,7 @@ pub(super) async fn mutate(
 ) -> Result<Again, ApiError> {
     let (mut asked, mut again, mut changed) = (Vec::new(), BTreeSet::new(), false);
     for (index, hook) in hooks.iter().enumerate() {
-        let (was_asked, new) = hook.change(call, object, old, dry).await?;
+        let (was_asked, new) = hook.change(call, subject, object, old, dry).await?;
         if let Some(new) = new {
             (*object, changed) = (new, true);
             again.extend(asked.iter().copied());
@@ -170,7 +178,7 @@ pub(super) async fn mutate(
         }
     }
     let hooks = hooks.iter().enumerate().filter(|(index, _)| again.contains(index)).map(|(_, hook)| Arc::clone(hook));
-    Ok(Again { changed, hooks: hooks.collect() })
+    Ok(Again { changed, subject, hooks: hooks.collect() })
 }
 
 impl Again {
@@ -183,7 +191,7 @@ impl Again {
         dry: bool,
     ) -> Result<(), ApiError> {
         for hook in self.hooks {
-            if let (_, Some(new)) = hook.change(call, object, old, dry).await? {
+            if let (_, Some(new)) = hook.change(call, self.subject, object, old, dry).await? {
                 *object = new;
             }
         }
