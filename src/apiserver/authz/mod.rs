@@ -108,7 +108,7 @@ fn may_control(request: &ResourceRequest) -> bool {
         ("", "persistentvolumeclaims", "") => writes,
         // What workloads are made of.
         ("", "pods", "") | ("apps", "replicasets", "") => writes,
-        ("apps", _, "status") | ("", "replicationcontrollers", "status") => r.verb == "update",
+        ("apps" | "batch", _, "status") | ("", "replicationcontrollers", "status") => r.verb == "update",
         // Budgets count by the scales of whatever has one.
         (_, _, "scale") => r.verb == "get",
         ("", "serviceaccounts" | "configmaps" | "events", "") | ("coordination.k8s.io", "leases", "") => writes,

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use client::{Client, DeleteOptions, Informer, Key, ListOptions, Object, Patch, Scope};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Event, Pod, ReplicationController, ServiceAccount};
 use serde_json::{Value, json};
 use support::{Cluster, cluster, read, until};
@@ -21,6 +22,12 @@ async fn pretend_to_run(client: Client, pods: Informer<Pod>) {
         if pod.metadata.deletion_timestamp.is_some() {
             let _ = client.delete::<Pod>(&key, &DeleteOptions::now(pod.metadata.uid.as_deref().unwrap())).await;
         } else if pod.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Pending")) {
+            let annotations = pod.metadata.annotations.clone().unwrap_or_default();
+            if let Some(end) = annotations.get("test/ends") {
+                let patch = Patch::Strategic(json!({ "status": { "phase": end } }));
+                let _ = client.patch_status::<Pod>(&key, &patch).await;
+                continue;
+            }
             let ready = json!([{ "type": "Ready", "status": "True", "lastTransitionTime": "2026-01-02T03:04:05Z" }]);
             let patch = Patch::Strategic(json!({ "status": { "phase": "Running", "conditions": ready } }));
             let _ = client.patch_status::<Pod>(&key, &patch).await;
@@ -200,5 +207,42 @@ async fn a_quota_is_told_where_users_look() {
         is_available(deployment, 2, "1") && deployment.and_then(failure).is_none()
     })
     .await;
+    cluster.tasks.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_job_counts_its_pods_and_lets_them_go() {
+    let cluster = running_cluster().await;
+    let job: Job = read(json!({
+        "kind": "Job", "apiVersion": "batch/v1", "metadata": { "name": "work", "namespace": "default" },
+        "spec": {
+            "completions": 3, "parallelism": 2,
+            "template": {
+                "metadata": { "annotations": { "test/ends": "Succeeded" } },
+                "spec": { "restartPolicy": "Never", "containers": [{ "name": "c", "image": "1" }] },
+            },
+        },
+    }));
+    cluster.client.create(&job).await.unwrap();
+    let key = Key::namespaced("default", "work");
+    let is_done = |job: Option<&Job>| {
+        let status = job.and_then(|job| job.status.clone()).unwrap_or_default();
+        let complete = status.conditions.iter().flatten().any(|one| one.type_ == "Complete" && one.status == "True");
+        complete && status.succeeded == Some(3)
+    };
+    until::<Job>(&cluster, key.clone(), is_done).await;
+    until_count::<Pod>(&cluster, 3, |pod| pod.metadata.finalizers.is_none()).await;
+    assert_eq!(all::<Pod>(&cluster).await.len(), 3);
+    // One that is deleted while its pods run leaves none of them behind.
+    let mut endless = job.clone();
+    endless.metadata.name = Some("endless".to_owned());
+    endless.spec.as_mut().unwrap().template.metadata = None;
+    cluster.client.create(&endless).await.unwrap();
+    until_count::<Pod>(&cluster, 2, |pod| pod.metadata.finalizers.is_some()).await;
+    let options = DeleteOptions { propagation: "Background", ..DeleteOptions::default() };
+    cluster.client.delete::<Job>(&Key::namespaced("default", "endless"), &options).await.unwrap();
+    until_count::<Pod>(&cluster, 3, |_| true).await;
+    cluster.client.delete::<Job>(&key, &options).await.unwrap();
+    until_count::<Pod>(&cluster, 0, |_| true).await;
     cluster.tasks.shutdown().await;
 }

@@ -104,7 +104,7 @@ async fn sync(shell: Arc<Shell>, key: Key) -> Result<Outcome, ClientError> {
         shell.recorder.event(&reference(&*deployment), EventType::Warning, "SelectingAll", text);
         return Ok(Outcome::Done);
     }
-    let sets = shell.sets.claim(&shell.client, &*deployment, &selector).await?;
+    let sets = shell.sets.claim(&shell.client, &*deployment, &selector, None).await?;
     let sets: Vec<ReplicaSet> = sets.into_iter().map(|set| (*set).clone()).collect();
     let running = shell.running(&sets);
     let plan = decide(Picture { deployment: &deployment, sets, running, now: shell.clock.now() });

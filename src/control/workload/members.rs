@@ -4,12 +4,12 @@
 //! policy that forbids them is met by few requests.
 
 use client::events::{EventType, Recorder, reference};
-use client::{Client, ClientError, DeleteOptions, Informer, Key, Object};
+use client::{Client, ClientError, DeleteOptions, Key, Object};
 use futures_util::future::join_all;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::owned::managed_by;
+use super::owned::{Owned, managed_by};
 use super::unseen::Unseen;
 
 /// The most pods that are made or removed at once, upstream's `BurstReplicas`.
@@ -41,7 +41,7 @@ pub(super) fn pod_of<O: Object>(owner: &O, template: &PodTemplateSpec) -> Pod {
 
 impl Members {
     /// Whether an owner's pods can be seen as they are, see [`Unseen::settle`].
-    pub(super) async fn settle(&self, pods: &Informer<Pod>, owner: &Key) -> Result<bool, ClientError> {
+    pub(super) async fn settle(&self, pods: &Owned<Pod>, owner: &Key) -> Result<bool, ClientError> {
         self.unseen.settle(&self.client, pods, owner).await
     }
 

@@ -5,6 +5,7 @@
 //! ([`members`]). Invariant: no controller acts on a picture that lacks what it has done itself.
 
 mod deployment;
+mod job;
 mod members;
 mod owned;
 mod replicas;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use client::{Client, Informer, ListOptions, Scope};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ReplicaSet;
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use task::{SharedClock, Tasks};
@@ -25,9 +27,11 @@ use owned::{Owned, Routes};
 /// Starts the controllers.
 pub fn spawn(client: &Client, clock: &SharedClock, tasks: &Tasks, pods: &Informer<Pod>) {
     let sets: Informer<ReplicaSet> = Informer::spawn(client, tasks, Scope::Cluster, ListOptions::default());
+    let jobs: Informer<Job> = Informer::spawn(client, tasks, Scope::Cluster, ListOptions::default());
     let (pods, sets) = (Arc::new(Owned::new(pods.clone())), Arc::new(Owned::new(sets)));
     let (mut of_pods, mut of_sets) = (Routes::default(), Routes::default());
     replicas::spawn(client, clock, tasks, &pods, sets.informer(), &mut of_pods);
+    job::spawn(client, clock, tasks, &pods, &jobs, &mut of_pods);
     deployment::spawn(client, clock, tasks, &pods, &sets, &mut of_sets);
     tasks.spawn("owned-pods", owned::follow(pods, of_pods));
     tasks.spawn("owned-replicasets", owned::follow(sets, of_sets));

@@ -131,8 +131,9 @@ impl<K: Object> Owned<K> {
 
     /// Takes note of an object as it is now: who managed it and who manages it.
     fn note(&self, key: &Key) -> (Option<Place>, Option<Place>) {
-        let present = self.informer.get(key).map(|object| place(key, object.metadata()));
         let mut index = self.index();
+        // Looked at under the lock, so that no older state is noted after a newer one.
+        let present = self.informer.get(key).map(|object| place(key, object.metadata()));
         let former = match &present {
             Some(place) => index.place_of.insert(key.clone(), place.clone()),
             None => index.place_of.remove(key),
@@ -153,6 +154,12 @@ impl<K: Object> Owned<K> {
         (former, present)
     }
 
+    /// An object as it is now, under its present manager: what is seen here is among the members as well.
+    pub(super) fn look(&self, key: &Key) -> Option<Arc<K>> {
+        self.note(key);
+        self.informer.get(key)
+    }
+
     fn of(&self, group: &Group) -> Vec<Arc<K>> {
         let keys: Vec<Key> = self.index().members.get(group).into_iter().flatten().cloned().collect();
         keys.iter().filter_map(|key| self.informer.get(key)).collect()
@@ -160,6 +167,7 @@ impl<K: Object> Owned<K> {
 
     /// What an owner manages after this: what it has and its selector still covers, and what it can have of what nobody
     /// manages. The owner is asked for once more before it takes anything, because it may be on its way out.
+    /// What is let go loses the owner's finalizer, if it has one.
     ///
     /// # Errors
     /// When the API server refuses for any other reason than that somebody was faster.
@@ -168,6 +176,7 @@ impl<K: Object> Owned<K> {
         client: &Client,
         owner: &O,
         selector: &LabelSelector,
+        finalizer: Option<&str>,
     ) -> Result<Vec<Arc<K>>, ClientError> {
         let key = Key::of(owner.metadata());
         let uid = owner.metadata().uid.clone().unwrap_or_default();
@@ -179,7 +188,7 @@ impl<K: Object> Owned<K> {
             return Ok(members);
         }
         for stranger in strangers.iter().filter(|object| !is_deleting(object.metadata())) {
-            release(client, &**stranger, &uid).await?;
+            release(client, &**stranger, &uid, finalizer).await?;
         }
         let free = self.of(&Group::Free(key.namespace.clone()));
         let free: Vec<_> =
@@ -212,10 +221,18 @@ fn is_covered(selector: &LabelSelector, metadata: &ObjectMeta) -> bool {
     selector.matches(Some(&labels))
 }
 
-async fn release<K: Object>(client: &Client, object: &K, owner: &str) -> Result<(), ClientError> {
-    let patch = json!({ "metadata": {
+async fn release<K: Object>(
+    client: &Client,
+    object: &K,
+    owner: &str,
+    finalizer: Option<&str>,
+) -> Result<(), ClientError> {
+    let mut patch = json!({ "metadata": {
         "uid": object.metadata().uid, "ownerReferences": [{ "$patch": "delete", "uid": owner }],
     }});
+    if let Some(finalizer) = finalizer {
+        patch["metadata"]["$deleteFromPrimitiveList/finalizers"] = json!([finalizer]);
+    }
     match client.patch::<K>(&Key::of(object.metadata()), &Patch::Strategic(patch)).await {
         // It is gone, or no longer the owner's.
         Err(error) if error.is_not_found() || error.is_invalid() || error.is_conflict() => Ok(()),

@@ -180,8 +180,8 @@ async fn sync<S: Set>(shell: Arc<Shell<S>>, key: Key) -> Result<Outcome, ClientE
         shell.members.unseen.forget(&key);
         return Ok(Outcome::Done);
     };
-    let is_settled = shell.members.settle(shell.pods.informer(), &key).await?;
-    let pods = shell.pods.claim(&shell.members.client, &*set, &set.selector()).await?;
+    let is_settled = shell.members.settle(&shell.pods, &key).await?;
+    let pods = shell.pods.claim(&shell.members.client, &*set, &set.selector(), None).await?;
     let mut failure = None;
     if is_settled && !is_deleting(set.metadata()) {
         failure = carry_out(&shell, &*set, &pods).await;

@@ -7,10 +7,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use client::{Client, ClientError, Informer, Key, Object};
+use client::{Client, ClientError, Key, Object};
 use tokio::time::Instant;
 
 use super::is_deleting;
+use super::owned::Owned;
 
 /// How long the informer may take before the API server is asked.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
@@ -62,11 +63,11 @@ impl Unseen {
     pub(super) async fn settle<K: Object>(
         &self,
         client: &Client,
-        informer: &Informer<K>,
+        objects: &Owned<K>,
         owner: &Key,
     ) -> Result<bool, ClientError> {
         let Some(mut pending) = self.all().get(owner).cloned() else { return Ok(true) };
-        let shown = |key: &Key, uid: &str| informer.get(key).filter(|object| is_it(&**object, uid));
+        let shown = |key: &Key, uid: &str| objects.look(key).filter(|object| is_it(&**object, uid));
         pending.created.retain(|key, uid| shown(key, uid).is_none());
         pending.deleted.retain(|key, uid| shown(key, uid).is_some_and(|object| !is_deleting(object.metadata())));
         if pending.since.elapsed() >= PATIENCE {

@@ -52,7 +52,7 @@ pub(in crate::resources) const ROW: Resource = Resource {
     ],
     cells,
     selectable: &[("status.successful", |job| number(&job["status"], "succeeded").to_string())],
-    warn: |object| workload::warn("Jobs", &object["spec"]["template"]["spec"], "spec.template.spec"),
+    warn: |object| pod::warn_of_idle_fields(&object["spec"]["template"]["spec"], "spec.template.spec"),
     ..BASE
 };
 
