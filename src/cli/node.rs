@@ -52,6 +52,7 @@ pub(super) async fn start(
         longest_restart_backoff: settings.longest_restart_backoff()?,
         max_pods: settings.max_pods.unwrap_or(110),
         reserved: settings.reserved()?,
+        eviction_hard: settings.eviction_hard()?,
         node_ips: vec![facts.address],
         kubelet_version: format!("{KUBERNETES_VERSION}+coracle-{}", env!("CARGO_PKG_VERSION")),
         coracle_version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::Context;
 use api::quantity::Quantity;
 use clap::Args;
+use kubelet::Threshold;
 use serde::Deserialize;
 
 /// What can be set, by flag or file.
@@ -53,6 +54,10 @@ pub(super) struct Settings {
     /// What of the node is not for pods, `cpu=500m`, `memory=1Gi` or `ephemeral-storage=5Gi`; may be given several times
     #[arg(long, value_name = "RESOURCE=AMOUNT")]
     pub(super) system_reserved: Vec<String>,
+    /// What must be left of the node, `memory.available<100Mi` or `nodefs.available<5%`, or "" for nothing; may be given
+    /// several times [default: memory.available<100Mi, nodefs.available<1Gi and imagefs.available<1Gi, a 20th of the files]
+    #[arg(long, value_name = "SIGNAL<AMOUNT")]
+    pub(super) eviction_hard: Vec<String>,
     /// Longest wait between two starts of a container that crashes, in seconds, 1 to 300 [default: 300]
     #[arg(long, value_name = "SECONDS")]
     pub(super) max_container_restart_period: Option<u64>,
@@ -106,6 +111,7 @@ impl Settings {
             runtime_handler: either(self.runtime_handler, file.runtime_handler),
             max_pods: self.max_pods.or(file.max_pods),
             system_reserved: either(self.system_reserved, file.system_reserved),
+            eviction_hard: either(self.eviction_hard, file.eviction_hard),
             max_container_restart_period: self.max_container_restart_period.or(file.max_container_restart_period),
             mtu: self.mtu.or(file.mtu),
             static_pods: self.static_pods.or(file.static_pods),
@@ -139,6 +145,15 @@ impl Settings {
             Ok((name.to_owned(), amount))
         };
         self.system_reserved.iter().map(split).collect()
+    }
+
+    /// What must be left of the node.
+    pub(super) fn eviction_hard(&self) -> anyhow::Result<Vec<Threshold>> {
+        if self.eviction_hard.is_empty() {
+            return Ok(Threshold::usual());
+        }
+        let all = self.eviction_hard.iter().flat_map(|text| text.split(',')).filter(|text| !text.is_empty());
+        all.map(|text| text.parse().context("eviction-hard")).collect()
     }
 
     /// The node's labels.
@@ -200,6 +215,16 @@ mod tests {
         for wrong in ["cpu", "pods=5", "cpu=x", "memory=-1"] {
             assert!(settings(&format!("system-reserved: [{wrong}]")).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn what_must_be_left_is_as_usual_unless_it_is_said() {
+        let settings = |text: &str| parse(text).unwrap().eviction_hard();
+        assert_eq!(settings("").unwrap(), Threshold::usual());
+        assert_eq!(settings("eviction-hard: ['']").unwrap(), []);
+        let said = settings("eviction-hard: ['memory.available<1Gi,nodefs.available<10%']").unwrap();
+        assert_eq!(said, ["memory.available<1Gi", "nodefs.available<10%"].map(|text| text.parse().unwrap()));
+        assert!(settings("eviction-hard: ['memory<1Gi']").is_err());
     }
 
     #[test]

@@ -34,7 +34,7 @@ pub(crate) struct Rejection {
 }
 
 impl Rejection {
-    fn new(reason: &str, message: &str) -> Self {
+    pub(crate) fn new(reason: &str, message: &str) -> Self {
         Self { reason: reason.to_owned(), message: message.to_owned() }
     }
 }

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use crate::admission::isolation::check_allowed;
 use crate::config::{KubeletConfig, Seams};
+use crate::eviction;
 use crate::metrics;
 use crate::node::{self, Capacity};
 use crate::pods::{self, Sources};
@@ -78,6 +79,7 @@ impl Kubelet {
         }
         tasks.spawn("cpu usage", metrics::watch(Arc::clone(&shared)));
         tasks.spawn("volume usage", volumes::usage::watch(Arc::clone(&shared)));
+        tasks.spawn("eviction", eviction::watch(Arc::clone(&shared)));
         tasks.spawn("pods", pods::run(Arc::clone(&shared), sources));
         Ok(Arc::new(Self { shared, registered }))
     }

@@ -13,6 +13,8 @@ use net::Network;
 use runtime::{Images, Runtime};
 use task::{SharedClock, Tasks};
 
+use crate::eviction::Threshold;
+
 /// Settings of one node. Nothing in this crate knows a host path or an address that does not come from here.
 #[derive(Debug, Clone)]
 pub struct KubeletConfig {
@@ -36,6 +38,8 @@ pub struct KubeletConfig {
     pub max_pods: u32,
     /// What of the node's resources is not for pods, by name.
     pub reserved: BTreeMap<String, Quantity>,
+    /// What must be left of the node; below that it takes no further pods and evicts some. None for no such care.
+    pub eviction_hard: Vec<Threshold>,
     /// The node's addresses, the primary one first.
     pub node_ips: Vec<IpAddr>,
     /// `status.nodeInfo.kubeletVersion`, e.g. `v1.36.0+coracle`.

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use runtime::Resources;
 use tokio::sync::watch;
@@ -14,6 +15,9 @@ use tokio::sync::watch;
 use crate::container::{MIN_SHARES, shares};
 use crate::node::Capacity;
 use crate::shared::{Shared, chain};
+
+/// Pause between two tries.
+const PAUSE: Duration = Duration::from_secs(5);
 
 /// Limits by the paths of groups.
 pub(crate) type Groups = BTreeMap<PathBuf, Resources>;
@@ -42,11 +46,22 @@ pub(crate) fn groups(prefix: &Path, for_pods: &Capacity, burstable_cpu: i64) -> 
 pub(crate) async fn keep(shared: Arc<Shared>, mut wishes: watch::Receiver<Groups>) {
     loop {
         let wish = wishes.borrow_and_update().clone();
+        let mut again = None;
         if let Err(error) = shared.seams.runtime.limit_groups(wish).await {
-            tracing::warn!(error = chain(&error), "limits of the groups of all pods not set");
+            tracing::warn!(error = chain(&error), "limits of the groups of all pods not set, trying again");
+            again = Some(PAUSE);
         }
-        if wishes.changed().await.is_err() {
-            return;
+        let pause = async {
+            match again {
+                Some(pause) => tokio::time::sleep(pause).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = pause => {}
+            changed = wishes.changed() => if changed.is_err() {
+                return;
+            },
         }
     }
 }

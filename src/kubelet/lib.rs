@@ -11,6 +11,7 @@ mod allocation;
 mod config;
 pub mod container;
 mod directory;
+mod eviction;
 mod groups;
 mod logs;
 mod metrics;
@@ -29,5 +30,6 @@ mod volumes;
 
 pub use agent::{Kubelet, StartError};
 pub use config::{KubeletConfig, Seams};
+pub use eviction::{Signal, Threshold, ThresholdError};
 pub use node::FactError;
 pub use volumes::release_all;

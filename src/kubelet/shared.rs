@@ -16,6 +16,7 @@ use tokio::sync::{Notify, Semaphore};
 
 use crate::config::{KubeletConfig, Seams};
 use crate::container::{ConfigError, Context, Dns, Token, TokenWish, links};
+use crate::eviction::Pressure;
 use crate::metrics::Metrics;
 use crate::node::Capacity;
 use crate::pod::eviction::Eviction;
@@ -39,6 +40,8 @@ pub(crate) struct Shared {
     tokens: Mutex<BTreeMap<String, BTreeMap<TokenWish, Token>>>,
     /// Why pods must end, by UID.
     evictions: Mutex<BTreeMap<String, Eviction>>,
+    /// What the node lacks.
+    pressure: Mutex<Pressure>,
     /// Which pods have claims that only one may use.
     claims: Mutex<BTreeMap<String, String>>,
     /// Objects that volumes are made of.
@@ -83,6 +86,7 @@ impl Shared {
             claims,
             tokens: Mutex::default(),
             evictions: Mutex::default(),
+            pressure: Mutex::default(),
             watches: Watches::default(),
             in_memory,
             users,
@@ -167,6 +171,15 @@ impl Shared {
     /// Keeps a token in case that a volume is made again before it ends.
     pub(crate) fn keep_token(&self, uid: &str, wish: &TokenWish, token: &Token) {
         self.tokens().entry(uid.to_owned()).or_default().insert(wish.clone(), token.clone());
+    }
+
+    /// What the node lacks.
+    pub(crate) fn pressure(&self) -> Pressure {
+        *self.pressure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set_pressure(&self, pressure: Pressure) {
+        *self.pressure.lock().unwrap_or_else(PoisonError::into_inner) = pressure;
     }
 
     /// Says that a pod that has a worker must end, and why.

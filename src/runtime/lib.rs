@@ -171,6 +171,9 @@ pub trait Runtime: Send + Sync + 'static {
     /// What the host and everything that runs has used until now.
     async fn usage(&self, measure: Measure) -> Result<Usage, RuntimeError>;
 
+    /// The directories that hold what the containers of a sandbox write to their root file systems.
+    async fn layers(&self, sandbox: &SandboxId) -> Result<BTreeMap<ContainerId, PathBuf>, RuntimeError>;
+
     /// Hints that something changed. Lagging receivers look at everything again.
     fn changes(&self) -> broadcast::Receiver<Changed>;
 }

@@ -122,6 +122,7 @@ fn config(name: &str, root: &Path) -> KubeletConfig {
         max_pods: 110,
         longest_restart_backoff: std::time::Duration::from_secs(300),
         allowed_unsafe_sysctls: Vec::new(),
+        eviction_hard: Vec::new(),
         reserved: Default::default(),
         node_ips: vec!["192.0.2.10".parse().unwrap()],
         kubelet_version: "v1.36.0+coracle".to_owned(),

@@ -1,7 +1,7 @@
 //! Stands between a kubelet and its seams: delays and fails operations, and watches over what must never happen.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
@@ -9,8 +9,8 @@ use net::{Attach, Attachment, Network, NetworkError, SimulatedNetwork};
 use oci::sys::NetNs;
 use runtime::simulated::SimulatedRuntime;
 use runtime::{
-    Changed, ContainerId, ContainerSpec, ExecResult, ExecSpec, Resize, Runtime, RuntimeError, SandboxId, SandboxSpec,
-    SandboxStatus, Session, SessionSpec, Stop, VolumeSource,
+    Changed, ContainerId, ContainerSpec, ExecResult, ExecSpec, Resize, Resources, Runtime, RuntimeError, SandboxId,
+    SandboxSpec, SandboxStatus, Session, SessionSpec, Stop, VolumeSource,
 };
 use tokio::sync::broadcast;
 
@@ -168,6 +168,11 @@ impl Runtime for Witness<SimulatedRuntime> {
         self.step().await
     }
 
+    async fn limit_groups(&self, groups: BTreeMap<PathBuf, Resources>) -> Result<(), RuntimeError> {
+        self.step().await?;
+        self.inner.limit_groups(groups).await
+    }
+
     async fn remove_container(&self, sandbox: &SandboxId, container: &ContainerId) -> Result<(), RuntimeError> {
         let _busy = self.ledger.begin(sandbox, &self.name_of(sandbox, container).await);
         self.step().await?;
@@ -220,6 +225,10 @@ impl Runtime for Witness<SimulatedRuntime> {
 
     async fn usage(&self, measure: runtime::Measure) -> Result<runtime::Usage, RuntimeError> {
         self.inner.usage(measure).await
+    }
+
+    async fn layers(&self, sandbox: &SandboxId) -> Result<BTreeMap<ContainerId, PathBuf>, RuntimeError> {
+        self.inner.layers(sandbox).await
     }
 
     fn changes(&self) -> broadcast::Receiver<Changed> {

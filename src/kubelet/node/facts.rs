@@ -10,6 +10,7 @@ use api::quantity::Quantity;
 use crate::admission::Amounts;
 use crate::config::KubeletConfig;
 use crate::container::huge_pages::resource_of;
+use crate::eviction::Threshold;
 
 /// What the node has to give.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -93,11 +94,17 @@ fn huge_pages(directory: &Path) -> BTreeMap<u64, i64> {
 }
 
 impl Capacity {
-    /// What of it pods may ask for. Pages that are huge are no ordinary memory (`setters.MachineInfo` upstream).
+    /// What of it pods may ask for. Pages that are huge are no ordinary memory (`setters.MachineInfo` upstream), and what
+    /// must be left is for nobody.
     pub(crate) fn allocatable(&self, config: &KubeletConfig) -> Self {
         let for_pods = self.for_pods(config);
         let huge: i64 = self.huge_pages.values().fold(0, |sum, own| sum.saturating_add(*own));
-        Self { memory_bytes: for_pods.memory_bytes.saturating_sub(huge).max(0), ..for_pods }
+        let (memory, storage) = Threshold::reserved(&config.eviction_hard, self.memory_bytes, self.storage_bytes);
+        Self {
+            memory_bytes: for_pods.memory_bytes.saturating_sub(huge).saturating_sub(memory).max(0),
+            storage_bytes: for_pods.storage_bytes.saturating_sub(storage).max(0),
+            ..for_pods
+        }
     }
 
     /// All but what is reserved for the host.

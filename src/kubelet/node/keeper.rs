@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{Node, NodeStatus};
 use serde_json::json;
 
 use super::facts::Facts;
-use super::object::{self, Pressure, REPORT_PERIOD, Sources};
+use super::object::{self, REPORT_PERIOD, Sources};
 use crate::shared::{Shared, chain};
 
 /// How often the host is looked at and the lease is renewed, as upstream.
@@ -105,7 +105,7 @@ impl Keeper {
             capacity: &self.shared.capacity,
             facts: &self.facts,
             images,
-            pressure: Pressure::default(),
+            pressure: self.shared.pressure(),
             now: self.shared.now(),
         }
     }
@@ -131,6 +131,7 @@ impl Keeper {
         if fresh && old.is_some_and(|old| !object::differs(old, &status)) {
             return Ok(());
         }
+        self.tell_changes(old, &status);
         match self.write(&status).await {
             Err(error) if error.is_not_found() => self.register_until_done().await,
             result => {
@@ -164,12 +165,33 @@ impl Keeper {
 
     /// The events with which a node begins.
     fn tell_start(&self) {
-        let name = &self.shared.config.node_name;
-        let subject = node_reference(name);
-        let tell = |reason: &str, message: &str| self.shared.event(&subject, EventType::Normal, reason, message);
-        tell("Starting", "Starting kubelet.");
+        let subject = node_reference(&self.shared.config.node_name);
+        self.shared.event(&subject, EventType::Normal, "Starting", "Starting kubelet.");
         for reason in ["NodeHasSufficientMemory", "NodeHasNoDiskPressure", "NodeHasSufficientPID", "NodeReady"] {
-            tell(reason, &format!("Node {name} status is now: {reason}"));
+            self.tell(reason);
+        }
+    }
+
+    fn tell(&self, reason: &str) {
+        let name = &self.shared.config.node_name;
+        let message = format!("Node {name} status is now: {reason}");
+        self.shared.event(&node_reference(name), EventType::Normal, reason, &message);
+    }
+
+    /// The events of what the node lacks, or has again.
+    fn tell_changes(&self, old: Option<&NodeStatus>, new: &NodeStatus) {
+        let holds = |status: &NodeStatus, kind: &str| {
+            status.conditions.iter().flatten().any(|condition| condition.type_ == kind && condition.status == "True")
+        };
+        for (kind, lacks, has) in [
+            ("MemoryPressure", "NodeHasInsufficientMemory", "NodeHasSufficientMemory"),
+            ("DiskPressure", "NodeHasDiskPressure", "NodeHasNoDiskPressure"),
+            ("PIDPressure", "NodeHasInsufficientPID", "NodeHasSufficientPID"),
+        ] {
+            let (before, now) = (old.is_some_and(|old| holds(old, kind)), holds(new, kind));
+            if before != now {
+                self.tell(if now { lacks } else { has });
+            }
         }
     }
 }

@@ -14,19 +14,12 @@ use runtime::Image;
 use super::facts::{Capacity, Facts, architecture};
 use crate::config::KubeletConfig;
 use crate::container::huge_pages::resource_of;
+use crate::eviction::Pressure;
 
 /// How long the lease holds, as upstream's `nodeLeaseDurationSeconds`.
 const LEASE_SECONDS: i32 = 40;
 /// The largest images are listed, as upstream's `nodeStatusMaxImages`.
 const MAX_IMAGES: usize = 50;
-
-/// What a node lacks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Pressure {
-    pub(super) memory: bool,
-    pub(super) disk: bool,
-    pub(super) pids: bool,
-}
 
 /// What the status is made of.
 pub(super) struct Sources<'a> {

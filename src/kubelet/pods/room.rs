@@ -9,6 +9,7 @@ use super::{Held, Table, is_over};
 use crate::admission::{self, Amounts, Place, Refusal, Rejection, Shortage, isolation, preemption};
 use crate::allocation;
 use crate::container::{Qos, qos};
+use crate::eviction;
 use crate::groups;
 use crate::node;
 use crate::pod::eviction::Eviction;
@@ -30,7 +31,8 @@ impl Table {
         let others = self.workers.iter().filter(|(other, _)| self.counts(other, uid, &finished));
         let others: Vec<Arc<Pod>> = others.map(|(_, own)| own.assignment.borrow().pod.clone()).collect();
         let allowed = &self.shared.config.allowed_unsafe_sysctls;
-        if let Err(rejection) = isolation::admit(pod, allowed) {
+        let first = eviction::admit(pod, self.shared.pressure()).and_then(|()| isolation::admit(pod, allowed));
+        if let Err(rejection) = first {
             return Some(rejection);
         }
         let (node, used, allocatable) = (self.node(), self.used_beside(uid), self.allocatable());

@@ -51,6 +51,8 @@ pub(crate) struct World {
     kubelet: Option<(Arc<Kubelet>, Tasks)>,
     with_api: bool,
     pub(crate) cluster_dns: Vec<std::net::IpAddr>,
+    /// What must be left of the node; nothing unless a test says so, since its disk is the real one.
+    pub(crate) eviction_hard: Vec<&'static str>,
 }
 
 impl World {
@@ -69,6 +71,7 @@ impl World {
             kubelet: None,
             with_api: true,
             cluster_dns: vec!["10.43.0.10".parse().expect("a valid address")],
+            eviction_hard: Vec::new(),
         }
     }
 
@@ -95,6 +98,7 @@ impl World {
             longest_restart_backoff: Duration::from_secs(300),
             max_pods: 110,
             reserved: Default::default(),
+            eviction_hard: self.eviction_hard.iter().map(|text| text.parse().expect("a threshold")).collect(),
             node_ips: vec!["192.0.2.10".parse().expect("an address")],
             kubelet_version: "v1.36.0+coracle".to_owned(),
             coracle_version: "0.1.0".to_owned(),

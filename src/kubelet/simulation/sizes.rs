@@ -217,6 +217,63 @@ async fn a_pod_is_measured_by_what_the_node_is_now() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_node_short_of_memory_ends_the_pod_that_uses_the_most_beyond_its_request() {
+    let mut world = World::new();
+    world.eviction_hard = vec!["memory.available<100Mi"];
+    world.start_agent().await;
+    let asking = |memory: &str| {
+        let mut spec = one_container();
+        spec["containers"][0]["resources"] = json!({"requests": {"memory": memory}});
+        spec
+    };
+    world.create("modest", asking("300Mi"));
+    world.create("greedy", asking("10Mi"));
+    world.create("greedier", asking("10Mi"));
+    for name in ["modest", "greedy", "greedier"] {
+        world.until_pod(name, "it is ready", is_ready).await;
+    }
+    let mut usage = runtime::Usage::default();
+    for sandbox in runtime::Runtime::list(&world.runtime).await.expect("a list") {
+        let megabytes = match sandbox.spec.name.as_str() {
+            "modest" => 200,
+            "greedy" => 50,
+            _ => 60,
+        };
+        let stats = runtime::Stats { memory_working_set: Some(megabytes << 20), ..runtime::Stats::default() };
+        let containers = sandbox.containers.iter().map(|one| (one.id.clone(), stats)).collect();
+        usage.sandboxes.insert(sandbox.spec.id, runtime::SandboxUsage { whole: stats, containers });
+    }
+    world.runtime.use_up(usage);
+    let meminfo = |free: i64| format!("MemTotal: 8388608 kB\nMemFree: {free} kB\nInactive(file): 1024 kB\n");
+    let path = world.directory.path().join("proc/meminfo");
+    std::fs::write(&path, meminfo(50 << 10)).expect("a file");
+    world.until_pod("greedier", "it is evicted", |pod| phase(pod) == "Failed").await;
+    std::fs::write(&path, meminfo(1 << 20)).expect("a file");
+    let pod = world.pod("greedier").expect("the pod");
+    let message = "The node was low on resource: memory. Threshold quantity: 100Mi, available: 51Mi. Container web was \
+                   using 60Mi, request is 10Mi, has larger consumption of memory. ";
+    assert_eq!((&pod["status"]["reason"], &pod["status"]["message"]), (&json!("Evicted"), &json!(message)));
+    assert_eq!(condition(&pod, "DisruptionTarget"), "True");
+    let holds = |world: &World, status: &str| {
+        let node = world.api.get("/api/v1/nodes/edge").unwrap_or_default();
+        let all = node["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        all.iter().any(|one| one["type"] == "MemoryPressure" && one["status"] == status)
+    };
+    world.until("the node says so", |world| holds(world, "True")).await;
+    world.create("free", one_container());
+    world.until_pod("free", "it is refused", |pod| phase(pod) == "Failed").await;
+    let refused = world.pod("free").expect("the pod")["status"]["message"].clone();
+    assert_eq!(refused, "Pod was rejected: The node had condition: [MemoryPressure]. ");
+    world.until("the node has recovered", |world| holds(world, "False")).await;
+    assert!(world.elapsed() > 300, "not at once: {}", world.elapsed());
+    let told = world.events("Node");
+    let lack =
+        ["EvictionThresholdMet", "NodeHasInsufficientMemory"].iter().all(|reason| told.iter().any(|own| own == reason));
+    assert!(lack, "{told:?}");
+    assert!(["modest", "greedy"].iter().all(|name| is_ready(&world.pod(name).expect("the pod"))));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_container_that_wants_it_so_is_restarted_for_its_new_size() {
     let world = started().await;
     let mut spec = one_container();

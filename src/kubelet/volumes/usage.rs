@@ -73,20 +73,33 @@ fn limits(pod: &Pod, shared: &Shared) -> Option<Vec<Limited>> {
 impl Limited {
     fn is_exceeded(&self) -> bool {
         match measure(&self.directory, self.limit) {
-            Ok(used) => used > self.limit,
+            Ok(size) => size.bytes > self.limit,
             // It has gone, or cannot be read just now.
             Err(_) => false,
         }
     }
 }
 
-/// How much a tree takes on disk; no more than needed to know that it is more than `enough`.
-fn measure(root: &Path, enough: u64) -> io::Result<u64> {
+/// How much a tree takes on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Size {
+    pub(crate) bytes: u64,
+    /// Files and directories.
+    pub(crate) files: u64,
+}
+
+/// How much a tree takes on disk.
+pub(crate) fn tree(root: &Path) -> io::Result<Size> {
+    measure(root, u64::MAX)
+}
+
+/// No more than needed to know that it is more than `enough` bytes.
+fn measure(root: &Path, enough: u64) -> io::Result<Size> {
     let root = std::ffi::CString::new(root.as_os_str().as_encoded_bytes())?;
     let top = open(CWD, &root, ResolveFlags::NO_MAGICLINKS)?;
-    let mut walk = Walk { used: 0, enough, linked: HashSet::new() };
+    let mut walk = Walk { size: Size::default(), enough, linked: HashSet::new() };
     walk.add(top.as_fd())?;
-    Ok(walk.used)
+    Ok(walk.size)
 }
 
 fn open(parent: BorrowedFd<'_>, name: &std::ffi::CStr, resolve: ResolveFlags) -> Result<OwnedFd, Errno> {
@@ -94,7 +107,7 @@ fn open(parent: BorrowedFd<'_>, name: &std::ffi::CStr, resolve: ResolveFlags) ->
 }
 
 struct Walk {
-    used: u64,
+    size: Size,
     enough: u64,
     /// Files of several names that were counted.
     linked: HashSet<u64>,
@@ -106,7 +119,7 @@ impl Walk {
         for entry in Dir::read_from(directory)? {
             let entry = entry?;
             let name = entry.file_name();
-            if self.used > self.enough {
+            if self.size.bytes > self.enough {
                 return Ok(());
             }
             if name == c"." || name == c".." {
@@ -119,7 +132,9 @@ impl Walk {
             {
                 continue;
             }
-            self.used = self.used.saturating_add(u64::try_from(about.st_blocks).unwrap_or(0).saturating_mul(512));
+            let bytes = u64::try_from(about.st_blocks).unwrap_or(0).saturating_mul(512);
+            self.size.bytes = self.size.bytes.saturating_add(bytes);
+            self.size.files = self.size.files.saturating_add(1);
             // What is mounted inside is not the volume's.
             if FileType::from_raw_mode(about.st_mode) == FileType::Directory
                 && let Ok(inner) = open(directory, name, inside)
@@ -149,8 +164,8 @@ mod tests {
         std::os::unix::fs::symlink("..", root.join("deep/up")).expect("a link");
         // The file system may not have given the blocks yet.
         fs::File::open(root.join("deep/file")).and_then(|file| file.sync_all()).expect("synced");
-        let used = measure(&root, u64::MAX).expect("measured");
-        assert!((256 << 10..512 << 10).contains(&used), "{used}");
+        let Size { bytes, files } = tree(&root).expect("measured");
+        assert!((256 << 10..512 << 10).contains(&bytes) && files == 4, "{bytes} bytes in {files} files");
         let limited = |limit| Limited { directory: root.clone(), limit, message: String::new() };
         assert!(limited(100 << 10).is_exceeded());
         assert!(!limited(600 << 10).is_exceeded());

@@ -302,6 +302,12 @@ impl Runtime for NativeRuntime {
         task::blocking(move || usage::read(&node, measure)).await
     }
 
+    async fn layers(&self, sandbox: &SandboxId) -> Result<BTreeMap<ContainerId, PathBuf>, RuntimeError> {
+        let status = self.status(sandbox).await?.ok_or_else(|| RuntimeError::NoSandbox { sandbox: sandbox.clone() })?;
+        let layer = |id: &ContainerId| self.0.layout.container(sandbox, id).join(start::LAYER);
+        Ok(status.containers.iter().map(|one| (one.id.clone(), layer(&one.id))).collect())
+    }
+
     fn changes(&self) -> broadcast::Receiver<Changed> {
         self.0.changes.subscribe()
     }

@@ -27,6 +27,9 @@ use crate::{
     ContainerId, ContainerSpec, Image, ImageId, LinuxUser, MountSource, RuntimeError, SandboxId, Seccomp, Stop,
 };
 
+/// What a container writes to its root file system, in its directory.
+pub(super) const LAYER: &str = "upper";
+
 /// Everything that the shim needs to start a container.
 struct Prepared {
     started: ContainerStarted,
@@ -225,7 +228,7 @@ fn mount(directory: &Path, image: &Image, users: Option<&UserNamespace>) -> Resu
     if image.layers.is_empty() {
         return Err(RuntimeError::Invalid { message: format!("image {} has no layers", image.id) });
     }
-    let (upper, work) = (directory.join("upper"), directory.join("work"));
+    let (upper, work) = (directory.join(LAYER), directory.join("work"));
     let wanted = Overlay { lower: &image.layers, upper: &upper, work: &work, volatile: true };
     let mounted = match users {
         Some(users) => overlay_mapped(&wanted, users.descriptor.as_fd(), users.root()),

@@ -405,6 +405,10 @@ impl Runtime for SimulatedRuntime {
         Ok(self.lock().usage.clone())
     }
 
+    async fn layers(&self, _: &SandboxId) -> Result<BTreeMap<ContainerId, PathBuf>, RuntimeError> {
+        Ok(BTreeMap::new())
+    }
+
     fn changes(&self) -> broadcast::Receiver<Changed> {
         self.0.changes.subscribe()
     }

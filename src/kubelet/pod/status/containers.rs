@@ -68,6 +68,7 @@ fn one(view: &View<'_>, draft: &Draft, container: &Contained<'_>) -> ContainerSt
         },
         allocated_resources: container.spec.resources.as_ref().and_then(|own| own.requests.clone()),
         user: container.records.first().filter(|_| shown).and_then(|(_, record)| record.user.as_ref()).map(user),
+        stop_signal: container.spec.lifecycle.as_ref().and_then(|own| own.stop_signal.clone()).filter(|_| shown),
         volume_mounts: container.spec.volume_mounts.as_ref().map(|mounts| mounts.iter().map(mount).collect()),
         ..ContainerStatus::default()
     }
