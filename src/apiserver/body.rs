@@ -6,7 +6,7 @@ use api::resources::Resource;
 use api::resources::custom::{self, Custom};
 use api::status::{ApiError, FieldError};
 use api::{json, proto, schema};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -23,6 +23,24 @@ pub(crate) const LIMIT: u32 = 3 * 1024 * 1024;
 /// A body that takes longer, even over a bad line, will not come.
 const PATIENCE: Duration = Duration::from_secs(60);
 const ACCEPTED: [&str; 3] = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
+
+/// All of a body that must not have more than `limit` bytes. (`Limited` of http-body-util would make a future that uses it
+/// one whose errors must be of any lifetime.)
+pub(crate) async fn whole<B>(mut body: B, limit: usize) -> Result<Bytes, ApiError>
+where
+    B: http_body::Body<Data = Bytes, Error = BoxError> + Unpin,
+{
+    let mut bytes = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let unreadable = |error| ApiError::bad_request(format!("the body of the request could not be read: {error}"));
+        let Ok(data) = frame.map_err(unreadable)?.into_data() else { continue };
+        bytes.extend_from_slice(&data);
+        if bytes.len() > limit {
+            return Err(ApiError::too_large(format!("Request entity too large: limit is {limit}")));
+        }
+    }
+    Ok(bytes.freeze())
+}
 
 /// The whole body; what is compressed is not unpacked but refused, so that it cannot be larger than it looks.
 pub(crate) async fn read<B>(headers: &HeaderMap, body: B) -> Result<Bytes, ApiError>

@@ -43,6 +43,9 @@ pub(crate) async fn answer(
         ["api", version] => discovery::resources(rows, "", version),
         ["apis", group] => discovery::group(rows, group),
         ["apis", group, version] => discovery::resources(rows, group, version),
+        ["metrics"] => {
+            return Ok(respond::full(200, respond::METRICS, server.requests.render(&server.config.version)));
+        }
         ["version"] => Some(serde_json::to_value(&server.config.version).map_err(ApiError::internal)?),
         [".well-known", "openid-configuration"] => return Ok(openid::configuration(server)),
         ["openid", "v1", "jwks"] => return Ok(openid::key_set(server)),

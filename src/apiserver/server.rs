@@ -28,6 +28,7 @@ use crate::call::Call;
 use crate::components::Components;
 use crate::definitions::Definitions;
 use crate::fairness::{Class, Fairness, Limits, Outside, Work};
+use crate::metrics::Requests;
 use crate::negotiate;
 use crate::openapi::Documents;
 use crate::query::Query;
@@ -92,6 +93,7 @@ pub struct ApiServer {
     pub(crate) definitions: Definitions,
     /// Connections that have changed their protocol and go through here.
     pub(crate) tunnels: Tasks,
+    pub(crate) requests: Requests,
 }
 
 impl ApiServer {
@@ -116,6 +118,7 @@ impl ApiServer {
             fairness: Fairness::new(limits),
             definitions: Definitions::default(),
             tunnels: Tasks::new(),
+            requests: Requests::default(),
         })
     }
 
@@ -138,6 +141,7 @@ impl ApiServer {
         let (method, path) = (parts.method.clone(), parts.uri.path().to_owned());
         let class = self.fairness.classify(parts.extensions.get().copied(), &caller.user, &info);
         let label = class.as_ref().map(|class| class.label.clone());
+        let asked = info.clone();
         let work = AssertUnwindSafe(Box::pin(self.dispatch(&caller.user, (info, query, class), parts, body)));
         let response = match work.catch_unwind().await {
             Ok(Ok(response)) => response,
@@ -155,6 +159,7 @@ impl ApiServer {
         if let Some(label) = label {
             label.put(&mut response);
         }
+        self.requests.count(&asked, response.status().as_u16());
         tracing::debug!(%method, path, user = caller.user.username, code = response.status().as_u16(), "request");
         response
     }

@@ -24,6 +24,7 @@ mod horizontalpodautoscaler;
 mod lease;
 pub mod limitrange;
 mod metadata;
+pub mod metrics;
 mod namespace;
 mod networking;
 mod node;
@@ -350,6 +351,8 @@ pub fn all() -> &'static [&'static Resource] {
         &review::SELF_SUBJECT_ACCESS,
         &review::LOCAL_SUBJECT_ACCESS,
         &review::SELF_SUBJECT_RULES,
+        &metrics::NODE,
+        &metrics::POD,
     ];
     ROWS
 }

@@ -120,7 +120,7 @@ fn rows_have_unique_paths_kinds_and_short_names_within_their_group() {
     for row in all() {
         // Endpoints are several even when there is one.
         let names = std::collections::BTreeSet::from([row.plural, row.singular, row.kind]);
-        for name in names.iter().chain(row.short_names) {
+        for name in names.iter().chain(row.short_names).filter(|name| !name.is_empty()) {
             assert!(seen.insert((row.group, row.version, *name)), "{name} is used twice");
         }
     }

@@ -33,6 +33,9 @@ pub(super) fn decide<'a>(node: &'a str, request: &ResourceRequest, query: &Query
         ("", "persistentvolumeclaims" | "persistentvolumes", "", "get") => return Decision::IfNamedByPodOf(node),
         ("coordination.k8s.io", "leases", "", "create") => r.namespace == LEASES,
         ("coordination.k8s.io", "leases", "", "get" | "update" | "patch" | "delete") => own && r.namespace == LEASES,
+        // Who asks the node for something, and whether he may.
+        ("authentication.k8s.io", "tokenreviews", "", "create")
+        | ("authorization.k8s.io", "subjectaccessreviews" | "localsubjectaccessreviews", "", "create") => true,
         ("certificates.k8s.io", "certificatesigningrequests", "", "create" | "get" | "list" | "watch") => true,
         _ => false,
     };

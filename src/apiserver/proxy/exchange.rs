@@ -12,6 +12,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
@@ -75,26 +76,32 @@ pub(super) async fn dial(backend: &Backend) -> Result<Box<dyn Wire>, String> {
 pub(super) async fn send(backend: &Backend, request: Request<Sent>) -> Result<Response<Body>, String> {
     let stream = dial(backend).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| in_words(&error))?;
-    let mut connection = Box::pin(connection);
+    drive(Box::pin(sender.send_request(request)), Box::pin(connection)).await.map_err(|error| in_words(&error))
+}
+
+/// Waits for the head of an answer; its body drives the connection on.
+pub(super) async fn drive(
+    sending: BoxFuture<'_, hyper::Result<Response<Incoming>>>,
+    mut connection: BoxFuture<'static, hyper::Result<()>>,
+) -> hyper::Result<Response<Body>> {
     let response = {
-        let mut sending = std::pin::pin!(sender.send_request(request));
+        let mut sending = sending;
         tokio::select! {
             response = &mut sending => response,
             _ = &mut connection => sending.await,
         }
     };
-    let response = response.map_err(|error| in_words(&error))?;
-    Ok(response.map(|body| Driven { connection: Mutex::new(Some(connection)), body }.boxed()))
+    Ok(response?.map(|body| Driven { connection: Mutex::new(Some(connection)), body }.boxed()))
 }
 
 /// A body and the connection that it comes by.
-struct Driven<C> {
+struct Driven {
     /// None once it has ended. A connection may be moved between threads but not shared; locking is never needed.
-    connection: Mutex<Option<Pin<Box<C>>>>,
+    connection: Mutex<Option<BoxFuture<'static, hyper::Result<()>>>>,
     body: Incoming,
 }
 
-impl<C: Future> http_body::Body for Driven<C> {
+impl http_body::Body for Driven {
     type Data = Bytes;
     type Error = BoxError;
 

@@ -14,6 +14,7 @@
 mod address;
 mod exchange;
 mod html;
+mod kubelets;
 mod locate;
 mod rewrite;
 mod tls;
@@ -25,7 +26,7 @@ use std::sync::Arc;
 use api::resources::Resource;
 use api::status::ApiError;
 use api::user::UserInfo;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http::header::{HeaderValue, LOCATION};
@@ -39,6 +40,7 @@ use crate::query::Query;
 use crate::request::{RequestInfo, ResourceRequest};
 use crate::server::{ApiServer, Body, BoxError};
 use crate::{authz, body, respond};
+pub use kubelets::Kubelets;
 use locate::Place;
 pub(crate) use locate::behind;
 use rewrite::Passage;
@@ -132,7 +134,7 @@ async fn to_kubelet(
     let (request, permit) = outgoing(ask, passage)?;
     let (parts, body) = request.into_parts();
     let mut request = Request::from_parts(parts, Bytes::new());
-    *request.body_mut() = whole(body).await?;
+    *request.body_mut() = body::whole(body, body::LIMIT as usize).await?;
     if let Some(upgrade) = upgrade {
         request.extensions_mut().insert(upgrade);
     }
@@ -144,20 +146,6 @@ async fn to_kubelet(
         return Ok(response);
     }
     Ok(permit.follow(rewrite::answer(response, passage, "", &host)?))
-}
-
-/// A body that must not be large.
-async fn whole(mut body: Sent) -> Result<Bytes, ApiError> {
-    let mut bytes = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let unreadable = |error| ApiError::bad_request(format!("the body of the request could not be read: {error}"));
-        let Ok(data) = frame.map_err(unreadable)?.into_data() else { continue };
-        bytes.extend_from_slice(&data);
-        if bytes.len() > body::LIMIT as usize {
-            return Err(ApiError::too_large(format!("Request entity too large: limit is {}", body::LIMIT)));
-        }
-    }
-    Ok(bytes.freeze())
 }
 
 /// Who may only `get` a node's proxy must not run commands there, which a WebSocket opened by GET does.

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use api::status::ApiError;
+use bytes::Bytes;
 use http::{Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::client::conn::http1;
@@ -32,7 +33,7 @@ pub(super) async fn open(
     let stream = exchange::dial(backend).await.map_err(failed)?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
     // The connection lives in a task, because it goes on after this answer.
-    let driven = Held(server.tunnels.spawn("proxied connection", connection.with_upgrades()));
+    let driven = Held::new(server.tunnels.spawn("proxied connection", connection.with_upgrades()));
     let mut response = sender.send_request(request).await.map_err(broken)?;
     match response.status() {
         StatusCode::SWITCHING_PROTOCOLS => {}
@@ -41,14 +42,7 @@ pub(super) async fn open(
         }
         // The body ends the task, as does the client's leaving: both close the connection.
         _ => {
-            let response = response.map(|body| {
-                body.map_err(BoxError::from)
-                    .map_frame(move |frame| {
-                        let _held = &driven;
-                        frame
-                    })
-                    .boxed()
-            });
+            let response = response.map(|body| driven.with(body.map_err(BoxError::from)));
             return Ok(permit.follow(rewrite::answer(response, passage, &backend.authority(), &host)?));
         }
     }
@@ -62,7 +56,25 @@ pub(super) async fn open(
 }
 
 /// Ends a task with its owner.
-struct Held<T>(tokio::task::JoinHandle<T>);
+pub(super) struct Held<T>(tokio::task::JoinHandle<T>);
+
+impl<T: Send + Sync + 'static> Held<T> {
+    pub(super) fn new(task: tokio::task::JoinHandle<T>) -> Self {
+        Self(task)
+    }
+
+    /// A body that is the owner.
+    pub(super) fn with(
+        self,
+        body: impl http_body::Body<Data = Bytes, Error = BoxError> + Send + Sync + 'static,
+    ) -> Body {
+        body.map_frame(move |frame| {
+            let _held = &self;
+            frame
+        })
+        .boxed()
+    }
+}
 
 impl<T> Drop for Held<T> {
     fn drop(&mut self) {
@@ -71,7 +83,7 @@ impl<T> Drop for Held<T> {
 }
 
 /// Carries bytes both ways until one side ends.
-async fn join(client: OnUpgrade, backend: OnUpgrade) {
+pub(super) async fn join(client: OnUpgrade, backend: OnUpgrade) {
     let (client, backend) = match tokio::try_join!(client, backend) {
         Ok(both) => both,
         Err(error) => {

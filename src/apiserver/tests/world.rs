@@ -62,7 +62,10 @@ impl NodeConnector for Echo {
             let source = Box::new(std::io::Error::from(std::io::ErrorKind::ConnectionRefused));
             return Err(NodeError { node: node.to_owned(), source });
         }
-        let text = format!("{node} {}", request.uri());
+        let mut text = format!("{node} {}", request.uri());
+        if request.uri().path() == "/stats/summary" {
+            text = super::usage::summary();
+        }
         let mut response = Response::new(Full::new(Bytes::from(text)).map_err(|never| match never {}).boxed());
         if request.uri().path().ends_with("/waiting") {
             *response.status_mut() = http::StatusCode::BAD_REQUEST;

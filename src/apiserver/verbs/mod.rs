@@ -29,6 +29,7 @@ use http::Response;
 use crate::Body;
 use crate::call::Call;
 use crate::components;
+use crate::usage;
 
 /// How often a write that lost a race is repeated before the client is told.
 const ATTEMPTS: usize = 32;
@@ -45,6 +46,8 @@ pub(crate) async fn run(call: &Call, body: Bytes) -> Result<Response<Body>, ApiE
         ("log", "get") => return log::log(call).await,
         ("attach" | "exec" | "portforward", "get" | "create") => return connect::connect(call).await,
         ("", "list") if components::are_told(&call.row) => return components::list(call).await,
+        ("", "list") if usage::is_measured(&call.row) => return usage::list(call).await,
+        ("", "get") if usage::is_measured(&call.row) => usage::get(call).await,
         ("", "get") if components::are_told(&call.row) => components::get(call).await,
         ("", "list") => return list::list(call).await,
         ("", "watch") => return watch::watch(call).await,

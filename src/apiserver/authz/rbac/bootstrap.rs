@@ -168,6 +168,13 @@ const ROLES: &[Role] = &[
             ("create patch update", "\"\" events.k8s.io", "events"),
         ],
     ),
+    // What metrics-server brings along.
+    Role {
+        name: "system:aggregated-metrics-reader",
+        into: "view",
+        grants: &[(READ, "metrics.k8s.io", "pods nodes")],
+        paths: "",
+    },
     role(
         "system:certificates.k8s.io:certificatesigningrequests:nodeclient",
         &[("create", "certificates.k8s.io", "certificatesigningrequests/nodeclient")],
