@@ -5,7 +5,7 @@
 use std::sync::{Arc, OnceLock};
 
 use api::user::UserInfo;
-use apiserver::{ApiServer, Caller, NodeConnector, NodeError};
+use apiserver::{ApiServer, Caller, Kubelets, NodeConnector, NodeError};
 use async_trait::async_trait;
 use bytes::Bytes;
 use client::{Transport, TransportError};
@@ -34,30 +34,31 @@ impl Transport for ToApiServer {
     }
 }
 
-/// The API server's way to the kubelet of the same process, which starts later.
-#[derive(Default)]
-pub(super) struct ToKubelet {
-    kubelet: OnceLock<(String, Arc<Kubelet>)>,
+/// The API server's way to kubelets: to that of the same process, which starts later, without a network.
+pub(super) struct ToKubelets {
+    own: OnceLock<(String, Arc<Kubelet>)>,
+    others: Kubelets,
 }
 
-impl ToKubelet {
+impl ToKubelets {
+    /// A way that is over the network yet for all.
+    pub(super) fn new(others: Kubelets) -> Self {
+        Self { own: OnceLock::new(), others }
+    }
+
     /// From now on requests for `node` reach this kubelet.
     pub(super) fn connect(&self, node: &str, kubelet: Arc<Kubelet>) {
         // A second kubelet in one process does not exist: the composition calls this once.
-        let _ = self.kubelet.set((node.to_owned(), kubelet));
+        let _ = self.own.set((node.to_owned(), kubelet));
     }
 }
 
-#[derive(Debug, thiserror::Error)]
-#[error("it does not run in this process")]
-struct NotHere;
-
 #[async_trait]
-impl NodeConnector for ToKubelet {
+impl NodeConnector for ToKubelets {
     async fn send(&self, node: &str, request: Request<Bytes>) -> Result<Response<apiserver::Body>, NodeError> {
-        match self.kubelet.get() {
+        match self.own.get() {
             Some((name, kubelet)) if name == node => Ok(kubelet.handle(request).await),
-            _ => Err(NodeError { node: node.to_owned(), source: Box::new(NotHere) }),
+            _ => self.others.send(node, request).await,
         }
     }
 }

@@ -1,15 +1,20 @@
 //! The node's half of the composition: runtime, images, network and kubelet.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use kubelet::{Kubelet, KubeletConfig, Seams};
+use apiserver::authn::certificate_user;
+use apiserver::pki::{Pki, Subject};
+use apiserver::tls_config;
+use kubelet::{Door, Kubelet, KubeletConfig, Seams};
 use net::{NativeNetwork, NativeNetworkConfig};
 use runtime::{Images, LogLimits, NativeConfig, NativeImages, NativeRuntime, PidLimits, RegistryOptions};
 use task::{SystemClock, Tasks};
+use tokio::net::TcpListener;
 
 use super::instance::Instance;
 use super::server::{KUBERNETES_VERSION, NodeFacts, Server};
@@ -18,8 +23,8 @@ use super::server::{KUBERNETES_VERSION, NodeFacts, Server};
 pub(super) const MTU: u32 = 1500;
 /// How long the start of a container may take inside its shim; the kubelet's `runtimeRequestTimeout`.
 const START_DEADLINE: Duration = Duration::from_secs(120);
-/// Port of the kubelet's API.
-const KUBELET_PORT: u16 = 10250;
+/// Where the kubelet's API is usually found.
+const KUBELET: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 10250);
 
 /// The per-pod program, built by the build script.
 static SHIM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/coracle-shim"));
@@ -29,7 +34,10 @@ pub(super) async fn start(
     server: &Server,
     facts: &NodeFacts,
     transport: Arc<dyn client::Transport>,
+    pki: &Pki,
 ) -> anyhow::Result<Arc<Kubelet>> {
+    let listener = listen(server.settings.kubelet_listen).await?;
+    let door = door(server, facts, pki)?;
     let (instance, settings) = (&server.instance, &server.settings);
     let images = images_of(instance)?;
     let runtime = native_runtime(instance, images.clone(), server.tasks.clone(), settings.handlers()?).await?;
@@ -56,7 +64,7 @@ pub(super) async fn start(
         node_ips: vec![facts.address],
         kubelet_version: format!("{KUBERNETES_VERSION}+coracle-{}", env!("CARGO_PKG_VERSION")),
         coracle_version: env!("CARGO_PKG_VERSION").to_owned(),
-        kubelet_port: KUBELET_PORT,
+        kubelet_port: listener.local_addr()?.port(),
         labels: settings.labels()?,
         taints: Vec::new(),
         allowed_unsafe_sysctls: settings.allowed_unsafe_sysctls.clone(),
@@ -76,7 +84,36 @@ pub(super) async fn start(
         clock: server.clock.clone(),
         tasks: server.tasks.clone(),
     };
-    Kubelet::spawn(config, seams).await.context("cannot start the kubelet")
+    let kubelet = Kubelet::spawn(config, seams).await.context("cannot start the kubelet")?;
+    tracing::info!(address = %listener.local_addr()?, "the kubelet's API is served");
+    kubelet.listen(listener, door);
+    Ok(kubelet)
+}
+
+/// The kubelet's socket. Who has not said which port it is gets another one where the usual is taken, for instance by a
+/// second instance on the host: clients find the port in the node's status.
+async fn listen(asked: Option<SocketAddr>) -> anyhow::Result<TcpListener> {
+    let address = asked.unwrap_or(KUBELET);
+    match TcpListener::bind(address).await {
+        Err(error) if asked.is_none() && error.kind() == std::io::ErrorKind::AddrInUse => {
+            tracing::warn!(%address, "another program listens here: the kubelet's API takes another port");
+            Ok(TcpListener::bind(SocketAddr::new(address.ip(), 0)).await?)
+        }
+        bound => {
+            bound.with_context(|| format!("cannot listen on {address}; choose another port with --kubelet-listen"))
+        }
+    }
+}
+
+/// The kubelet's certificate, and whose certificates it takes.
+fn door(server: &Server, facts: &NodeFacts, pki: &Pki) -> anyhow::Result<Door> {
+    let mut addresses = vec![facts.address, IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+    addresses.dedup();
+    let common_name = format!("system:node:{}", facts.name);
+    let names = vec![facts.name.clone(), "localhost".to_owned()];
+    let credential =
+        pki.credential("kubelet", &Subject::Server { common_name, names, addresses }, server.clock.now())?;
+    Ok(Door { tls: tls_config(pki.certificate(), &credential)?, identify: certificate_user })
 }
 
 /// The sandboxes of an instance whose server does not run.

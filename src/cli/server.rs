@@ -12,7 +12,7 @@ use anyhow::{Context, bail};
 use api::user::{MASTERS, NODES, UserInfo};
 use apiserver::authn::{Issuer, SecretToken, SigningKeys, StaticTokens};
 use apiserver::pki::{Kubeconfig, Pki, Subject, write_private};
-use apiserver::{ApiServer, Component, Config, Entropy, VersionInfo, tls_config};
+use apiserver::{ApiServer, Component, Config, Entropy, Kubelets, VersionInfo, tls_config};
 use clap::Args;
 use client::Client;
 use control::{Clients, Controllers, ControllersConfig, tokens};
@@ -22,7 +22,7 @@ use task::{SharedClock, SystemClock, Tasks};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::bridge::{ToApiServer, ToKubelet};
+use super::bridge::{ToApiServer, ToKubelets};
 use super::instance::Instance;
 use super::logs::LogOptions;
 use super::settings::Settings;
@@ -109,13 +109,13 @@ impl Server {
         let store = Arc::new(snapshot::open_store(&self.instance, self.clock.clone())?);
         let entropy = Entropy::system();
         let pki = Arc::new(Pki::open(&self.instance.root.join("pki"), self.clock.now(), &entropy)?);
-        let to_kubelet = Arc::new(ToKubelet::default());
+        let to_kubelets = Arc::new(self.to_kubelets(store.clone(), &pki)?);
         let server = ApiServer::new(Config {
             store: store.clone(),
             clock: self.clock.clone(),
             entropy,
             version: VersionInfo::of_release(env!("CARGO_PKG_VERSION")),
-            nodes: to_kubelet.clone(),
+            nodes: to_kubelets.clone(),
             tokens: self.tokens()?,
             issuer: self.issuer()?,
             services: facts.services.to_string().parse().context("--service-cidr")?,
@@ -134,8 +134,8 @@ impl Server {
         if !self.settings.disable_agent.unwrap_or(false) {
             let user = UserInfo::authenticated(&format!("system:node:{}", facts.name), &[NODES]);
             let transport = ToApiServer::connect(&server, user);
-            let kubelet = node::start(&self, &facts, transport).await?;
-            to_kubelet.connect(&facts.name, kubelet.clone());
+            let kubelet = node::start(&self, &facts, transport, &pki).await?;
+            to_kubelets.connect(&facts.name, kubelet.clone());
             self.announce_ready(kubelet, started);
         }
         self.tasks.spawn("heap trim", async {
@@ -172,6 +172,13 @@ impl Server {
         let reached = if listen.ip().is_unspecified() { address } else { listen.ip() };
         let advertise = SocketAddr::new(reached, listen.port());
         Ok(NodeFacts { name, address, pods, services, advertise })
+    }
+
+    /// The way to kubelets, with an identity that may do everything there.
+    fn to_kubelets(&self, store: Arc<dyn store::Store>, pki: &Pki) -> anyhow::Result<ToKubelets> {
+        let subject = Subject::client("kube-apiserver-kubelet-client", &[MASTERS]);
+        let credential = pki.credential("apiserver-kubelet-client", &subject, self.clock.now())?;
+        Ok(ToKubelets::new(Kubelets::new(store, pki.certificate(), &credential, self.tasks.clone())?))
     }
 
     fn tokens(&self) -> anyhow::Result<StaticTokens> {

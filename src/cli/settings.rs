@@ -21,6 +21,9 @@ pub(super) struct Settings {
     /// Address and port of the API server [default: 0.0.0.0:6443]
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(super) listen: Option<SocketAddr>,
+    /// Address and port of the kubelet's API [default: 0.0.0.0:10250, or another port where that is taken]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(super) kubelet_listen: Option<SocketAddr>,
     /// Name of the node [default: the host name]
     #[arg(long, value_name = "NAME")]
     pub(super) node_name: Option<String>,
@@ -100,6 +103,7 @@ impl Settings {
         }
         Self {
             listen: self.listen.or(file.listen),
+            kubelet_listen: self.kubelet_listen.or(file.kubelet_listen),
             node_name: self.node_name.or(file.node_name),
             node_ip: self.node_ip.or(file.node_ip),
             node_label: either(self.node_label, file.node_label),

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use client::events::{Recorder, Source};
 use client::{Body, Client, Informer, ListOptions, Scope};
 use http::{Request, Response};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::admission::isolation::check_allowed;
@@ -16,6 +17,7 @@ use crate::metrics;
 use crate::node::{self, Capacity};
 use crate::pods::{self, Sources};
 use crate::serve;
+use crate::server::{self, Door};
 use crate::shared::Shared;
 use crate::sources::{self, Manifests};
 use crate::volumes;
@@ -89,6 +91,12 @@ impl Kubelet {
         if self.registered.clone().wait_for(|registered| *registered).await.is_err() {
             std::future::pending::<()>().await;
         }
+    }
+
+    /// Serves the kubelet's API to whoever may use it, until the task group ends.
+    pub fn listen(&self, listener: TcpListener, door: Door) {
+        let tasks = &self.shared.seams.tasks;
+        tasks.spawn("kubelet listener", server::listen(Arc::clone(&self.shared), listener, door));
     }
 
     /// Answers a request to the kubelet's API. Whoever calls has checked that the client may ask.

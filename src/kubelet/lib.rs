@@ -21,6 +21,7 @@ mod pods;
 pub mod probe;
 mod references;
 mod serve;
+mod server;
 mod shared;
 #[cfg(test)]
 mod simulation;
@@ -32,4 +33,5 @@ pub use agent::{Kubelet, StartError};
 pub use config::{KubeletConfig, Seams};
 pub use eviction::{Signal, Threshold, ThresholdError};
 pub use node::FactError;
+pub use server::Door;
 pub use volumes::release_all;

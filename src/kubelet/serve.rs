@@ -1,6 +1,10 @@
-//! The kubelet's API, as called in process by the API server: logs, commands, pods, health.
+//! The kubelet's API: logs, commands, pods, figures, health.
 //!
-//! Paths and wording follow `pkg/kubelet/server` upstream. Authentication and authorization are the caller's.
+//! Called in process by the API server, and by [`crate::server`], whose business authentication and authorization are.
+//! Paths and wording follow `pkg/kubelet/server` upstream.
+
+mod run;
+mod told;
 
 use std::convert::Infallible;
 use std::io;
@@ -36,8 +40,7 @@ pub(crate) struct Refusal(pub(crate) StatusCode, pub(crate) String);
 pub(crate) async fn handle(shared: &Arc<Shared>, request: &Request<Bytes>) -> Response<Body> {
     let path = request.uri().path();
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
-    let is_stream = parts.first().is_some_and(|first| matches!(*first, "attach" | "exec" | "portForward"));
-    if request.method() != Method::GET && !(is_stream && request.method() == Method::POST) {
+    if !takes(parts[0], request.method()) {
         return plain(StatusCode::METHOD_NOT_ALLOWED, "405: Method Not Allowed\n".to_owned());
     }
     match parts.as_slice() {
@@ -45,7 +48,19 @@ pub(crate) async fn handle(shared: &Arc<Shared>, request: &Request<Bytes>) -> Re
             let answer = session(shared, request, parts[0], named).await;
             answer.unwrap_or_else(|Refusal(code, message)| plain(code, message))
         }
-        ["healthz"] => plain(StatusCode::OK, "ok".to_owned()),
+        ["healthz"] => told::health(shared, None).await,
+        ["healthz", part] => told::health(shared, Some(part)).await,
+        ["configz"] => told::settings(shared),
+        ["runningpods"] => told::running(shared).await,
+        ["run", named @ ..] => {
+            let answer = run_named(shared, named, request.uri().query().unwrap_or_default()).await;
+            answer.unwrap_or_else(|Refusal(code, message)| plain(code, message))
+        }
+        // What upstream says where the runtime has no such call.
+        ["checkpoint", namespace, pod, container] => {
+            let text = format!("checkpointing of {namespace}/{pod}/{container} failed (this runtime does not do it)\n");
+            plain(StatusCode::NOT_FOUND, text)
+        }
         ["pods"] => pods(shared),
         ["stats", "summary"] => measured("application/json", metrics::summary(shared).await),
         ["metrics"] => measured(metrics::TEXT, Ok(metrics::own(shared))),
@@ -59,6 +74,25 @@ pub(crate) async fn handle(shared: &Arc<Shared>, request: &Request<Bytes>) -> Re
         }
         _ => plain(StatusCode::NOT_FOUND, "404 page not found\n".to_owned()),
     }
+}
+
+/// Whether a path has such a method.
+fn takes(first: &str, method: &Method) -> bool {
+    match first {
+        "attach" | "exec" | "portForward" => matches!(*method, Method::GET | Method::POST),
+        "run" | "checkpoint" => method == Method::POST,
+        _ => matches!(*method, Method::GET | Method::HEAD),
+    }
+}
+
+/// A pod's UID may follow its name.
+async fn run_named(shared: &Arc<Shared>, named: &[&str], query: &str) -> Result<Response<Body>, Refusal> {
+    let named = match named {
+        [namespace, pod, container] => Named { namespace, pod, uid: None, container },
+        [namespace, pod, uid, container] => Named { namespace, pod, uid: Some(uid), container },
+        _ => return Err(Refusal(StatusCode::NOT_FOUND, "404 page not found\n".to_owned())),
+    };
+    run::run(shared, named, query).await
 }
 
 /// Something for which the connection changes its protocol. A pod's UID may follow its name.
@@ -82,7 +116,7 @@ async fn session(
     }
 }
 
-fn plain(code: StatusCode, text: String) -> Response<Body> {
+pub(crate) fn plain(code: StatusCode, text: String) -> Response<Body> {
     respond(code, "text/plain; charset=utf-8", full(text.into()))
 }
 
@@ -108,8 +142,11 @@ fn pods(shared: &Shared) -> Response<Body> {
         pod.status = Some(status);
         pod
     });
-    let list = List::<Pod> { items: items.collect(), ..List::default() };
-    match serde_json::to_vec(&list) {
+    json_text(&List::<Pod> { items: items.collect(), ..List::default() })
+}
+
+fn json_text(document: &impl serde::Serialize) -> Response<Body> {
+    match serde_json::to_vec(document) {
         Ok(text) => respond(StatusCode::OK, "application/json", full(text.into())),
         Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, chain(&error)),
     }

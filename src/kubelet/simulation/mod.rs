@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use client::Transport;
+use client::{Client, Transport};
 use http::Request;
 use http_body_util::BodyExt;
 use net::{Range, SimulatedNetwork};
@@ -25,6 +25,8 @@ use serde_json::{Value, json};
 use task::{Clock, SharedClock, SimulatedClock, Tasks};
 use tempfile::TempDir;
 
+use crate::node::Capacity;
+use crate::shared::Shared;
 use crate::{Kubelet, KubeletConfig, Seams};
 use api::SimulatedApi;
 
@@ -116,22 +118,34 @@ impl World {
         }
     }
 
-    /// Starts the agent, or starts it again: the one before is gone like a killed process.
-    pub(crate) async fn start_agent(&mut self) {
-        if let Some((_, tasks)) = self.kubelet.take() {
-            tasks.shutdown().await;
-        }
-        let tasks = Tasks::new();
+    /// What the parts of a kubelet share that nobody has started, with another way to the API server.
+    pub(crate) fn shared_with(&self, client: Client) -> Arc<Shared> {
+        let config = self.config();
+        std::fs::create_dir_all(&config.root).expect("a directory");
+        let capacity = Capacity::read(&config).expect("a capacity");
+        let seams = self.seams(&Tasks::new());
+        Arc::new(Shared::new(config, seams, Some(client), None, capacity))
+    }
+
+    fn seams(&self, tasks: &Tasks) -> Seams {
         let transport: Arc<dyn Transport> = Arc::clone(&self.api) as _;
-        let seams = Seams {
+        Seams {
             runtime: Arc::new(self.runtime.clone()),
             images: Arc::new(self.images.clone()),
             network: Arc::clone(&self.network) as _,
             transport: self.with_api.then_some(transport),
             clock: Arc::clone(&self.clock),
             tasks: tasks.clone(),
-        };
-        let kubelet = Kubelet::spawn(self.config(), seams).await.expect("the kubelet starts");
+        }
+    }
+
+    /// Starts the agent, or starts it again: the one before is gone like a killed process.
+    pub(crate) async fn start_agent(&mut self) {
+        if let Some((_, tasks)) = self.kubelet.take() {
+            tasks.shutdown().await;
+        }
+        let tasks = Tasks::new();
+        let kubelet = Kubelet::spawn(self.config(), self.seams(&tasks)).await.expect("the kubelet starts");
         self.kubelet = Some((kubelet, tasks));
     }
 

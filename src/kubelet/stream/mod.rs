@@ -27,7 +27,7 @@ use client::Body;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
-use runtime::{SessionSpec, Size, Wanted};
+use runtime::{ContainerId, SandboxId, SessionSpec, Size, Wanted};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 pub(crate) use asked::Named;
@@ -87,6 +87,13 @@ pub(crate) async fn exec(
         let opened = runtime.open_session(&sandbox, &id, SessionSpec { args: args.clone(), streams }).await;
         talk::talk(opened, &args, from_client, to_client).await;
     })
+}
+
+/// The running container that is meant.
+pub(crate) async fn running(shared: &Shared, named: Named<'_>) -> Result<(SandboxId, ContainerId), Refusal> {
+    let entry = asked::pod(shared, named)?;
+    let Running { sandbox, id, .. } = asked::running(shared, &entry, named.container).await?;
+    Ok((sandbox, id))
 }
 
 /// Switches the connection's protocol and has `talk` talk over it once the client is there with all it needs.
