@@ -208,6 +208,15 @@ impl Runtime for Witness<SimulatedRuntime> {
         self.step().await
     }
 
+    async fn attach(
+        &self,
+        sandbox: &SandboxId,
+        container: &ContainerId,
+        typing: runtime::Typing,
+    ) -> Result<runtime::Attachment, RuntimeError> {
+        self.inner.attach(sandbox, container, typing).await
+    }
+
     async fn exec(&self, sandbox: &SandboxId, id: &ContainerId, exec: ExecSpec) -> Result<ExecResult, RuntimeError> {
         self.inner.exec(sandbox, id, exec).await
     }
