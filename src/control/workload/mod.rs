@@ -4,6 +4,7 @@
 //! who manages what ([`owned`]), what was done and cannot be seen yet ([`unseen`]), how pods are made and removed
 //! ([`members`]). Invariant: no controller acts on a picture that lacks what it has done itself.
 
+mod cronjob;
 mod deployment;
 mod job;
 mod members;
@@ -28,12 +29,15 @@ use owned::{Owned, Routes};
 pub fn spawn(client: &Client, clock: &SharedClock, tasks: &Tasks, pods: &Informer<Pod>) {
     let sets: Informer<ReplicaSet> = Informer::spawn(client, tasks, Scope::Cluster, ListOptions::default());
     let jobs: Informer<Job> = Informer::spawn(client, tasks, Scope::Cluster, ListOptions::default());
+    let jobs = Arc::new(Owned::new(jobs));
     let (pods, sets) = (Arc::new(Owned::new(pods.clone())), Arc::new(Owned::new(sets)));
-    let (mut of_pods, mut of_sets) = (Routes::default(), Routes::default());
+    let (mut of_pods, mut of_sets, mut of_jobs) = (Routes::default(), Routes::default(), Routes::default());
     replicas::spawn(client, clock, tasks, &pods, sets.informer(), &mut of_pods);
-    job::spawn(client, clock, tasks, &pods, &jobs, &mut of_pods);
+    job::spawn(client, clock, tasks, &pods, jobs.informer(), &mut of_pods);
+    cronjob::spawn(client, clock, tasks, &jobs, &mut of_jobs);
     deployment::spawn(client, clock, tasks, &pods, &sets, &mut of_sets);
     tasks.spawn("owned-pods", owned::follow(pods, of_pods));
+    tasks.spawn("owned-jobs", owned::follow(jobs, of_jobs));
     tasks.spawn("owned-replicasets", owned::follow(sets, of_sets));
 }
 

@@ -160,6 +160,11 @@ impl<K: Object> Owned<K> {
         self.informer.get(key)
     }
 
+    /// What the owner with this uid manages.
+    pub(super) fn managed(&self, uid: &str) -> Vec<Arc<K>> {
+        self.of(&Group::Managed(uid.to_owned()))
+    }
+
     fn of(&self, group: &Group) -> Vec<Arc<K>> {
         let keys: Vec<Key> = self.index().members.get(group).into_iter().flatten().cloned().collect();
         keys.iter().filter_map(|key| self.informer.get(key)).collect()

@@ -39,11 +39,8 @@ pub(in crate::resources) const ROW: Resource = Resource {
     ],
     cells,
     warn: |object| {
-        workload::warn(
-            "CronJobs",
-            &object["spec"]["jobTemplate"]["spec"]["template"]["spec"],
-            "spec.jobTemplate.spec.template.spec",
-        )
+        let pod = &object["spec"]["jobTemplate"]["spec"]["template"]["spec"];
+        pod::warn_of_idle_fields(pod, "spec.jobTemplate.spec.template.spec")
     },
     ..BASE
 };
