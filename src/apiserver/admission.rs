@@ -14,6 +14,7 @@ mod others;
 mod podsecurity;
 mod policies;
 mod registered;
+mod rights;
 
 use std::time::Duration;
 

@@ -1,6 +1,7 @@
 //! What can be said of an expression before it is evaluated.
 
 use super::Shape;
+use super::authorizer;
 use super::eval::unescaped;
 use super::functions;
 use super::methods;
@@ -134,7 +135,10 @@ impl<'s> Check<'s> {
             return Ok(None);
         }
         self.node(of, names)?;
-        known(methods::KNOWN, name, arguments.len())?;
+        let asks = self.scope.variables.iter().any(|(name, _)| *name == "authorizer");
+        let of_both = methods::KNOWN.iter().any(|(own, ..)| *own == name);
+        let table = if asks && !of_both { authorizer::KNOWN } else { methods::KNOWN };
+        known(table, name, arguments.len())?;
         Ok(None)
     }
 

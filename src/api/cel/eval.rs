@@ -177,6 +177,9 @@ impl<'v> Evaluation<'_, 'v> {
         if let Val::Optional(inner) = &of {
             return Ok(Val::Optional(inner.as_ref().and_then(|inner| inner.get(&field)).map(Into::into)));
         }
+        if let Val::Access(access) = &of {
+            return access.select(&field);
+        }
         if !of.is_map() {
             return no_such_overload();
         }

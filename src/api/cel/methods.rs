@@ -90,6 +90,7 @@ pub(super) fn call<'v>(of: &Val<'v>, name: &str, arguments: &[Val<'v>], budget: 
             of_text(text, name, arguments, budget)
         }
         Val::Bytes(_) => no_such_overload(),
+        Val::Access(access) => access.call(name, arguments, budget),
         Val::Timestamp(stamp) => {
             let zone = match arguments {
                 [] => None,

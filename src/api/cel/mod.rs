@@ -8,6 +8,7 @@
 //! It is our own because rules of strangers must be bounded: the crate `cel` has neither limits of cost nor hooks for
 //! them, and its parser brings a generated one of antlr.
 
+pub mod authorizer;
 mod check;
 mod eval;
 mod functions;

@@ -10,6 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
+use super::authorizer::Access;
 use super::eval::{Budget, EvalError};
 use super::{Identity, Scalar, Shape, time};
 use crate::quantity::Quantity;
@@ -39,6 +40,8 @@ pub enum Val<'v> {
     Cidr(IpAddr, u8),
     Optional(Option<Rc<Val<'v>>>),
     Type(&'static str),
+    /// Who may do what.
+    Access(Rc<Access<'v>>),
 }
 
 impl<'v> Val<'v> {
@@ -78,7 +81,7 @@ impl<'v> Val<'v> {
     }
 
     /// The name of the type, for messages and `type()`.
-    pub(super) const fn type_name(&self) -> &'static str {
+    pub(super) fn type_name(&self) -> &'static str {
         match self {
             Self::Null => "null_type",
             Self::Bool(_) => "bool",
@@ -97,6 +100,7 @@ impl<'v> Val<'v> {
             Self::Cidr(..) => "net.CIDR",
             Self::Optional(_) => "optional_type",
             Self::Type(_) => "type",
+            Self::Access(access) => access.type_name(),
         }
     }
 

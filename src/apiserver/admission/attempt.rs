@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use api::cel::authorizer::Nobody;
 use api::resources::admission::policy::Attempt;
 use api::resources::{self, Resource};
 use api::status::ApiError;
@@ -168,6 +169,7 @@ impl Form<'_> {
             object: &self.object,
             old: &self.old,
             request: &write.request,
+            authorizer: &Nobody,
         }
     }
 }

@@ -2,13 +2,15 @@
 //!
 //! The pure part is [`api::resources::admission::policy`].
 
-use api::resources::admission::policy::{self, Failure};
+use api::resources::admission::policy::{self, Attempt, Failure};
 use api::selector::LabelSelector;
 use api::status::{ApiError, Cause};
 use serde_json::Value;
 
 use super::attempt::Write;
-use super::registered::Registered;
+use super::registered::{Policy, Registered};
+use super::rights::Rights;
+use crate::authz::rbac::Policy as Roles;
 use crate::call::Call;
 use crate::object::meta;
 use crate::storage;
@@ -32,7 +34,7 @@ pub(super) async fn check(registered: &Registered, write: &Write<'_>) -> Result<
             }
             for params in params(write.call, &policy.object, binding).await? {
                 let failures = match params {
-                    Ok(params) => policy::judge(&policy.object, &policy.programs, &params, &attempt),
+                    Ok(params) => judge(policy, &params, &attempt, write.call).await?,
                     Err(failure) => failure.into_iter().collect(),
                 };
                 failures.iter().try_for_each(|failure| act(&policy.object, binding, write, failure))?;
@@ -41,6 +43,18 @@ pub(super) async fn check(registered: &Registered, write: &Write<'_>) -> Result<
         }
     }
     Ok(())
+}
+
+/// What a policy says, which may ask who may do what.
+async fn judge(policy: &Policy, params: &Value, attempt: &Attempt<'_>, call: &Call) -> Result<Vec<Failure>, ApiError> {
+    if !policy.asks {
+        return Ok(policy::judge(&policy.object, &policy.programs, params, attempt));
+    }
+    let judged = |roles: &Roles| {
+        let rights = Rights { policy: roles, user: &call.user };
+        policy::judge(&policy.object, &policy.programs, params, &Attempt { authorizer: &rights, ..*attempt })
+    };
+    call.server.ask_policy(judged).await
 }
 
 /// What is done about a failure: the write is refused, or its author is told.

@@ -31,6 +31,8 @@ pub(super) struct Registered {
 pub(super) struct Policy {
     pub(super) object: Value,
     pub(super) programs: Programs,
+    /// Whether they ask who may do what.
+    pub(super) asks: bool,
 }
 
 /// A [`Registered`] that follows the store.
@@ -90,7 +92,10 @@ fn policy(object: Value, before: &[Arc<Policy>]) -> Arc<Policy> {
     };
     match before.iter().find(is_same) {
         Some(policy) => Arc::clone(policy),
-        None => Arc::new(Policy { programs: Programs::of_policy(&object), object }),
+        None => {
+            let programs = Programs::of_policy(&object);
+            Arc::new(Policy { asks: programs.ask_authorizer(), programs, object })
+        }
     }
 }
 

@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use api::user::UserInfo;
+
 use super::world::{Answer, World, sample};
 
 const POLICIES: &str = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies";
@@ -152,7 +154,7 @@ async fn what_cannot_be_evaluated_is_refused_when_it_is_written() {
         let validations = json!([{ "expression": expression }]);
         json!({ "metadata": { "name": "p" }, "spec": { "matchConstraints": constraints, "validations": validations } })
     };
-    for wrong in ["object.", "self.x", "authorizer.path('/x').check('get').allowed()"] {
+    for wrong in ["object.", "self.x", "authorizer.path('/x').ask('get').allowed()"] {
         let refused = message(&world.ask(&format!("POST {POLICIES}"), policy(wrong, "pods")).await, 422);
         assert!(
             refused.contains("spec.validations[0].expression") && refused.contains("compilation failed"),
@@ -216,4 +218,41 @@ async fn what_is_asked_for_under_an_objects_name_is_asked_about_too() {
         assert!(refused.contains(&format!("failed expression: {expression}")), "{refused}");
     }
     world.ask(&format!("GET {PODS}/p"), Value::Null).await.expect(200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_policy_may_ask_what_the_writer_or_an_account_may_do() {
+    let world = World::new().await;
+    let validation = |expression: &str, message: &str| json!({ "expression": expression, "message": message });
+    let spec = json!({ "matchConstraints": about("configmaps", &["CREATE"]), "validations": [
+        validation("authorizer.requestResource.check('delete').allowed()", "who makes must be able to remove"),
+        validation("authorizer.group('').resource('secrets').namespace('default').name('s').check('get').allowed()", "no secrets"),
+        validation("!authorizer.serviceAccount('default', 'default').path('/metrics').check('get').allowed()", "open"),
+        validation("authorizer.path('/healthz').check('get').reason() == ''", "fixed"),
+    ]});
+    bind(&world, "p", spec, json!({})).await;
+    let group = "rbac.authorization.k8s.io";
+    let grant = async |name: &str, rules: Value, subject: Value| {
+        let metadata = json!({ "name": name });
+        let role = json!({ "metadata": metadata, "rules": rules });
+        world.ask(&format!("POST /apis/{group}/v1/clusterroles"), role).await.expect(201);
+        let role = json!({ "apiGroup": group, "kind": "ClusterRole", "name": name });
+        let binding = json!({ "metadata": metadata, "roleRef": role, "subjects": [subject] });
+        world.ask(&format!("POST /apis/{group}/v1/clusterrolebindings"), binding).await.expect(201);
+    };
+    let user = |name: &str| json!({ "kind": "User", "apiGroup": group, "name": name });
+    let rule = |resource: &str, verbs: &[&str]| json!({ "apiGroups": [""], "resources": [resource], "verbs": verbs });
+    grant("makes", json!([rule("configmaps", &["create"])]), user("joe")).await;
+    let both = json!([rule("configmaps", &["create", "delete"]), rule("secrets", &["get"])]);
+    grant("does", both, user("jane")).await;
+    let write = async |name: &str| {
+        let body = sample("ConfigMap", name).to_string();
+        world.send(UserInfo::authenticated(name, &[]), &format!("POST {MAPS}"), &[], &body).await
+    };
+    assert!(message(&write("joe").await, 422).ends_with("who makes must be able to remove"));
+    write("jane").await.expect(201);
+    world.ask(&format!("POST {MAPS}"), sample("ConfigMap", "admin")).await.expect(201);
+    let account = json!({ "kind": "ServiceAccount", "namespace": "default", "name": "default" });
+    grant("metrics", json!([{ "nonResourceURLs": ["/metrics"], "verbs": ["get"] }]), account).await;
+    assert!(message(&world.ask(&format!("POST {MAPS}"), sample("ConfigMap", "b")).await, 422).ends_with("open"));
 }

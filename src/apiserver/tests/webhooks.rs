@@ -328,6 +328,8 @@ async fn conditions_selectors_and_dry_runs_say_whether_a_webhook_is_asked() {
         (about(condition("object.metadata.name == 'm'")), Some("denied the request")),
         (about(condition("request.userInfo.username != 'admin'")), None),
         (about(condition("object.data.none == 'x'")), Some("resulted in error")),
+        (about(condition("authorizer.requestResource.check('get').allowed()")), Some("denied the request")),
+        (about(condition("!authorizer.requestResource.check('get').allowed()")), None),
         (about(json!({ "sideEffects": "NoneOnDryRun" })), Some("denied the request")),
     ];
     for (hook, expected) in cases {

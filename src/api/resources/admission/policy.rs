@@ -2,14 +2,14 @@
 //!
 //! After `k8s.io/apiserver/pkg/admission/plugin/policy/{matching,validating}` and `…/plugin/webhook/predicates/rules`. Pure
 //! and bounded: all expressions of one policy pay from one budget. Webhooks are matched in the same way, and have
-//! conditions too. Expressions are compiled once ([`Programs`]). Deliberately absent is the variable `authorizer`; what
-//! names it does not compile, and is refused when it is written.
+//! conditions too. Expressions are compiled once ([`Programs`]).
 
 use std::collections::HashMap;
 use std::rc::Rc;
 
 use serde_json::Value;
 
+use crate::cel::authorizer::{Access, Authorize, Question};
 use crate::cel::{Budget, Program, Scope, Val};
 use crate::resources::path::{items, text};
 use crate::selector::LabelSelector;
@@ -18,9 +18,9 @@ use crate::selector::LabelSelector;
 const STEPS: u64 = 10_000_000;
 /// Most bytes of a message that an expression makes.
 const MAX_MESSAGE: usize = 5 * 1024;
-const VARIABLES: [&str; 6] = ["object", "oldObject", "request", "params", "namespaceObject", "variables"];
+const VARIABLES: [&str; 7] = ["object", "oldObject", "request", "params", "namespaceObject", "variables", "authorizer"];
 /// What the conditions of a webhook may name.
-const OF_HOOKS: [&str; 3] = ["object", "oldObject", "request"];
+const OF_HOOKS: [&str; 4] = ["object", "oldObject", "request", "authorizer"];
 
 /// Somebody wants to write something.
 #[derive(Debug, Clone, Copy)]
@@ -45,6 +45,8 @@ pub struct Attempt<'a> {
     pub old: &'a Value,
     /// What else is known of the request.
     pub request: &'a Value,
+    /// Knows who may do what.
+    pub authorizer: &'a dyn Authorize,
 }
 
 /// Why a write is not to be.
@@ -138,6 +140,11 @@ impl Programs {
         Self(fields.into_iter().flat_map(own).map(|own| (own.to_owned(), compile(own))).collect())
     }
 
+    /// Whether one of them asks who may do what.
+    pub fn ask_authorizer(&self) -> bool {
+        self.0.values().flatten().any(|program| program.uses("authorizer"))
+    }
+
     /// Those of a webhook.
     pub fn of_hook(hook: &Value) -> Self {
         let own = items(hook, "matchConditions").iter().map(|condition| text(condition, "expression"));
@@ -181,6 +188,18 @@ pub fn judge(policy: &Value, programs: &Programs, params: &Value, attempt: &Atte
     failures
 }
 
+/// What a request is about, for those who ask whether somebody may do something there.
+fn own_question(attempt: &Attempt<'_>) -> Question {
+    Question {
+        group: attempt.group.to_owned(),
+        resource: attempt.resource.to_owned(),
+        subresource: attempt.subresource.to_owned(),
+        namespace: text(&attempt.namespace["metadata"], "name").to_owned(),
+        name: attempt.name.to_owned(),
+        ..Question::default()
+    }
+}
+
 /// Evaluates the expressions of one policy.
 struct Court<'p, 'v> {
     programs: &'p Programs,
@@ -194,6 +213,9 @@ impl<'p, 'v> Court<'p, 'v> {
         let values = [attempt.object, attempt.old, attempt.request, params, attempt.namespace];
         let values = VARIABLES.into_iter().zip(values).map(|(name, value)| (name, Val::of(value, None))).collect();
         let mut court = Self { programs, values, variables: Vec::new(), budget: Budget::new(STEPS) };
+        let access = Access::new(attempt.authorizer, own_question(attempt));
+        court.values.push(("authorizer", Val::Access(Rc::new(access))));
+        // The last, as it grows.
         court.values.push(("variables", Val::Map(Rc::default())));
         court
     }
@@ -255,6 +277,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::cel::authorizer::{Decision, Nobody};
 
     const NULL: Value = Value::Null;
 
@@ -270,6 +293,7 @@ mod tests {
             object,
             old: &NULL,
             request: &NULL,
+            authorizer: &Nobody,
         };
         let params = json!({ "most": 3 });
         let policy = json!({ "spec": spec });
@@ -312,7 +336,7 @@ mod tests {
         assert_eq!(condition("Fail", "true"), ["failed expression: false"]);
         assert_eq!(condition("Ignore", "object.none"), [""; 0]);
         assert!(condition("Fail", "object.none")[0].contains("resulted in error"));
-        assert!(compile("authorizer.group('').check('get').allowed()").is_err());
+        assert!(compile("authorized.group('').check('get').allowed()").is_err());
     }
 
     #[test]
@@ -344,6 +368,7 @@ mod tests {
             object: &NULL,
             old: &object,
             request: &NULL,
+            authorizer: &Nobody,
         };
         let rule = |resources: &[&str], change: Value| {
             let mut rule = json!({
@@ -372,5 +397,73 @@ mod tests {
         };
         assert!(labels("objectSelector", "a", "b") && !labels("objectSelector", "a", "c"));
         assert!(labels("namespaceSelector", "team", "x") && !labels("namespaceSelector", "team", "y"));
+    }
+
+    /// Permits what it is told to, and says what it was asked.
+    #[derive(Debug)]
+    struct Permits(&'static str);
+
+    impl Authorize for Permits {
+        fn ask(&self, question: &Question) -> Decision {
+            let Question { account, path, group, resource, subresource, namespace, name, verb } = question;
+            let asked = match path {
+                Some(path) => format!("{verb} {path}"),
+                None => format!("{verb} {group}/{resource}/{subresource} {namespace}/{name}"),
+            };
+            let who = account.as_ref().map(|(namespace, name)| format!("{namespace}:{name} ")).unwrap_or_default();
+            Decision { allowed: self.0 == verb, reason: who + &asked, error: String::new() }
+        }
+    }
+
+    #[test]
+    fn expressions_may_ask_who_may_do_what() {
+        let namespace = json!({ "metadata": { "name": "n" } });
+        let attempt = Attempt {
+            operation: "CREATE",
+            group: "apps",
+            version: "v1",
+            resource: "deployments",
+            subresource: "",
+            name: "d",
+            namespace: &namespace,
+            object: &NULL,
+            old: &NULL,
+            request: &NULL,
+            authorizer: &Permits("get"),
+        };
+        let reason = |expression: &str| {
+            let validations =
+                json!([{ "expression": "false", "messageExpression": expression, "message": "no message" }]);
+            let policy = json!({ "spec": { "validations": validations } });
+            judge(&policy, &Programs::of_policy(&policy), &NULL, &attempt)[0].message.clone()
+        };
+        let cases = [
+            ("authorizer.path('/healthz').check('get').reason()", "get /healthz"),
+            ("authorizer.group('').resource('pods').check('list').reason()", "list /pods/ /"),
+            (
+                "authorizer.group('apps').resource('x').subresource('s').namespace('m').name('o').check('get').reason()",
+                "get apps/x/s m/o",
+            ),
+            ("authorizer.requestResource.check('escalate').reason()", "escalate apps/deployments/ n/d"),
+            (
+                "authorizer.serviceAccount('a', 'b').requestResource.check('get').reason()",
+                "a:b get apps/deployments/ n/d",
+            ),
+            (
+                "string(authorizer.path('/x').check('get').allowed()) + string(authorizer.path('/x').check('put').allowed())",
+                "truefalse",
+            ),
+            ("string(authorizer.path('/x').check('get').errored())", "false"),
+            ("authorizer.resource('pods').check('get').reason()", "no message"),
+            ("authorizer.serviceAccount('A', 'b').path('/x').check('get').reason()", "no message"),
+        ];
+        for (expression, expected) in cases {
+            assert_eq!(reason(expression), expected, "{expression}");
+        }
+        assert!(compile("object.spec.allowed(1)").is_err());
+        assert!(Program::compile("self.allowed()", &Scope { variables: vec![("self", None)] }).is_err());
+        // Each question has its price.
+        let many = "[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30].map(i, authorizer.path('/x').check('get').reason())[0]";
+        assert_eq!(reason(many), "no message");
     }
 }

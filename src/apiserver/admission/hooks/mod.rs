@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use api::patch::{self, PatchType};
-use api::resources::admission::policy::{self, Programs};
+use api::resources::admission::policy::{self, Attempt, Programs};
 use api::status::ApiError;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
@@ -20,6 +20,8 @@ use serde_json::{Value, json};
 use self::call::Reach;
 use self::review::{Answer, Review};
 use super::attempt::{Form, Subject, Write, converted};
+use super::rights::Rights;
+use crate::authz::rbac::Policy as Roles;
 use crate::body::{self, FieldValidation, Kind};
 use crate::call::Call;
 use crate::object::metadata_mut;
@@ -37,6 +39,8 @@ pub(super) struct Hook {
     /// What it is about, in the form in which policies say that.
     constraints: Value,
     programs: Programs,
+    /// Whether its conditions ask who may do what.
+    asks: bool,
     reach: Reach,
 }
 
@@ -54,11 +58,13 @@ impl Hook {
             "resourceRules": hook["rules"], "matchPolicy": hook["matchPolicy"],
             "namespaceSelector": hook["namespaceSelector"], "objectSelector": hook["objectSelector"],
         });
+        let programs = Programs::of_hook(hook);
         Self {
             id,
+            asks: programs.ask_authorizer(),
             name: hook["name"].as_str().unwrap_or_default().to_owned(),
             constraints,
-            programs: Programs::of_hook(hook),
+            programs,
             reach: Reach::new(hook),
             hook: hook.clone(),
         }
@@ -69,14 +75,23 @@ impl Hook {
     }
 
     /// The form of a write that the webhook is asked about, if it is.
-    fn form<'w>(&self, write: &'w Write<'_>) -> Result<Option<Form<'w>>, ApiError> {
+    async fn form<'w>(&self, write: &'w Write<'_>) -> Result<Option<Form<'w>>, ApiError> {
         if self.hook["rules"].as_array().is_none_or(Vec::is_empty) {
             return Ok(None);
         }
-        let forms = write.forms(&self.constraints).into_iter();
-        let mut forms = forms.filter(|form| policy::concerns(&self.constraints, &form.attempt(write)));
-        let Some(form) = forms.next() else { return Ok(None) };
-        match policy::conditions_hold(&self.hook, &self.programs, &form.attempt(write)) {
+        let mut forms = write.forms(&self.constraints).into_iter();
+        let form = forms.find(|form| policy::concerns(&self.constraints, &form.attempt(write)));
+        let Some(form) = form else { return Ok(None) };
+        let holds = |attempt: &Attempt<'_>| policy::conditions_hold(&self.hook, &self.programs, attempt);
+        let asked = |roles: &Roles| {
+            let rights = Rights { policy: roles, user: &write.call.user };
+            holds(&Attempt { authorizer: &rights, ..form.attempt(write) })
+        };
+        let held = match self.asks {
+            true => write.call.server.ask_policy(asked).await?,
+            false => holds(&form.attempt(write)),
+        };
+        match held {
             Ok(true) => Ok(Some(form)),
             Ok(false) => Ok(None),
             Err(text) => {
@@ -121,7 +136,7 @@ impl Hook {
         dry: bool,
     ) -> Result<(bool, Option<Value>), ApiError> {
         let write = Write::new(call, subject, Some(object), old, dry).await?;
-        let Some(form) = self.form(&write)? else { return Ok((false, None)) };
+        let Some(form) = self.form(&write).await? else { return Ok((false, None)) };
         let patch = self.ask(&write, &form, true).await?.map(|answer| answer.patch).unwrap_or_default();
         if patch.is_empty() {
             return Ok((true, None));
@@ -202,7 +217,7 @@ impl Again {
 /// Asks those about the end of an object that may change others.
 pub(super) async fn mutate_end(hooks: &[Arc<Hook>], write: &Write<'_>) -> Result<(), ApiError> {
     for hook in hooks {
-        let Some(form) = hook.form(write)? else { continue };
+        let Some(form) = hook.form(write).await? else { continue };
         let answer = hook.ask(write, &form, true).await?;
         if answer.is_some_and(|answer| !answer.patch.is_empty()) {
             let name = &hook.name;
@@ -216,7 +231,7 @@ pub(super) async fn mutate_end(hooks: &[Arc<Hook>], write: &Write<'_>) -> Result
 
 /// Asks those who only say yes or no, all at once; of several that say no, the first is heard.
 pub(super) async fn validate(hooks: &[Arc<Hook>], write: &Write<'_>) -> Result<(), ApiError> {
-    let one = async |hook: &Arc<Hook>| match hook.form(write)? {
+    let one = async |hook: &Arc<Hook>| match hook.form(write).await? {
         Some(form) => hook.ask(write, &form, false).await.map(drop),
         None => Ok(()),
     };
