@@ -79,7 +79,7 @@ impl Controllers {
         expiry::spawn(client, clock, tasks);
         garbage::spawn(client, clock, tasks);
         volumes::spawn(client, clock, tasks, &pods);
-        workload::spawn(client, clock, tasks, &pods);
+        workload::spawn(client, clock, tasks, &pods, &nodes);
         scheduler::spawn(&clients.scheduler, clock, tasks, pods, nodes);
         Self
     }

@@ -107,7 +107,7 @@ fn may_control(request: &ResourceRequest) -> bool {
         // A volume that lives with one pod gets a claim of its own.
         ("", "persistentvolumeclaims", "") => writes,
         // What workloads are made of.
-        ("", "pods", "") | ("apps", "replicasets", "") | ("batch", "jobs", "") => writes,
+        ("", "pods", "") | ("apps", "replicasets" | "controllerrevisions", "") | ("batch", "jobs", "") => writes,
         ("apps" | "batch", _, "status") | ("", "replicationcontrollers", "status") => r.verb == "update",
         // Budgets count by the scales of whatever has one.
         (_, _, "scale") => r.verb == "get",

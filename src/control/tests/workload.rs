@@ -7,9 +7,9 @@ mod support;
 use std::time::Duration;
 
 use client::{Client, DeleteOptions, Informer, Key, ListOptions, Object, Patch, Scope};
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Event, Pod, ReplicationController, ServiceAccount};
+use k8s_openapi::api::core::v1::{Event, Node, Pod, ReplicationController, ServiceAccount};
 use serde_json::{Value, json};
 use support::{Cluster, cluster, read, until};
 
@@ -244,5 +244,62 @@ async fn a_job_counts_its_pods_and_lets_them_go() {
     until_count::<Pod>(&cluster, 3, |_| true).await;
     cluster.client.delete::<Job>(&key, &options).await.unwrap();
     until_count::<Pod>(&cluster, 0, |_| true).await;
+    cluster.tasks.shutdown().await;
+}
+
+async fn add_node(cluster: &Cluster, name: &str) {
+    let node: Node = read(json!({
+        "kind": "Node", "apiVersion": "v1", "metadata": { "name": name },
+        "status": {
+            "allocatable": { "cpu": "2", "memory": "1Gi", "pods": "10" },
+            "conditions": [{ "type": "Ready", "status": "True" }],
+        },
+    }));
+    cluster.client.create(&node).await.unwrap();
+    cluster.client.replace_status(&node).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_daemon_is_on_every_node_and_goes_through_its_templates() {
+    let cluster = running_cluster().await;
+    add_node(&cluster, "one").await;
+    let set: DaemonSet = read(json!({
+        "kind": "DaemonSet", "apiVersion": "apps/v1", "metadata": { "name": "agent", "namespace": "default" },
+        "spec": {
+            "selector": { "matchLabels": { "app": "agent" } },
+            "template": { "metadata": { "labels": { "app": "agent" } }, "spec": { "containers": [{ "name": "c", "image": "1" }] } },
+        },
+    }));
+    cluster.client.create(&set).await.unwrap();
+    let key = Key::namespaced("default", "agent");
+    let is_on = |count: i32| {
+        move |set: Option<&DaemonSet>| {
+            let status = set.and_then(|set| set.status.clone()).unwrap_or_default();
+            status.desired_number_scheduled == count
+                && status.updated_number_scheduled == Some(count)
+                && status.number_available == Some(count)
+                && status.observed_generation == set.and_then(|set| set.metadata.generation)
+        }
+    };
+    until::<DaemonSet>(&cluster, key.clone(), is_on(1)).await;
+    add_node(&cluster, "two").await;
+    until::<DaemonSet>(&cluster, key.clone(), is_on(2)).await;
+    let nodes: std::collections::BTreeSet<_> =
+        all::<Pod>(&cluster).await.into_iter().map(|pod| pod.spec.unwrap().node_name.unwrap()).collect();
+    assert_eq!(nodes.into_iter().collect::<Vec<_>>(), ["one", "two"]);
+    let change = json!({ "spec": { "template": { "spec": { "containers": [{ "name": "c", "image": "2" }] } } } });
+    cluster.client.patch::<DaemonSet>(&key, &Patch::Strategic(change)).await.unwrap();
+    until_count::<Pod>(&cluster, 2, |pod| pod.spec.as_ref().unwrap().containers[0].image.as_deref() == Some("2")).await;
+    until::<DaemonSet>(&cluster, key.clone(), is_on(2)).await;
+    let mut revisions = all::<ControllerRevision>(&cluster).await;
+    revisions.sort_by_key(|one| one.revision);
+    assert_eq!(revisions.iter().map(|one| one.revision).collect::<Vec<_>>(), [1, 2]);
+    // What `kubectl rollout undo` sends.
+    let back = Patch::Strategic(revisions[0].data.clone().unwrap().0);
+    cluster.client.patch::<DaemonSet>(&key, &back).await.unwrap();
+    until_count::<Pod>(&cluster, 2, |pod| pod.spec.as_ref().unwrap().containers[0].image.as_deref() == Some("1")).await;
+    let mut revisions = all::<ControllerRevision>(&cluster).await;
+    revisions.sort_by_key(|one| one.revision);
+    assert_eq!(revisions.iter().map(|one| one.revision).collect::<Vec<_>>(), [2, 3]);
     cluster.tasks.shutdown().await;
 }

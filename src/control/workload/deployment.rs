@@ -12,7 +12,6 @@
 
 mod annotations;
 mod decide;
-mod hash;
 mod scale;
 mod status;
 #[cfg(test)]

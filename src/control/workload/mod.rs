@@ -5,38 +5,49 @@
 //! ([`members`]). Invariant: no controller acts on a picture that lacks what it has done itself.
 
 mod cronjob;
+mod daemon;
 mod deployment;
+mod hash;
 mod job;
 mod members;
 mod owned;
 mod replicas;
+mod revision;
 mod rounding;
 mod unseen;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use client::{Client, Informer, ListOptions, Scope};
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::ReplicaSet;
+use k8s_openapi::api::apps::v1::{ControllerRevision, ReplicaSet};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use task::{SharedClock, Tasks};
 
 use owned::{Owned, Routes};
 
 /// Starts the controllers.
-pub fn spawn(client: &Client, clock: &SharedClock, tasks: &Tasks, pods: &Informer<Pod>) {
+pub fn spawn(client: &Client, clock: &SharedClock, tasks: &Tasks, pods: &Informer<Pod>, nodes: &Informer<Node>) {
     let sets: Informer<ReplicaSet> = Informer::spawn(client, tasks, Scope::Cluster, ListOptions::default());
     let jobs: Informer<Job> = Informer::spawn(client, tasks, Scope::Cluster, ListOptions::default());
+    let revisions: Informer<ControllerRevision> =
+        Informer::spawn(client, tasks, Scope::Cluster, ListOptions::default());
+    let revisions = Arc::new(Owned::new(revisions));
+    let mut of_revisions = Routes::default();
     let jobs = Arc::new(Owned::new(jobs));
     let (pods, sets) = (Arc::new(Owned::new(pods.clone())), Arc::new(Owned::new(sets)));
     let (mut of_pods, mut of_sets, mut of_jobs) = (Routes::default(), Routes::default(), Routes::default());
     replicas::spawn(client, clock, tasks, &pods, sets.informer(), &mut of_pods);
     job::spawn(client, clock, tasks, &pods, jobs.informer(), &mut of_pods);
+    let objects = daemon::Objects { pods: &pods, nodes, revisions: &revisions };
+    daemon::spawn(client, clock, tasks, &objects, (&mut of_pods, &mut of_revisions));
     cronjob::spawn(client, clock, tasks, &jobs, &mut of_jobs);
     deployment::spawn(client, clock, tasks, &pods, &sets, &mut of_sets);
     tasks.spawn("owned-pods", owned::follow(pods, of_pods));
+    tasks.spawn("owned-revisions", owned::follow(revisions, of_revisions));
     tasks.spawn("owned-jobs", owned::follow(jobs, of_jobs));
     tasks.spawn("owned-replicasets", owned::follow(sets, of_sets));
 }
@@ -62,4 +73,18 @@ fn ready_since(pod: &Pod) -> Option<Timestamp> {
     let ready = conditions.iter().find(|condition| condition.type_ == "Ready")?;
     let since = ready.last_transition_time.as_ref().map_or(Timestamp::MIN, |time| time.0);
     (ready.status == "True").then_some(since)
+}
+
+/// Whether a pod has been ready for so long that it counts as available; if not yet, how long it takes.
+fn availability(pod: &Pod, min_ready: i32, now: Timestamp) -> (bool, Option<Duration>) {
+    let Some(since) = ready_since(pod) else { return (false, None) };
+    let wanted = Duration::from_secs(u64::try_from(min_ready).unwrap_or(0));
+    if wanted.is_zero() {
+        return (true, None);
+    }
+    let ready_for = Duration::try_from(now.duration_since(since)).unwrap_or_default();
+    match wanted.checked_sub(ready_for).filter(|left| !left.is_zero()) {
+        Some(left) => (false, Some(left)),
+        None => (true, None),
+    }
 }

@@ -26,7 +26,7 @@ use task::{SharedClock, Tasks};
 use super::members::{BURST, Members, in_words, pod_of};
 use super::owned::{Owned, Routes};
 use super::unseen::PATIENCE;
-use super::{is_active, is_deleting, ready_since};
+use super::{availability, is_active, is_deleting, ready_since};
 
 /// Sets worked on at a time.
 const WORKERS: usize = 8;
@@ -245,20 +245,6 @@ fn plan(wanted: i32, pods: &[Arc<Pod>], now: Timestamp) -> Plan {
             Plan::Delete(worst.into_iter().take((there - wanted).min(BURST)).map(Arc::clone).collect())
         }
         _ => Plan::Nothing,
-    }
-}
-
-/// Whether a pod has been ready for so long that it counts as available; if not yet, how long it takes.
-fn availability(pod: &Pod, min_ready: i32, now: Timestamp) -> (bool, Option<Duration>) {
-    let Some(since) = ready_since(pod) else { return (false, None) };
-    let wanted = Duration::from_secs(u64::try_from(min_ready).unwrap_or(0));
-    if wanted.is_zero() {
-        return (true, None);
-    }
-    let ready_for = Duration::try_from(now.duration_since(since)).unwrap_or_default();
-    match wanted.checked_sub(ready_for).filter(|left| !left.is_zero()) {
-        Some(left) => (false, Some(left)),
-        None => (true, None),
     }
 }
 

@@ -41,7 +41,7 @@ pub(in crate::resources) const ROW: Resource = Resource {
         SELECTOR,
     ],
     cells,
-    warn: |object| workload::warn("DaemonSets", &object["spec"]["template"]["spec"], "spec.template.spec"),
+    warn: |object| pod::warn_of_idle_fields(&object["spec"]["template"]["spec"], "spec.template.spec"),
     ..BASE
 };
 

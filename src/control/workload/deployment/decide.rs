@@ -10,9 +10,10 @@ use k8s_openapi::api::apps::v1::{
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 
+use super::super::hash;
 use super::super::owned::managed_by;
 use super::super::rounding::{Round, part};
-use super::{annotations, hash, is_deleting, is_in_use, scale, status};
+use super::{annotations, is_deleting, is_in_use, scale, status};
 
 /// The label that tells the sets and pods of one template from those of others.
 pub(super) const HASH: &str = "pod-template-hash";

@@ -1,4 +1,4 @@
-//! The name of a template: the hash that its set and its pods carry as a label.
+//! The name of a template: the hash that its set or revision and its pods carry as a label.
 
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 
