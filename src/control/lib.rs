@@ -8,6 +8,7 @@ pub mod aggregation;
 pub mod bootstrap;
 pub mod certificates;
 pub mod disruption;
+pub mod endpoints;
 pub mod expiry;
 pub mod garbage;
 pub mod kinds;
@@ -76,6 +77,7 @@ impl Controllers {
         aggregation::spawn(client, tasks);
         certificates::spawn(client, clock, tasks, config.sign);
         disruption::spawn(client, clock, tasks, &pods);
+        endpoints::spawn(client, tasks, &pods);
         expiry::spawn(client, clock, tasks);
         garbage::spawn(client, clock, tasks);
         volumes::spawn(client, clock, tasks, &pods);

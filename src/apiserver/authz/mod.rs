@@ -128,6 +128,8 @@ fn may_control(request: &ResourceRequest) -> bool {
             _ => false,
         },
         ("authorization.k8s.io", "subjectaccessreviews", "") => r.verb == "create",
+        // Who answers for Services.
+        ("", "endpoints", "" | "restricted") | ("discovery.k8s.io", "endpointslices", "" | "restricted") => writes,
         // Roles that are made of others have what these have, which nobody else could give them.
         (api::resources::rbac::GROUP, "clusterroles", "") => matches!(r.verb.as_str(), "update" | "escalate"),
         _ => false,

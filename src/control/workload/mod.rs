@@ -10,11 +10,11 @@ mod deployment;
 mod hash;
 mod job;
 mod members;
-mod owned;
+pub(crate) mod owned;
 mod replicas;
 mod revision;
 mod rounding;
-mod unseen;
+pub(crate) mod unseen;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -62,7 +62,7 @@ pub(super) fn manager(metadata: &ObjectMeta) -> Option<&OwnerReference> {
 }
 
 /// A reference to a manager.
-pub(super) fn managed_by<K: Object>(owner: &K) -> OwnerReference {
+pub(crate) fn managed_by<K: Object>(owner: &K) -> OwnerReference {
     let metadata = owner.metadata();
     OwnerReference {
         api_version: K::API_VERSION.to_owned(),

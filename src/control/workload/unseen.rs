@@ -4,7 +4,7 @@
 //! objects are known, and one that stays away is asked for.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use client::{Client, ClientError, Key, Object};
@@ -14,11 +14,11 @@ use super::is_deleting;
 use super::owned::Owned;
 
 /// How long the informer may take before the API server is asked.
-pub(super) const PATIENCE: Duration = Duration::from_secs(2);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 
 /// By the key of the owner.
 #[derive(Debug, Default)]
-pub(super) struct Unseen(Mutex<HashMap<Key, Pending>>);
+pub(crate) struct Unseen(Mutex<HashMap<Key, Pending>>);
 
 /// Uids by key.
 #[derive(Debug, Clone)]
@@ -41,18 +41,18 @@ impl Unseen {
         change(pending);
     }
 
-    pub(super) fn created<K: Object>(&self, owner: &Key, object: &K) {
+    pub(crate) fn created<K: Object>(&self, owner: &Key, object: &K) {
         let (key, uid) = identity(object);
         self.change(owner, |pending| drop(pending.created.insert(key, uid)));
     }
 
-    pub(super) fn deleted<K: Object>(&self, owner: &Key, object: &K) {
+    pub(crate) fn deleted<K: Object>(&self, owner: &Key, object: &K) {
         let (key, uid) = identity(object);
         self.change(owner, |pending| drop(pending.deleted.insert(key, uid)));
     }
 
     /// The owner is gone.
-    pub(super) fn forget(&self, owner: &Key) {
+    pub(crate) fn forget(&self, owner: &Key) {
         self.all().remove(owner);
     }
 
@@ -66,8 +66,21 @@ impl Unseen {
         objects: &Owned<K>,
         owner: &Key,
     ) -> Result<bool, ClientError> {
+        self.settle_by(client, |key| objects.look(key), owner).await
+    }
+
+    /// The same where objects are looked at in another way.
+    ///
+    /// # Errors
+    /// When the API server cannot be asked.
+    pub(crate) async fn settle_by<K: Object>(
+        &self,
+        client: &Client,
+        look: impl Fn(&Key) -> Option<Arc<K>>,
+        owner: &Key,
+    ) -> Result<bool, ClientError> {
         let Some(mut pending) = self.all().get(owner).cloned() else { return Ok(true) };
-        let shown = |key: &Key, uid: &str| objects.look(key).filter(|object| is_it(&**object, uid));
+        let shown = |key: &Key, uid: &str| look(key).filter(|object| is_it(&**object, uid));
         pending.created.retain(|key, uid| shown(key, uid).is_none());
         pending.deleted.retain(|key, uid| shown(key, uid).is_some_and(|object| !is_deleting(object.metadata())));
         if pending.since.elapsed() >= PATIENCE {
