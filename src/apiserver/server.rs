@@ -29,7 +29,7 @@ use crate::components::Components;
 use crate::definitions::Definitions;
 use crate::fairness::{Class, Fairness, Limits, Outside, Work};
 use crate::metrics::Requests;
-use crate::negotiate;
+use crate::negotiate::{self, Form};
 use crate::openapi::Documents;
 use crate::query::Query;
 use crate::request::{RequestInfo, ResourceRequest};
@@ -201,12 +201,13 @@ impl ApiServer {
         }
         if request.is_proxied() {
             let permit = self.fairness.admit(outside, user, class, work).await?;
-            let (user, row, client) = (user.clone(), row.clone(), outside.map(|Outside(address)| address));
             let upgrade = parts.extensions.remove::<OnUpgrade>();
             let Parts { method, uri, headers, .. } = parts;
-            let body = proxy::sent(body);
-            let ask = proxy::Ask { user, request, row, method, uri, headers, body, upgrade, client, permit };
-            return proxy::answer(Arc::clone(self), ask).await;
+            let (server, user, row) = (Arc::clone(self), user.clone(), row.clone());
+            let warnings = Mutex::default();
+            let call = Call { server, user, request, query, headers, row, form: Form::Plain, upgrade, warnings };
+            let client = outside.map(|Outside(address)| address);
+            return proxy::answer(call, proxy::Ask { method, uri, body: proxy::sent(body), client, permit }).await;
         }
         let has_objects = row.verbs.contains(&Verb::Get);
         let form = if request.verb == "watch" {

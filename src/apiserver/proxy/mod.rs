@@ -23,7 +23,6 @@ mod tunnel;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use api::resources::Resource;
 use api::status::ApiError;
 use api::user::UserInfo;
 use bytes::Bytes;
@@ -33,8 +32,11 @@ use http::header::{HeaderValue, LOCATION};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
-use hyper::upgrade::OnUpgrade;
+use serde_json::{Value, json};
 
+use crate::admission::{self, Subject};
+use crate::body::Kind;
+use crate::call::Call;
 use crate::fairness::Permit;
 use crate::query::Query;
 use crate::request::{RequestInfo, ResourceRequest};
@@ -48,18 +50,11 @@ use rewrite::Passage;
 /// The body of a request on its way through.
 pub(crate) type Sent = UnsyncBoxBody<Bytes, BoxError>;
 
-/// A request to be passed on; it is authorized and routed.
+/// What of a request is passed on beside its headers.
 pub(crate) struct Ask {
-    pub(crate) user: UserInfo,
-    pub(crate) request: ResourceRequest,
-    /// The row of the object that the path names.
-    pub(crate) row: Resource,
     pub(crate) method: Method,
     pub(crate) uri: Uri,
-    pub(crate) headers: HeaderMap,
     pub(crate) body: Sent,
-    /// The connection itself, if the client wants it to speak another protocol and it can.
-    pub(crate) upgrade: Option<OnUpgrade>,
     /// Where the client is, if not in this process.
     pub(crate) client: Option<IpAddr>,
     /// Held as long as the answer takes.
@@ -72,26 +67,28 @@ pub(crate) fn takes(verb: &str) -> bool {
 }
 
 /// Passes a request on and its answer back.
-pub(crate) fn answer(server: Arc<ApiServer>, ask: Ask) -> BoxFuture<'static, Result<Response<Body>, ApiError>> {
-    async move { pass(&server, ask).await }.boxed()
+pub(crate) fn answer(call: Call, ask: Ask) -> BoxFuture<'static, Result<Response<Body>, ApiError>> {
+    async move { pass(call, ask).await }.boxed()
 }
 
-async fn pass(server: &Arc<ApiServer>, mut ask: Ask) -> Result<Response<Body>, ApiError> {
-    let place = locate::locate(server, &ask.row, &ask.request).await?;
-    let passage = Passage::new(&ask.uri, &ask.request);
-    ask.upgrade = ask.upgrade.filter(|_| rewrite::asks_for_upgrade(&ask.headers));
-    if ask.upgrade.is_none() && passage.lacks_slash() && (ask.method == Method::GET || ask.method == Method::HEAD) {
+async fn pass(mut call: Call, ask: Ask) -> Result<Response<Body>, ApiError> {
+    let passage = Passage::new(&ask.uri, &call.request);
+    let (subject, mut options) = options(&call, &passage);
+    admission::beside(&call, subject, &mut options, false).await?;
+    let place = locate::locate(&call.server, &call.row, &call.request).await?;
+    call.upgrade = call.upgrade.filter(|_| rewrite::asks_for_upgrade(&call.headers));
+    if call.upgrade.is_none() && passage.lacks_slash() && (ask.method == Method::GET || ask.method == Method::HEAD) {
         return redirected(&passage);
     }
-    rewrite::prepare(&mut ask.headers, &ask.uri, ask.client, ask.upgrade.is_some());
+    rewrite::prepare(&mut call.headers, &ask.uri, ask.client, call.upgrade.is_some());
     match place {
-        Place::Kubelet { node } => to_kubelet(server, ask, &node, &passage).await,
-        Place::Backend(backend) if ask.upgrade.is_some() => tunnel::open(server, ask, &backend, &passage).await,
+        Place::Kubelet { node } => to_kubelet(call, ask, &node, &passage).await,
+        Place::Backend(backend) if call.upgrade.is_some() => tunnel::open(call, ask, &backend, &passage).await,
         Place::Backend(backend) => {
             let forwarded = passage.forwarded_uri();
-            rewrite::insert(&mut ask.headers, "x-forwarded-uri", &forwarded);
-            let host = host(&ask.headers);
-            let (request, permit) = outgoing(ask, &passage)?;
+            rewrite::insert(&mut call.headers, "x-forwarded-uri", &forwarded);
+            let host = host(&call.headers);
+            let (request, permit) = outgoing(call.headers, ask, &passage)?;
             let response = exchange::send(&backend, request)
                 .await
                 .map_err(|problem| ApiError::unavailable(format!("error trying to reach service: {problem}")))?;
@@ -99,6 +96,17 @@ async fn pass(server: &Arc<ApiServer>, mut ask: Ask) -> Result<Response<Body>, A
             Ok(permit.follow(response))
         }
     }
+}
+
+/// What is to be passed on, as an object that others are asked about. What they change of it is not heeded.
+fn options(call: &Call, passage: &Passage) -> (Subject, Value) {
+    let kind = match call.row.plural {
+        "pods" => "PodProxyOptions",
+        "services" => "ServiceProxyOptions",
+        _ => "NodeProxyOptions",
+    };
+    let options = json!({ "kind": kind, "apiVersion": "v1", "path": passage.path().trim_matches('/') });
+    (Subject { operation: "CONNECT", kind: Kind { group: "", version: "v1", kind, custom: None } }, options)
 }
 
 /// Browsers resolve relative links against a path that ends with a slash (kubernetes issue 4958).
@@ -112,26 +120,22 @@ fn redirected(passage: &Passage) -> Result<Response<Body>, ApiError> {
 }
 
 /// The request as it is sent, and what is held meanwhile.
-fn outgoing(ask: Ask, passage: &Passage) -> Result<(Request<Sent>, Permit), ApiError> {
+fn outgoing(headers: HeaderMap, ask: Ask, passage: &Passage) -> Result<(Request<Sent>, Permit), ApiError> {
     let mut request = Request::new(ask.body);
     *request.method_mut() = ask.method;
     *request.uri_mut() = passage.target().parse().map_err(ApiError::internal)?;
-    *request.headers_mut() = ask.headers;
+    *request.headers_mut() = headers;
     Ok((request, ask.permit))
 }
 
 /// The kubelet's own API takes no large bodies, and the way to it carries whole ones.
-async fn to_kubelet(
-    server: &Arc<ApiServer>,
-    mut ask: Ask,
-    node: &str,
-    passage: &Passage,
-) -> Result<Response<Body>, ApiError> {
-    if ask.upgrade.is_some() {
-        may_create(server, &ask.user, &ask.request).await?;
+async fn to_kubelet(call: Call, ask: Ask, node: &str, passage: &Passage) -> Result<Response<Body>, ApiError> {
+    let Call { server, user, request, headers, upgrade, .. } = call;
+    if upgrade.is_some() {
+        may_create(&server, &user, &request).await?;
     }
-    let (host, upgrade) = (host(&ask.headers), ask.upgrade.take());
-    let (request, permit) = outgoing(ask, passage)?;
+    let host = host(&headers);
+    let (request, permit) = outgoing(headers, ask, passage)?;
     let (parts, body) = request.into_parts();
     let mut request = Request::from_parts(parts, Bytes::new());
     *request.body_mut() = body::whole(body, body::LIMIT as usize).await?;

@@ -72,6 +72,11 @@ impl Passage {
         format!("{}/{}", self.prefix, self.query)
     }
 
+    /// What follows.
+    pub(super) fn path(&self) -> &str {
+        &self.rest
+    }
+
     /// Path and query at the other end.
     pub(super) fn target(&self) -> String {
         format!("{}{}", if self.rest.is_empty() { "/" } else { &self.rest }, self.query)

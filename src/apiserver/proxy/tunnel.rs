@@ -2,8 +2,6 @@
 //!
 //! A task owns both, and ends with either of them or with the server; whoever is left sees the end of the stream.
 
-use std::sync::Arc;
-
 use api::status::ApiError;
 use bytes::Bytes;
 use http::{Response, StatusCode};
@@ -16,20 +14,22 @@ use super::exchange::{self, Backend, in_words};
 use super::rewrite::{self, Passage};
 use super::{Ask, outgoing};
 use crate::Body;
-use crate::server::{ApiServer, BoxError};
+use crate::call::Call;
+use crate::server::BoxError;
 
 /// Sends a request to change protocols, and if the backend does, joins the two connections.
 pub(super) async fn open(
-    server: &Arc<ApiServer>,
-    mut ask: Ask,
+    call: Call,
+    ask: Ask,
     backend: &Backend,
     passage: &Passage,
 ) -> Result<Response<Body>, ApiError> {
     let failed = |problem: String| ApiError::new(500, "", format!("error dialing backend: {problem}"));
     let broken = |error: hyper::Error| ApiError::new(500, "", in_words(&error));
-    let (client, host) = (ask.upgrade.take(), super::host(&ask.headers));
+    let Call { server, headers, upgrade: client, .. } = call;
+    let host = super::host(&headers);
     let client = client.ok_or_else(|| ApiError::internal("the connection cannot change its protocol"))?;
-    let (request, permit) = outgoing(ask, passage)?;
+    let (request, permit) = outgoing(headers, ask, passage)?;
     let stream = exchange::dial(backend).await.map_err(failed)?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
     // The connection lives in a task, because it goes on after this answer.

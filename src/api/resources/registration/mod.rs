@@ -27,13 +27,6 @@ const MOST_CONDITIONS: usize = 64;
 
 const BASE: Resource = Resource { group: GROUP, namespaced: false, generation: Generation::SPEC, ..BLANK };
 
-/// Whether rules name what nobody is asked about here.
-fn names_unheard<'a>(mut rules: impl Iterator<Item = &'a Value>) -> bool {
-    let is_unheard =
-        |word: &Value| word.as_str().and_then(|word| word.split_once('/')).is_some_and(|(_, sub)| sub == "proxy");
-    rules.any(|rule| items(rule, "resources").iter().any(is_unheard))
-}
-
 /// Fills in what a rule leaves out.
 fn default_rules(parent: &mut Value, field: &str) {
     items_mut(parent, field).for_each(|rule| default_text(rule, "scope", "*"));

@@ -19,7 +19,6 @@ const WEBHOOKS: Resource = Resource {
     generation: Generation::Of(&["/webhooks"]),
     validate: |configuration| validate(configuration, false),
     validate_update: |new, old| validate(new, keeps_side_effects(old)),
-    warn: unheard,
     columns: &[cell::NAME, column("Webhooks", "integer", "", "How many webhooks there are.", 0), cell::AGE],
     cells: |configuration, now: Timestamp| {
         let count = items(configuration, "webhooks").len().into();
@@ -27,16 +26,6 @@ const WEBHOOKS: Resource = Resource {
     },
     ..BASE
 };
-
-/// What webhooks are about that they are not asked about here.
-fn unheard(configuration: &Value) -> Vec<String> {
-    let rules = items(configuration, "webhooks").iter().flat_map(|hook| items(hook, "rules"));
-    if super::names_unheard(rules) {
-        vec!["this server does not ask webhooks about what is passed on to pods, Services and nodes (proxy)".to_owned()]
-    } else {
-        Vec::new()
-    }
-}
 
 /// `mutatingwebhookconfigurations`.
 pub(in crate::resources) const MUTATING: Resource = Resource {
