@@ -57,12 +57,6 @@ pub(super) fn lasting(template: &Value, path: &Path, kind: &str, errors: &mut Ve
     }
 }
 
-/// What the writer of a workload is told: of its kind, named in the plural, and of the fields of its pods' spec at a path.
-pub(super) fn warn(kinds: &str, spec: &Value, at: &str) -> Vec<String> {
-    let idle = format!("no controller here acts on {kinds} yet: this one is kept, and no pods follow from it");
-    std::iter::once(idle).chain(pod::warn_of_idle_fields(spec, at)).collect()
-}
-
 /// Checks that numbers are not negative, where they are said.
 pub(super) fn not_negative(object: &Value, fields: &[&str], path: &Path, errors: &mut Vec<FieldError>) {
     errors.extend(fields.iter().filter_map(|field| rule::not_negative(&path.child(field), &object[field])));

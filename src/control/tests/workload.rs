@@ -7,9 +7,9 @@ mod support;
 use std::time::Duration;
 
 use client::{Client, DeleteOptions, Informer, Key, ListOptions, Object, Patch, Scope};
-use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet};
+use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Event, Node, Pod, ReplicationController, ServiceAccount};
+use k8s_openapi::api::core::v1::{Event, Node, PersistentVolumeClaim, Pod, ReplicationController, ServiceAccount};
 use serde_json::{Value, json};
 use support::{Cluster, cluster, read, until};
 
@@ -301,5 +301,49 @@ async fn a_daemon_is_on_every_node_and_goes_through_its_templates() {
     let mut revisions = all::<ControllerRevision>(&cluster).await;
     revisions.sort_by_key(|one| one.revision);
     assert_eq!(revisions.iter().map(|one| one.revision).collect::<Vec<_>>(), [2, 3]);
+    cluster.tasks.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_stateful_set_has_its_pods_and_claims_by_name() {
+    let cluster = running_cluster().await;
+    let set: StatefulSet = read(json!({
+        "kind": "StatefulSet", "apiVersion": "apps/v1", "metadata": { "name": "db", "namespace": "default" },
+        "spec": {
+            "replicas": 2, "serviceName": "db", "selector": { "matchLabels": { "app": "db" } },
+            "template": { "metadata": { "labels": { "app": "db" } }, "spec": { "containers": [{ "name": "c", "image": "1" }] } },
+            "volumeClaimTemplates": [{
+                "metadata": { "name": "data" },
+                "spec": { "accessModes": ["ReadWriteOnce"], "resources": { "requests": { "storage": "1Gi" } } },
+            }],
+        },
+    }));
+    cluster.client.create(&set).await.unwrap();
+    let key = Key::namespaced("default", "db");
+    let is_at = |image: &'static str| {
+        move |set: Option<&StatefulSet>| {
+            let own = set.and_then(|set| set.spec.as_ref()?.template.spec.as_ref()?.containers[0].image.clone());
+            let status = set.and_then(|set| set.status.clone()).unwrap_or_default();
+            own.as_deref() == Some(image)
+                && (status.ready_replicas, status.updated_replicas) == (Some(2), Some(2))
+                && status.current_revision == status.update_revision
+                && status.observed_generation == set.and_then(|set| set.metadata.generation)
+        }
+    };
+    until::<StatefulSet>(&cluster, key.clone(), is_at("1")).await;
+    let names = |mut names: Vec<String>| {
+        names.sort();
+        names.join(" ")
+    };
+    let pods = all::<Pod>(&cluster).await.into_iter().map(|pod| pod.metadata.name.unwrap()).collect();
+    let claims = all::<PersistentVolumeClaim>(&cluster).await.into_iter().map(|claim| claim.metadata.name.unwrap());
+    assert_eq!((names(pods).as_str(), names(claims.collect()).as_str()), ("db-0 db-1", "data-db-0 data-db-1"));
+    let change = json!({ "spec": { "template": { "spec": { "containers": [{ "name": "c", "image": "2" }] } } } });
+    cluster.client.patch::<StatefulSet>(&key, &Patch::Strategic(change)).await.unwrap();
+    until::<StatefulSet>(&cluster, key.clone(), is_at("2")).await;
+    let options = DeleteOptions { propagation: "Background", ..DeleteOptions::default() };
+    cluster.client.delete::<StatefulSet>(&key, &options).await.unwrap();
+    until_count::<Pod>(&cluster, 0, |_| true).await;
+    assert_eq!(all::<PersistentVolumeClaim>(&cluster).await.len(), 2, "what was stored stays");
     cluster.tasks.shutdown().await;
 }

@@ -13,12 +13,12 @@ use std::sync::Arc;
 use api::selector::LabelSelector;
 use client::events::{EventType, Recorder, Source, reference};
 use client::reconcile::{self, Outcome, Queue};
-use client::{Client, ClientError, DeleteOptions, Informer, Key, ListOptions, Scope};
+use client::{Client, ClientError, Informer, Key, ListOptions, Scope};
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use task::{SharedClock, Tasks};
 
-use super::members::Members;
+use super::members::{Members, created};
 use super::owned::{Owned, Routes};
 use super::unseen::PATIENCE;
 use super::{is_deleting, revision};
@@ -54,7 +54,7 @@ pub(super) fn spawn(
     let source = Source { component: "daemonset-controller".to_owned(), host: String::new() };
     let recorder = Recorder::spawn(client, tasks, SharedClock::clone(clock), source);
     let shell = Arc::new(Shell {
-        members: Members { client: client.clone(), recorder, unseen: Default::default() },
+        members: Members { client: client.clone(), recorder, unseen: Default::default(), words: created },
         clock: SharedClock::clone(clock),
         sets: Informer::spawn(client, tasks, Scope::Cluster, ListOptions::default()),
         nodes: objects.nodes.clone(),
@@ -106,7 +106,7 @@ async fn sync(shell: Arc<Shell>, key: Key) -> Result<Outcome, ClientError> {
         return Ok(Outcome::Done);
     }
     let mut status = set.status.clone().unwrap_or_default();
-    if !shell.keep(&history).await? {
+    if !shell.members.keep(&history).await? {
         // The hash is another template's: the next one is taken.
         status.collision_count = Some(collisions.unwrap_or(0) + 1);
         shell.tell(&set, status).await?;
@@ -114,7 +114,7 @@ async fn sync(shell: Arc<Shell>, key: Key) -> Result<Outcome, ClientError> {
     }
     let is_live = |hash: &str| pods.iter().any(|pod| decide::has_hash(pod, hash));
     for old in revision::surplus(&history.former, spec.revision_history_limit, is_live) {
-        shell.forget(old).await?;
+        shell.members.forget(old).await?;
     }
     let picture = Picture {
         set: &set,
@@ -141,36 +141,6 @@ async fn sync(shell: Arc<Shell>, key: Key) -> Result<Outcome, ClientError> {
 }
 
 impl Shell {
-    /// Writes the present revision down, if it is not; whether its name was free or is its own.
-    async fn keep(&self, history: &revision::History) -> Result<bool, ClientError> {
-        let present = &history.present;
-        if history.is_raised {
-            match self.members.client.replace(present).await {
-                // Somebody was faster; the informer will tell of the new state.
-                Err(error) if error.is_conflict() || error.is_not_found() => {}
-                result => drop(result?),
-            }
-        }
-        if !history.is_new {
-            return Ok(true);
-        }
-        match self.members.client.create(present).await {
-            Err(error) if error.is_already_exists() => {
-                let found = self.members.client.get_opt::<ControllerRevision>(&Key::of(&present.metadata)).await?;
-                Ok(found.is_none_or(|found| found.data == present.data))
-            }
-            result => result.map(|_| true),
-        }
-    }
-
-    async fn forget(&self, revision: &ControllerRevision) -> Result<(), ClientError> {
-        let options = DeleteOptions::as_seen(&revision.metadata);
-        match self.members.client.delete::<ControllerRevision>(&Key::of(&revision.metadata), &options).await {
-            Err(error) if error.is_conflict() || error.is_not_found() => Ok(()),
-            result => result,
-        }
-    }
-
     async fn tell(&self, set: &DaemonSet, status: decide::Status) -> Result<(), ClientError> {
         if Some(&status) == set.status.as_ref() {
             return Ok(());

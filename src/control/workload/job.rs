@@ -29,7 +29,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use serde_json::json;
 use task::{SharedClock, Tasks};
 
-use super::members::Members;
+use super::members::{Members, created};
 use super::owned::{self, Owned, Routes};
 use super::unseen::PATIENCE;
 use decide::{Picture, Plan, decide};
@@ -63,7 +63,7 @@ pub(super) fn spawn(
     let source = Source { component: "job-controller".to_owned(), host: String::new() };
     let recorder = Recorder::spawn(client, tasks, SharedClock::clone(clock), source);
     let shell = Arc::new(Shell {
-        members: Members { client: client.clone(), recorder, unseen: Default::default() },
+        members: Members { client: client.clone(), recorder, unseen: Default::default(), words: created },
         clock: SharedClock::clone(clock),
         jobs: jobs.clone(),
         pods: Arc::clone(pods),

@@ -1,4 +1,4 @@
-//! Making and removing the pods of a set.
+//! Making and removing the pods of a set, and keeping its revisions.
 //!
 //! After `RealPodControl` and `slowStartBatch` upstream: first one pod, then twice as many each time, so that a quota or a
 //! policy that forbids them is met by few requests.
@@ -6,10 +6,12 @@
 use client::events::{EventType, Recorder, reference};
 use client::{Client, ClientError, DeleteOptions, Key, Object};
 use futures_util::future::join_all;
+use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::owned::{Owned, managed_by};
+use super::revision::History;
 use super::unseen::Unseen;
 
 /// The most pods that are made or removed at once, upstream's `BurstReplicas`.
@@ -21,6 +23,17 @@ pub(super) struct Members {
     pub(super) client: Client,
     pub(super) recorder: Recorder,
     pub(super) unseen: Unseen,
+    /// What is told of a pod that was made or removed.
+    pub(super) words: Words,
+}
+
+/// From what happened (`create`, `delete`), the pod's name and the owner's to what is told.
+pub(super) type Words = fn(&'static str, &str, &str) -> String;
+
+/// What most controllers tell.
+pub(super) fn created(what: &'static str, pod: &str, _: &str) -> String {
+    let done = if what == "create" { "Created" } else { "Deleted" };
+    format!("{done} pod: {pod}")
 }
 
 /// A pod that an owner's template describes.
@@ -65,7 +78,7 @@ impl Members {
         match self.client.create(pod).await {
             Ok(created) => {
                 self.unseen.created(&Key::of(owner.metadata()), &created);
-                let text = format!("Created pod: {}", name(&created));
+                let text = (self.words)("create", name(&created), owner_name(owner));
                 self.recorder.event(&subject, EventType::Normal, "SuccessfulCreate", &text);
                 Ok(())
             }
@@ -96,7 +109,7 @@ impl Members {
         match self.client.delete::<Pod>(&Key::of(&pod.metadata), &options).await {
             Ok(()) => {
                 self.unseen.deleted(&key, pod);
-                let text = format!("Deleted pod: {}", name(pod));
+                let text = (self.words)("delete", name(pod), owner_name(owner));
                 self.recorder.event(&subject, EventType::Normal, "SuccessfulDelete", &text);
                 Ok(())
             }
@@ -108,9 +121,43 @@ impl Members {
         }
     }
 
+    /// Writes the present revision down, if it is not; whether its name was free or is its own.
+    pub(super) async fn keep(&self, history: &History) -> Result<bool, ClientError> {
+        let present = &history.present;
+        if history.is_raised {
+            match self.client.replace(present).await {
+                // Somebody was faster; the informer will tell of the new state.
+                Err(error) if error.is_conflict() || error.is_not_found() => {}
+                result => drop(result?),
+            }
+        }
+        if !history.is_new {
+            return Ok(true);
+        }
+        match self.client.create(present).await {
+            Err(error) if error.is_already_exists() => {
+                let found = self.client.get_opt::<ControllerRevision>(&Key::of(&present.metadata)).await?;
+                Ok(found.is_none_or(|found| found.data == present.data))
+            }
+            result => result.map(|_| true),
+        }
+    }
+
+    pub(super) async fn forget(&self, revision: &ControllerRevision) -> Result<(), ClientError> {
+        let options = DeleteOptions::as_seen(&revision.metadata);
+        match self.client.delete::<ControllerRevision>(&Key::of(&revision.metadata), &options).await {
+            Err(error) if error.is_conflict() || error.is_not_found() => Ok(()),
+            result => result,
+        }
+    }
+
     fn fail(&self, subject: &ObjectReference, reason: &str, message: &str) {
         self.recorder.event(subject, EventType::Warning, reason, message);
     }
+}
+
+fn owner_name<O: Object>(owner: &O) -> &str {
+    owner.metadata().name.as_deref().unwrap_or_default()
 }
 
 fn name(pod: &Pod) -> &str {

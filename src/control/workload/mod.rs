@@ -14,6 +14,7 @@ pub(crate) mod owned;
 mod replicas;
 mod revision;
 mod rounding;
+mod stateful;
 pub(crate) mod unseen;
 
 use std::sync::Arc;
@@ -44,6 +45,7 @@ pub fn spawn(client: &Client, clock: &SharedClock, tasks: &Tasks, pods: &Informe
     job::spawn(client, clock, tasks, &pods, jobs.informer(), &mut of_pods);
     let objects = daemon::Objects { pods: &pods, nodes, revisions: &revisions };
     daemon::spawn(client, clock, tasks, &objects, (&mut of_pods, &mut of_revisions));
+    stateful::spawn(client, clock, tasks, (&pods, &revisions), (&mut of_pods, &mut of_revisions));
     cronjob::spawn(client, clock, tasks, &jobs, &mut of_jobs);
     deployment::spawn(client, clock, tasks, &pods, &sets, &mut of_sets);
     tasks.spawn("owned-pods", owned::follow(pods, of_pods));

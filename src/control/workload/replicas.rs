@@ -23,7 +23,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::Value;
 use task::{SharedClock, Tasks};
 
-use super::members::{BURST, Members, in_words, pod_of};
+use super::members::{BURST, Members, created, in_words, pod_of};
 use super::owned::{Owned, Routes};
 use super::unseen::PATIENCE;
 use super::{availability, is_active, is_deleting, ready_since};
@@ -163,7 +163,7 @@ fn spawn_one<S: Set>(
 ) {
     let source = Source { component: name.to_owned(), host: String::new() };
     let recorder = Recorder::spawn(client, tasks, SharedClock::clone(clock), source);
-    let members = Members { client: client.clone(), recorder, unseen: Default::default() };
+    let members = Members { client: client.clone(), recorder, unseen: Default::default(), words: created };
     let shell =
         Arc::new(Shell { members, clock: SharedClock::clone(clock), sets: sets.clone(), pods: Arc::clone(pods) });
     let queue = Queue::default();

@@ -46,7 +46,7 @@ pub(in crate::resources) const ROW: Resource = Resource {
         IMAGES,
     ],
     cells,
-    warn: |object| workload::warn("StatefulSets", &object["spec"]["template"]["spec"], "spec.template.spec"),
+    warn: |object| pod::warn_of_idle_fields(&object["spec"]["template"]["spec"], "spec.template.spec"),
     ..BASE
 };
 
