@@ -34,4 +34,6 @@ pub use config::{KubeletConfig, Seams};
 pub use eviction::{Signal, Threshold, ThresholdError};
 pub use node::FactError;
 pub use server::Door;
+#[cfg(feature = "fuzz")]
+pub use stream::fuzz;
 pub use volumes::release_all;

@@ -20,6 +20,8 @@ mod memory;
 pub mod mutate;
 mod oci_config;
 mod reference;
+mod session_messages;
+mod session_spdy;
 mod shim_protocol;
 
 /// One parser and what must hold of it.
@@ -47,6 +49,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "layer_tar", run: layer_tar::check, words: layer_tar::WORDS, weight: 4 },
     Target { name: "oci_config", run: oci_config::check, words: oci_config::WORDS, weight: 5 },
     Target { name: "reference", run: reference::check, words: reference::WORDS, weight: 50 },
+    Target { name: "session_messages", run: session_messages::check, words: session_messages::WORDS, weight: 50 },
+    Target { name: "session_spdy", run: session_spdy::check, words: session_spdy::WORDS, weight: 10 },
     Target { name: "shim_protocol", run: shim_protocol::check, words: shim_protocol::WORDS, weight: 20 },
 ];
 

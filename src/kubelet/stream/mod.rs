@@ -14,6 +14,8 @@
 mod asked;
 mod attach;
 mod forward;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod spdy;
 mod status;
 mod talk;

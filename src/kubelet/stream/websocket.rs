@@ -162,7 +162,12 @@ pub(super) fn message_of(status: &Value) -> Vec<u8> {
 }
 
 impl Dialect {
-    fn decode(self, mut message: Bytes) -> Option<Input> {
+    #[cfg(feature = "fuzz")]
+    pub(super) fn of(version: u8, base64: bool) -> Self {
+        Self { version, base64 }
+    }
+
+    pub(super) fn decode(self, mut message: Bytes) -> Option<Input> {
         if message.is_empty() {
             return None;
         }

@@ -1,8 +1,12 @@
-//! kube-rs against an API server: what controllers written with it do. usage: KUBECONFIG=… kube-scenarios
+//! kube-rs against an API server: what controllers written with it do. usage: KUBECONFIG=… kube-scenarios [sessions]
+//!
+//! With `sessions` it talks with pods, which needs a node (scripts/interactive).
 //!
 //! Prints `ok NAME` or `not ok NAME: why` for each scenario and fails if any failed.
 
 #![expect(clippy::print_stdout, reason = "what it prints is its product")]
+
+mod sessions;
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -163,6 +167,15 @@ async fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    if std::env::args().nth(1).as_deref() == Some("sessions") {
+        let results = [
+            told("a command ends with its code", sessions::a_command_ends_with_its_code(client.clone()).await),
+            told("a terminal has a size", sessions::a_terminal_has_a_size(client.clone()).await),
+            told("a container is talked with", sessions::a_container_is_talked_with(client.clone()).await),
+            told("ports are forwarded", sessions::ports_are_forwarded(client).await),
+        ];
+        return if results.into_iter().all(|passed| passed) { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
     let list_first = watcher::Config::default();
     let streaming = watcher::Config::default().streaming_lists();
     let results = [

@@ -12,8 +12,8 @@ use std::path::Path;
 use oci::container::users::{IdMaps, IdRange};
 use oci::container::{Fd, Instruction, Namespaces as Kinds, Program, Script, Step};
 use oci::protocol::{
-    ContainerRecord, Exec, Failure, FromShim, Limits, LogOptions, Namespaces, Outcome, Reply, Request, Role, RunState,
-    SetUp, Start, ToShim, VERSION, Warning, encode,
+    ContainerRecord, Exec, Failure, FromShim, Input, Limits, LogOptions, Namespaces, Outcome, Reply, Request, Role,
+    RunState, SetUp, Start, ToShim, VERSION, Warning, encode,
 };
 use serde::Serialize;
 
@@ -85,6 +85,20 @@ fn requests_are_written_as_ever() {
         (ToShim::Request { id: 7, request: Request::Shutdown }, 0),
     ];
     check("requests", &stream(&rest));
+    let container = "c0".to_owned();
+    let keep = Request::Keep { container: container.clone(), number: 7, script: vec![1] };
+    let later = [
+        (ToShim::Request { id: 8, request: keep }, 1),
+        (
+            ToShim::Request {
+                id: 9,
+                request: Request::ExecKept { container: container.clone(), number: 7, timeout_ms: None },
+            },
+            2,
+        ),
+        (ToShim::Request { id: 10, request: Request::Attach { container, input: Input::Whole } }, 1),
+    ];
+    check("requests_of_version_3", &stream(&later));
 }
 
 #[test]

@@ -103,6 +103,16 @@ fn names_of_images_follow_the_grammar() {
 }
 
 #[test]
+fn messages_of_sessions_are_what_their_channel_says() {
+    holds("session_messages");
+}
+
+#[test]
+fn the_cut_of_a_conversation_of_a_session_does_not_matter() {
+    holds("session_spdy");
+}
+
+#[test]
 fn the_cut_of_a_stream_to_the_shim_does_not_matter() {
     holds("shim_protocol");
 }

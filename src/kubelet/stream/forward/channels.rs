@@ -45,7 +45,7 @@ const PING: Duration = Duration::from_secs(10);
 const LINGER: Duration = Duration::from_secs(10);
 
 /// The ports that a request names (`BuildV4Options`).
-pub(super) fn ports(query: &str) -> Result<Vec<u16>, String> {
+pub(in crate::stream) fn ports(query: &str) -> Result<Vec<u16>, String> {
     let mut ports = Vec::new();
     let all: Vec<String> = pairs(query).into_iter().filter(|(key, _)| key == "port").map(|(_, value)| value).collect();
     if all.is_empty() {
@@ -121,7 +121,7 @@ pub(super) async fn carry<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 /// Channel and data of a message.
-fn decode(mut message: Bytes, base64: bool) -> Option<(u8, Bytes)> {
+pub(in crate::stream) fn decode(mut message: Bytes, base64: bool) -> Option<(u8, Bytes)> {
     if message.is_empty() {
         return None;
     }

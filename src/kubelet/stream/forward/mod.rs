@@ -16,6 +16,11 @@ mod relay;
 mod spdy;
 mod tunnel;
 
+#[cfg(feature = "fuzz")]
+pub(super) use channels::{decode, ports};
+#[cfg(feature = "fuzz")]
+pub(super) use pairs::Pairs;
+
 use std::sync::Arc;
 
 use bytes::Bytes;

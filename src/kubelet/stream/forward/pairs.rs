@@ -10,22 +10,22 @@ use tokio::time::Instant;
 use super::super::spdy::frame::StreamId;
 
 /// The most connections of a session, complete or not.
-pub(super) const CONNECTIONS: usize = 512;
+pub(in crate::stream) const CONNECTIONS: usize = 512;
 
 /// The longest number of a request. Clients write some digits.
 const LONGEST_REQUEST: usize = 64;
 
 /// The two streams of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Pair {
-    pub(super) port: u16,
-    pub(super) data: StreamId,
-    pub(super) error: StreamId,
+pub(in crate::stream) struct Pair {
+    pub(in crate::stream) port: u16,
+    pub(in crate::stream) data: StreamId,
+    pub(in crate::stream) error: StreamId,
 }
 
 /// What a new stream means.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Opened {
+pub(in crate::stream) enum Opened {
     /// It makes no sense, or is one too many.
     Refused,
     /// Its other half has not come yet.
@@ -44,13 +44,13 @@ struct Half {
 
 /// The halves that wait for their others.
 #[derive(Debug, Default)]
-pub(super) struct Pairs {
+pub(in crate::stream) struct Pairs {
     waiting: BTreeMap<String, Half>,
 }
 
 impl Pairs {
     /// A stream has been opened while there are so many connections.
-    pub(super) fn open(
+    pub(in crate::stream) fn open(
         &mut self,
         (stream, fields): (StreamId, &[(String, String)]),
         connections: usize,
@@ -88,17 +88,17 @@ impl Pairs {
     }
 
     /// The half that is on this stream is given up.
-    pub(super) fn forget(&mut self, stream: StreamId) {
+    pub(in crate::stream) fn forget(&mut self, stream: StreamId) {
         self.waiting.retain(|_, half| half.stream != stream);
     }
 
     /// When [`Pairs::late`] has something to say.
-    pub(super) fn until(&self) -> Option<Instant> {
+    pub(in crate::stream) fn until(&self) -> Option<Instant> {
         self.waiting.values().map(|half| half.until).min()
     }
 
     /// Halves whose others have not come: their requests and streams, and whether that is the one of errors.
-    pub(super) fn late(&mut self, now: Instant) -> Vec<(String, StreamId, bool)> {
+    pub(in crate::stream) fn late(&mut self, now: Instant) -> Vec<(String, StreamId, bool)> {
         let late = self.waiting.extract_if(.., |_, half| half.until <= now);
         late.map(|(request, half)| (request, half.stream, !half.is_data)).collect()
     }
