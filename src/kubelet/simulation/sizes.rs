@@ -274,6 +274,40 @@ async fn a_node_short_of_memory_ends_the_pod_that_uses_the_most_beyond_its_reque
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_container_that_logs_more_than_it_may_have_on_disk_is_evicted_with_its_pod() {
+    let world = started().await;
+    let sized = |limit: &str| {
+        let mut spec = one_container();
+        spec["containers"][0]["resources"] = json!({"limits": {"ephemeral-storage": limit}});
+        spec
+    };
+    let mut both = sized("3Mi");
+    let other = json!({"name": "other", "image": "web:1", "imagePullPolicy": "IfNotPresent",
+        "resources": {"limits": {"ephemeral-storage": "1Mi"}}});
+    both["containers"].as_array_mut().expect("a list").push(other);
+    world.create("fits", sized("3Mi"));
+    world.create("whole", sized("1Mi"));
+    world.create("part", both);
+    for (name, container) in [("fits", "web"), ("whole", "web"), ("part", "other")] {
+        world.until_pod(name, "it is ready", is_ready).await;
+        let uid = world.pod(name).expect("the pod")["metadata"]["uid"].as_str().expect("a uid").to_owned();
+        let logs = world.directory.path().join(format!("log/default_{name}_{uid}/{container}"));
+        std::fs::create_dir_all(&logs).expect("a directory");
+        std::fs::write(logs.join("0.log"), vec![1; 2 << 20]).expect("a log");
+        std::fs::File::open(logs.join("0.log")).and_then(|file| file.sync_all()).expect("synced");
+    }
+    for (name, message) in [
+        ("whole", "Pod ephemeral local storage usage exceeds the total limit of containers 1Mi. "),
+        ("part", "Container other exceeded its local ephemeral storage limit \"1Mi\". "),
+    ] {
+        world.until_pod(name, "it is evicted", |pod| phase(pod) == "Failed").await;
+        let status = world.pod(name).expect("the pod")["status"].clone();
+        assert_eq!((&status["reason"], &status["message"]), (&json!("Evicted"), &json!(message)));
+    }
+    assert!(is_ready(&world.pod("fits").expect("the pod")));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_container_that_wants_it_so_is_restarted_for_its_new_size() {
     let world = started().await;
     let mut spec = one_container();

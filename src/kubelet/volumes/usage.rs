@@ -1,10 +1,11 @@
-//! Measures emptyDirs on disk against their limits, and has pods evicted that exceed one.
+//! Measures what pods have on disk against their limits, and has those evicted that exceed one: emptyDirs, and what their
+//! containers write and log.
 //!
 //! After `localStorageEviction` of `pkg/kubelet/eviction`. There is no quota to ask on every file system, so the directories
 //! are walked: every ten seconds at most, and so seldom that it takes a hundredth of the time. Those in memory are limited
-//! by their file systems. Containers' writable layers and logs are not measured here.
+//! by their file systems.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -12,9 +13,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::quantity::Quantity;
-use k8s_openapi::api::core::v1::Pod;
+use api::resources::pod::requests::pod_limits;
+use k8s_openapi::api::core::v1::{Container, Pod};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, openat2, statat};
 use rustix::io::Errno;
+use serde_json::json;
 use tokio::time::Instant;
 
 use super::source::{Source, of_pod};
@@ -23,19 +26,23 @@ use crate::pod::PodDirs;
 use crate::pod::eviction::Eviction;
 use crate::shared::Shared;
 
+const STORAGE: &str = "ephemeral-storage";
 /// Upstream's `monitoringInterval` of the eviction manager.
 const PERIOD: Duration = Duration::from_secs(10);
 /// How much longer than a walk the pause after it is.
 const REST: u32 = 100;
 
-/// A directory and what it may hold.
+/// Directories and what they may hold together.
 #[derive(Debug, PartialEq, Eq)]
 struct Limited {
-    directory: PathBuf,
+    directories: Vec<PathBuf>,
     limit: u64,
-    /// What users are told if it holds more.
+    /// What users are told if they hold more.
     message: String,
 }
+
+/// What containers write to, by the UIDs of their pods: names and directories.
+type Layers = BTreeMap<String, Vec<(String, PathBuf)>>;
 
 /// Looks after all pods of the node, for ever.
 pub(crate) async fn watch(shared: Arc<Shared>) {
@@ -43,7 +50,8 @@ pub(crate) async fn watch(shared: Arc<Shared>) {
     loop {
         tokio::time::sleep(pause).await;
         let began = Instant::now();
-        for (uid, limited) in shared.running(|pod| limits(pod, &shared)) {
+        let layers = layers(&shared).await;
+        for (uid, limited) in shared.running(|pod| limits(pod, &shared, &layers)) {
             let exceeded = task::blocking(move || limited.into_iter().find(Limited::is_exceeded)).await;
             if let Some(Limited { message, .. }) = exceeded {
                 shared.evict(&uid, Eviction::now(message));
@@ -53,30 +61,98 @@ pub(crate) async fn watch(shared: Arc<Shared>) {
     }
 }
 
+/// The layers of pods whose containers are limited.
+async fn layers(shared: &Shared) -> Layers {
+    let limited = shared.running(|pod| whole_limit(pod).map(|_| ()));
+    let runtime = &shared.seams.runtime;
+    let mut found = Layers::new();
+    if limited.is_empty() {
+        return found;
+    }
+    // What cannot be had now is looked for again.
+    for sandbox in runtime.list().await.unwrap_or_default() {
+        let uid = &sandbox.spec.pod_uid;
+        if limited.iter().any(|(own, ())| own == uid) {
+            let layers = runtime.layers(&sandbox.spec.id).await.unwrap_or_default();
+            let name = |id| sandbox.containers.iter().find(|one| one.id == id).map(|one| one.name.clone());
+            let named = layers.into_iter().filter_map(|(id, layer)| Some((name(id)?, layer)));
+            found.entry(uid.clone()).or_default().extend(named);
+        }
+    }
+    found
+}
+
 /// The directories of a pod that have limits; none if there are none, or the node cannot do without the pod.
-fn limits(pod: &Pod, shared: &Shared) -> Option<Vec<Limited>> {
+fn limits(pod: &Pod, shared: &Shared, layers: &Layers) -> Option<Vec<Limited>> {
+    if is_critical(pod) {
+        return None;
+    }
+    let dirs = PodDirs::of(pod, &shared.config);
+    let mut limited = of_volumes(pod, &dirs);
+    let layers = layers.get(pod.metadata.uid.as_deref().unwrap_or_default()).map(Vec::as_slice).unwrap_or_default();
+    limited.extend(of_pod_and_containers(pod, &dirs, layers));
+    (!limited.is_empty()).then_some(limited)
+}
+
+// All messages have a space at their end, as upstream has it.
+fn of_volumes(pod: &Pod, dirs: &PodDirs) -> Vec<Limited> {
     let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
-    let dirs = || PodDirs::of(pod, &shared.config);
     let limited = volumes.filter_map(|volume| {
         let source = volume.empty_dir.as_ref().filter(|own| own.medium.as_deref().unwrap_or_default().is_empty())?;
         let text = source.size_limit.as_ref()?;
-        let limit = u64::try_from(Quantity::parse(&text.0).ok()?.value()).ok().filter(|limit| *limit > 0)?;
+        let limit = positive(Quantity::parse(&text.0).ok()?)?;
         let found = of_pod(volume).ok().filter(|found| matches!(found.source, Source::EmptyDir(_)))?;
-        // With the space at its end, as upstream has it.
         let message = format!("Usage of EmptyDir volume {:?} exceeds the limit {:?}. ", volume.name, text.0);
-        Some(Limited { directory: super::directory(&dirs(), &found), limit, message })
+        Some(Limited { directories: vec![super::directory(dirs, &found)], limit, message })
     });
-    let limited: Vec<Limited> = limited.collect();
-    (!limited.is_empty() && !is_critical(pod)).then_some(limited)
+    limited.collect()
+}
+
+/// Each container has its layer and its logs; the pod as a whole has all of these and its volumes.
+fn of_pod_and_containers(pod: &Pod, dirs: &PodDirs, layers: &[(String, PathBuf)]) -> Vec<Limited> {
+    let Some(whole) = whole_limit(pod) else { return Vec::new() };
+    let all = [dirs.root.clone(), dirs.logs.clone()].into_iter().chain(layers.iter().map(|(_, layer)| layer.clone()));
+    let message = format!("Pod ephemeral local storage usage exceeds the total limit of containers {whole}. ");
+    let whole = positive(whole).map(|limit| Limited { directories: all.collect(), limit, message });
+    let containers = pod.spec.iter().flat_map(|spec| &spec.containers).filter_map(|container| {
+        let name = &container.name;
+        let limits = container.resources.as_ref().and_then(|own| own.limits.as_ref());
+        let text = &limits?.get(STORAGE)?.0;
+        let limit = positive(Quantity::parse(text).ok()?)?;
+        let own = layers.iter().filter(|(other, _)| other == name).map(|(_, layer)| layer.clone());
+        let directories = [dirs.logs.join(name)].into_iter().chain(own).collect();
+        let message = format!("Container {name} exceeded its local ephemeral storage limit {text:?}. ");
+        Some(Limited { directories, limit, message })
+    });
+    whole.into_iter().chain(containers).collect()
+}
+
+/// What all containers of a pod together may have on disk, if any of them is limited.
+fn whole_limit(pod: &Pod) -> Option<Quantity> {
+    let limited = |one: &Container| {
+        one.resources.as_ref().is_some_and(|own| own.limits.iter().flatten().any(|(name, _)| name == STORAGE))
+    };
+    let spec = pod.spec.as_ref()?;
+    if !spec.containers.iter().chain(spec.init_containers.iter().flatten()).any(limited) {
+        return None;
+    }
+    let spec = serde_json::to_value(spec).ok()?;
+    pod_limits(&json!({ "spec": spec })).get(STORAGE).copied()
+}
+
+fn positive(limit: Quantity) -> Option<u64> {
+    u64::try_from(limit.value()).ok().filter(|limit| *limit > 0)
 }
 
 impl Limited {
+    /// What has gone, or cannot be read just now, holds nothing.
     fn is_exceeded(&self) -> bool {
-        match measure(&self.directory, self.limit) {
-            Ok(size) => size.bytes > self.limit,
-            // It has gone, or cannot be read just now.
-            Err(_) => false,
-        }
+        let mut used = 0_u64;
+        self.directories.iter().any(|directory| {
+            let size = measure(directory, self.limit).unwrap_or_default();
+            used = used.saturating_add(size.bytes);
+            used > self.limit
+        })
     }
 }
 
@@ -166,10 +242,13 @@ mod tests {
         fs::File::open(root.join("deep/file")).and_then(|file| file.sync_all()).expect("synced");
         let Size { bytes, files } = tree(&root).expect("measured");
         assert!((256 << 10..512 << 10).contains(&bytes) && files == 4, "{bytes} bytes in {files} files");
-        let limited = |limit| Limited { directory: root.clone(), limit, message: String::new() };
-        assert!(limited(100 << 10).is_exceeded());
-        assert!(!limited(600 << 10).is_exceeded());
-        let absent = Limited { directory: root.join("absent"), limit: 1, message: String::new() };
-        assert!(!absent.is_exceeded());
+        let limited = |directories: &[&str], limit| {
+            let directories = directories.iter().map(|name| root.join(name)).collect();
+            Limited { directories, limit, message: String::new() }
+        };
+        assert!(limited(&[""], 100 << 10).is_exceeded());
+        assert!(!limited(&[""], 600 << 10).is_exceeded());
+        assert!(limited(&["", ""], 500 << 10).is_exceeded(), "what several hold is added up");
+        assert!(!limited(&["absent"], 1).is_exceeded());
     }
 }

@@ -37,7 +37,7 @@ const SOURCES: [&str; 20] = [
     "vsphereVolume",
 ];
 
-/// Paths below the spec. `name[]` stands for every item of a list, `{prefix}` for every key of a map that begins so.
+/// Paths below the spec. `name[]` stands for every item of a list.
 const POD: &[(&str, Asks)] = &[
     ("affinity.podAffinity", any),
     ("affinity.podAntiAffinity", any),
@@ -55,7 +55,6 @@ const POD: &[(&str, Asks)] = &[
 /// Paths below each container, of whichever sort.
 const CONTAINER: &[(&str, Asks)] = &[
     ("ports[].hostIP", is_out_of_reach),
-    ("resources.limits.{ephemeral-storage}", any),
     ("securityContext.seLinuxOptions", any),
     ("securityContext.windowsOptions", any),
     ("volumeDevices", any),
@@ -104,10 +103,6 @@ fn visit(value: &Value, path: &Path, rest: &str, found: &mut dyn FnMut(&Path, &V
         for (index, item) in value[list].as_array().into_iter().flatten().enumerate() {
             go(path.child(list).index(index), item);
         }
-    } else if let Some(prefix) = step.strip_prefix('{').and_then(|step| step.strip_suffix('}')) {
-        for (key, item) in value.as_object().into_iter().flatten().filter(|(key, _)| key.starts_with(prefix)) {
-            go(path.key(key), item);
-        }
     } else {
         go(path.child(step), &value[step]);
     }
@@ -153,8 +148,7 @@ mod tests {
             "containers": [{
                 "name": "c", "lifecycle": {"preStop": {"sleep": {"seconds": 1}}, "stopSignal": "SIGINT"},
                 "ports": [{"containerPort": 80}, {"containerPort": 81, "hostPort": 81, "hostIP": "2001:db8::1"}],
-                "resources": {"limits": {"cpu": "1", "ephemeral-storage": "2Mi"}},
-                "stdinOnce": true,
+                "stdinOnce": true, "volumeDevices": [{"name": "d", "devicePath": "/dev/d"}],
             }],
             "tolerations": [
                 {"key": "node.kubernetes.io/not-ready", "effect": "NoExecute", "tolerationSeconds": 300},
@@ -166,7 +160,7 @@ mod tests {
             "spec.tolerations[1]",
             "spec.volumes[1].rbd",
             "spec.containers[0].ports[1].hostIP",
-            "spec.containers[0].resources.limits[ephemeral-storage]",
+            "spec.containers[0].volumeDevices",
         ];
         assert_eq!(idle_fields(&spec, "spec"), expected);
     }
