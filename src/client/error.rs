@@ -73,6 +73,11 @@ impl ClientError {
         self.has_reason(409, &["Conflict"])
     }
 
+    /// The object is no longer as it was seen: it has changed or is gone, which its informer tells.
+    pub fn is_overtaken(&self) -> bool {
+        self.is_conflict() || self.is_not_found()
+    }
+
     /// The name is taken.
     pub fn is_already_exists(&self) -> bool {
         self.has_reason(409, &["AlreadyExists"])

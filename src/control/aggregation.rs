@@ -39,7 +39,7 @@ async fn sync(client: Client, roles: Informer<ClusterRole>, key: Key) -> Result<
     let Some(rules) = decide(&role, &roles.snapshot()) else { return Ok(Outcome::Done) };
     match client.replace(&ClusterRole { rules: Some(rules), ..(*role).clone() }).await {
         // The informer will tell of the newer state.
-        Err(error) if error.is_conflict() || error.is_not_found() => Ok(Outcome::Done),
+        Err(error) if error.is_overtaken() => Ok(Outcome::Done),
         result => result.map(|_| Outcome::Done),
     }
 }

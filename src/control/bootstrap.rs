@@ -66,7 +66,7 @@ async fn sync(shell: Arc<Shell>, key: Key) -> Result<Outcome, ClientError> {
     tracing::info!(secret = %key, "removing a bootstrap token that has run out");
     // One that somebody has prolonged meanwhile stays.
     match shell.client.delete::<Secret>(&key, &DeleteOptions::as_seen(&secret.metadata)).await {
-        Err(error) if error.is_conflict() || error.is_not_found() => Ok(Outcome::Done),
+        Err(error) if error.is_overtaken() => Ok(Outcome::Done),
         result => result.map(|()| Outcome::Done),
     }
 }

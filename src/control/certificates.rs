@@ -102,7 +102,7 @@ async fn sync(shell: Arc<Shell>, key: Key) -> Result<Outcome, SyncError> {
 /// What has changed or gone meanwhile is told by the informer.
 fn settled<T>(result: Result<T, ClientError>) -> Result<Option<T>, ClientError> {
     match result {
-        Err(error) if error.is_conflict() || error.is_not_found() => Ok(None),
+        Err(error) if error.is_overtaken() => Ok(None),
         result => result.map(Some),
     }
 }

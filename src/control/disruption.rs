@@ -98,7 +98,7 @@ async fn sync(shell: Arc<Shell>, key: Key) -> Result<Outcome, ClientError> {
         let path = format!("/apis/policy/v1/namespaces/{}/poddisruptionbudgets/{}/status", key.namespace, key.name);
         match shell.client.request(Method::PUT, &path, Some(&new)).await {
             // An eviction or a user was faster; the informer will tell of the new state.
-            Err(error) if error.is_conflict() || error.is_not_found() => return Ok(Outcome::Done),
+            Err(error) if error.is_overtaken() => return Ok(Outcome::Done),
             Err(error) => return Err(error),
             Ok(_) => {}
         }

@@ -85,7 +85,7 @@ async fn remove(client: &Client, event: &Value) -> Result<(), ClientError> {
         "kind": "DeleteOptions", "apiVersion": "v1", "preconditions": {"resourceVersion": text("resourceVersion")},
     });
     match client.request(Method::DELETE, &path, Some(&options)).await {
-        Err(error) if error.is_not_found() || error.is_conflict() => Ok(()),
+        Err(error) if error.is_overtaken() => Ok(()),
         result => result.map(drop),
     }
 }

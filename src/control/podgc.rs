@@ -101,12 +101,12 @@ impl Shell {
                 }]},
             }));
             match self.client.patch_status::<Pod>(&key, &patch).await {
-                Err(error) if error.is_not_found() || error.is_conflict() => return Ok(()),
+                Err(error) if error.is_overtaken() => return Ok(()),
                 result => drop(result?),
             }
         }
         match self.client.delete::<Pod>(&key, &DeleteOptions::now(uid)).await {
-            Err(error) if error.is_not_found() || error.is_conflict() => Ok(()),
+            Err(error) if error.is_overtaken() => Ok(()),
             result => result,
         }
     }

@@ -149,7 +149,7 @@ async fn sync(shell: Arc<Shell>, key: Key) -> Result<Outcome, SyncError> {
     };
     match done {
         // The informer will tell of the newer state.
-        Err(error) if error.is_conflict() || error.is_not_found() => Ok(Outcome::Done),
+        Err(error) if error.is_overtaken() => Ok(Outcome::Done),
         result => Ok(result.map(|()| Outcome::Done)?),
     }
 }

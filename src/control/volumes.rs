@@ -152,7 +152,7 @@ async fn sync(shell: Arc<Shell>, target: Target) -> Result<Outcome, ClientError>
     for step in steps {
         match shell.take(step).await {
             // The informer will tell of the newer state.
-            Err(error) if error.is_conflict() || error.is_not_found() => break,
+            Err(error) if error.is_overtaken() => break,
             result => result?,
         }
     }

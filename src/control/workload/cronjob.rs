@@ -99,7 +99,7 @@ impl Shell {
                         &format!("Deleted job {name}"),
                     );
                 }
-                Err(error) if error.is_not_found() || error.is_conflict() => {}
+                Err(error) if error.is_overtaken() => {}
                 Err(error) => {
                     let text = format!("Deleted job: {}", in_words(&error));
                     self.recorder.event(&subject, EventType::Warning, "FailedDelete", &text);
@@ -115,7 +115,7 @@ impl Shell {
             let told = CronJob { status: Some(status), ..cron.clone() };
             match self.client.replace_status(&told).await {
                 // Somebody was faster; the informer will tell of the new state.
-                Err(error) if error.is_conflict() || error.is_not_found() => {}
+                Err(error) if error.is_overtaken() => {}
                 result => drop(result?),
             }
         }

@@ -146,7 +146,7 @@ impl Shell {
             own.status = Some(status);
             match self.client.replace_status(&own).await {
                 // Somebody was faster; the informer will tell of the new state.
-                Err(error) if error.is_conflict() || error.is_not_found() => {}
+                Err(error) if error.is_overtaken() => {}
                 result => drop(result?),
             }
         }
@@ -171,13 +171,13 @@ impl Shell {
                     self.tell_scaled(deployment, set, *from);
                     Ok(Taken::Done)
                 }
-                Err(error) if error.is_conflict() || error.is_not_found() => Ok(Taken::Late),
+                Err(error) if error.is_overtaken() => Ok(Taken::Late),
                 Err(error) => Err(error),
             },
             Step::Delete(set) => {
                 let options = DeleteOptions::as_seen(&set.metadata);
                 match self.client.delete::<ReplicaSet>(&Key::of(&set.metadata), &options).await {
-                    Err(error) if error.is_conflict() || error.is_not_found() => Ok(Taken::Done),
+                    Err(error) if error.is_overtaken() => Ok(Taken::Done),
                     result => result.map(|()| Taken::Done),
                 }
             }
@@ -186,7 +186,7 @@ impl Shell {
                 let patch = json!({ "metadata": { "uid": deployment.metadata.uid, "annotations": annotations } });
                 match self.client.patch::<Deployment>(&Key::of(&deployment.metadata), &Patch::Merge(patch)).await {
                     Ok(noted) => Ok(Taken::Noted(Box::new(noted))),
-                    Err(error) if error.is_conflict() || error.is_not_found() => Ok(Taken::Late),
+                    Err(error) if error.is_overtaken() => Ok(Taken::Late),
                     Err(error) => Err(error),
                 }
             }

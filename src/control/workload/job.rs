@@ -124,7 +124,7 @@ impl Shell {
         if plan.is_over {
             let options = DeleteOptions { propagation: "Background", ..DeleteOptions::as_seen(&job.metadata) };
             return match self.members.client.delete::<Job>(&key, &options).await {
-                Err(error) if error.is_conflict() || error.is_not_found() => Ok(Outcome::Done),
+                Err(error) if error.is_overtaken() => Ok(Outcome::Done),
                 result => result.map(|()| Outcome::Done),
             };
         }
@@ -136,7 +136,7 @@ impl Shell {
             let told = Job { status: Some(plan.status), ..job.clone() };
             match self.members.client.replace_status(&told).await {
                 // Somebody was faster; the informer will tell of the new state.
-                Err(error) if error.is_conflict() || error.is_not_found() => return Ok(Outcome::Done),
+                Err(error) if error.is_overtaken() => return Ok(Outcome::Done),
                 result => drop(self.is_old(&result?)),
             }
             for (kind, reason, message) in plan.events {
@@ -158,7 +158,7 @@ impl Shell {
                 "uid": pod.metadata.uid, "$deleteFromPrimitiveList/finalizers": [TRACKING],
             }});
             match self.members.client.patch::<Pod>(&Key::of(&pod.metadata), &Patch::Strategic(patch)).await {
-                Err(error) if error.is_conflict() || error.is_not_found() => Ok(()),
+                Err(error) if error.is_overtaken() => Ok(()),
                 result => result.map(drop),
             }
         };

@@ -113,7 +113,7 @@ impl Members {
                 self.recorder.event(&subject, EventType::Normal, "SuccessfulDelete", &text);
                 Ok(())
             }
-            Err(error) if error.is_not_found() || error.is_conflict() => Ok(()),
+            Err(error) if error.is_overtaken() => Ok(()),
             Err(error) => {
                 self.fail(&subject, "FailedDelete", &format!("Error deleting: {}", in_words(&error)));
                 Err(error)

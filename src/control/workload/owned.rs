@@ -240,7 +240,7 @@ async fn release<K: Object>(
     }
     match client.patch::<K>(&Key::of(object.metadata()), &Patch::Strategic(patch)).await {
         // It is gone, or no longer the owner's.
-        Err(error) if error.is_not_found() || error.is_invalid() || error.is_conflict() => Ok(()),
+        Err(error) if error.is_overtaken() || error.is_invalid() => Ok(()),
         result => result.map(drop),
     }
 }
@@ -249,7 +249,7 @@ async fn adopt<K: Object>(client: &Client, object: &K, by: &OwnerReference) -> R
     let patch = json!({ "metadata": { "uid": object.metadata().uid, "ownerReferences": [by] } });
     match client.patch::<K>(&Key::of(object.metadata()), &Patch::Strategic(patch)).await {
         // It is gone, or somebody else was faster.
-        Err(error) if error.is_not_found() || error.is_invalid() || error.is_conflict() => Ok(None),
+        Err(error) if error.is_overtaken() || error.is_invalid() => Ok(None),
         result => result.map(Some),
     }
 }

@@ -193,7 +193,7 @@ async fn sync<S: Set>(shell: Arc<Shell<S>>, key: Key) -> Result<Outcome, ClientE
     if told != set.status() {
         match shell.members.client.replace_status(&set.with_status(told)).await {
             // Somebody was faster; the informer will tell of the new state.
-            Err(error) if error.is_conflict() || error.is_not_found() => {}
+            Err(error) if error.is_overtaken() => {}
             result => drop(result?),
         }
     }
