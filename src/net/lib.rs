@@ -1,6 +1,6 @@
 //! The pod network of one node.
 //!
-//! The [`Network`] seam is used by the kubelet (attach, detach) and later by the service proxy (rules). The native
+//! The [`Network`] seam is used by the kubelet (attach, detach), [`ServiceTable`] by the service proxy. The native
 //! implementation speaks rtnetlink and nfnetlink over its own sockets; it has no bridge, no CNI plugin and no helper
 //! program. Invariants: nothing but our own table is ever touched in nftables; an address is never handed out while
 //! the link of its former owner exists; names of links derive from the sandbox, never from the address.
@@ -9,10 +9,11 @@ mod dial;
 pub mod native;
 mod pool;
 mod range;
+pub mod services;
 mod simulated;
 
 pub use dial::{DialError, dial};
-pub use native::{Forward, NativeNetwork, NativeNetworkConfig};
+pub use native::{Forward, NativeNetwork, NativeNetworkConfig, ServiceTable};
 pub use range::{Range, RangeError};
 pub use simulated::SimulatedNetwork;
 

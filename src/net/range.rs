@@ -46,6 +46,16 @@ impl Range {
         self.network
     }
 
+    /// Whether an address is in the range.
+    pub fn contains(&self, address: Ipv4Addr) -> bool {
+        address & self.mask() == self.network
+    }
+
+    /// How many bits all addresses have in common.
+    pub(crate) fn prefix(&self) -> u8 {
+        self.prefix
+    }
+
     /// The network mask.
     pub fn mask(&self) -> Ipv4Addr {
         Ipv4Addr::from(u32::MAX << (32 - u32::from(self.prefix)))

@@ -45,6 +45,8 @@ pub(super) enum Which {
     AnsweredBy(Ipv4Addr),
     /// Those that were begun with a port, of one address or any.
     To { protocol: u8, address: Option<Ipv4Addr>, port: u16 },
+    /// Those of them that an address answers.
+    Through { protocol: u8, address: Option<Ipv4Addr>, port: u16, by: Ipv4Addr },
 }
 
 /// Forgets connections; the next packet of each begins a new one. Returns how many there were.
@@ -75,7 +77,8 @@ pub(super) fn forget(which: Which) -> io::Result<usize> {
 impl Which {
     fn ask(self, b: &mut Messages) {
         let flags = match self {
-            Self::AnsweredBy(address) => {
+            // The kernel is not asked for more, as this one compares it all.
+            Self::AnsweredBy(address) | Self::Through { by: address, .. } => {
                 b.nested(REPLY, |b| b.nested(ADDRESSES, |b| b.bytes(SOURCE, &address.octets())));
                 [0, BY_SOURCE]
             }
@@ -104,6 +107,9 @@ impl Which {
         let part = |path: [u16; 3]| path.iter().try_fold(body, |inside, kind| attribute(inside, *kind));
         match self {
             Self::AnsweredBy(address) => part([REPLY, ADDRESSES, SOURCE]) == Some(&address.octets()),
+            Self::Through { protocol, address, port, by } => {
+                Self::AnsweredBy(by).is(body) && Self::To { protocol, address, port }.is(body)
+            }
             Self::To { protocol, address, port } => {
                 part([ORIGINAL, TRANSPORT, PROTOCOL]) == Some(&[protocol])
                     && part([ORIGINAL, TRANSPORT, PORT]) == Some(&port.to_be_bytes())

@@ -30,6 +30,7 @@ use oci::sys::NetNs;
 
 use super::netlink::Socket;
 use crate::NetworkError;
+use crate::range::Range;
 
 /// Link-layer address of the host's end, the same on every pair: the pairs never meet.
 const HOST_END: [u8; 6] = [0xee; 6];
@@ -144,6 +145,15 @@ pub(super) fn set_gateway(host: &mut Socket, address: Ipv4Addr, present: bool) -
         Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => Ok(()),
         other => other,
     }
+}
+
+/// Lets the host send to addresses of Services, with the node's own as the sender, also if no other route leads anywhere.
+/// It goes with that address.
+pub(super) fn set_service_route(host: &mut Socket, services: &Range, gateway: Ipv4Addr) -> io::Result<()> {
+    let mut message = route(Some(services.network()), 1, RouteScope::Link);
+    message.header.destination_prefix_length = services.prefix();
+    message.attributes.push(RouteAttribute::PrefSource(RouteAddress::Inet(gateway)));
+    host.change(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE)
 }
 
 /// Keeps the kernel from giving the link an IPv6 link-local address; a link without IPv6 needs nothing.

@@ -9,6 +9,7 @@ mod link;
 mod netlink;
 mod nfnetlink;
 mod nftables;
+mod services;
 #[cfg(test)]
 mod tests;
 
@@ -27,6 +28,7 @@ use self::conntrack::Which;
 use self::link::Pair;
 use self::netlink::Socket;
 use self::nftables::Published;
+pub use self::services::ServiceTable;
 use crate::pool::Pool;
 use crate::range::Range;
 use crate::{Attach, Attachment, Network, NetworkError, Protocol};
@@ -66,6 +68,11 @@ impl NativeNetworkConfig {
     /// Name of our nftables table.
     pub fn table(&self) -> String {
         if self.instance.is_empty() { "coracle".to_owned() } else { format!("coracle-{}", self.instance) }
+    }
+
+    /// Name of our nftables table of Services; tags of instances have no dots.
+    pub fn service_table(&self) -> String {
+        format!("{}.services", self.table())
     }
 
     /// Name of the host's link of a sandbox: derived from instance and sandbox, so unique on the host.
@@ -283,6 +290,7 @@ pub async fn reset(config: NativeNetworkConfig) -> Vec<NetworkError> {
         let gateway = || link::set_gateway(&mut Socket::route()?, config.range.gateway(), false);
         let steps = [
             nftables::remove(&config.table()).map_err(kernel("removal of the nftables table")),
+            nftables::remove(&config.service_table()).map_err(kernel("removal of the nftables table of Services")),
             gateway().map_err(kernel("removal of the node's address")),
             restore().map_err(kernel("restoring of ip_forward")),
         ];

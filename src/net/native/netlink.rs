@@ -90,6 +90,16 @@ impl Socket {
         self.send_raw(&buffer)
     }
 
+    /// Makes room for a datagram of this length, past the host's usual limit if need be (CAP_NET_ADMIN).
+    pub(super) fn make_room(&self, length: usize) -> io::Result<()> {
+        // The kernel's own books of a message count in.
+        let wanted = length.saturating_mul(2);
+        if wanted > rustix::net::sockopt::socket_send_buffer_size(&self.descriptor)? {
+            rustix::net::sockopt::set_socket_send_buffer_size_force(&self.descriptor, wanted)?;
+        }
+        Ok(())
+    }
+
     /// Sends encoded messages as one datagram.
     pub(super) fn send_raw(&self, buffer: &[u8]) -> io::Result<()> {
         let sent = send(&self.descriptor, buffer, SendFlags::empty())?;

@@ -28,33 +28,45 @@ const NESTED: u16 = 0x8000;
 pub(super) struct Messages {
     buffer: Vec<u8>,
     sequence: u32,
+    /// `NLM_F_ACK`, or nothing.
+    acknowledge: u16,
 }
 
 impl Messages {
+    /// Like [`Messages::batch`], of any length: only what follows [`Messages::acknowledge_last`] is acknowledged, for the
+    /// socket would not hold more answers. Failures are answered in any case.
+    pub(super) fn large_batch() -> Self {
+        Self { acknowledge: 0, ..Self::batch() }
+    }
+
+    pub(super) fn acknowledge_last(&mut self) {
+        self.acknowledge = ACKNOWLEDGE;
+    }
+
     /// Messages to nf_tables that take effect together or not at all.
     pub(super) fn batch() -> Self {
-        let mut batch = Self { buffer: Vec::new(), sequence: 0 };
+        let mut batch = Self { buffer: Vec::new(), sequence: 0, acknowledge: ACKNOWLEDGE };
         batch.begin(BATCH_BEGIN, REQUEST, (UNSPECIFIED, NFTABLES), |_| {});
         batch
     }
 
     /// One question that has any number of answers.
     pub(super) fn question(kind: u16, family: u8, body: impl FnOnce(&mut Self)) -> Vec<u8> {
-        let mut question = Self { buffer: Vec::new(), sequence: 0 };
+        let mut question = Self { buffer: Vec::new(), sequence: 0, acknowledge: ACKNOWLEDGE };
         question.begin(kind, REQUEST | DUMP, (family, 0), body);
         question.buffer
     }
 
     /// One change.
     pub(super) fn change(kind: u16, family: u8, body: impl FnOnce(&mut Self)) -> Vec<u8> {
-        let mut change = Self { buffer: Vec::new(), sequence: 0 };
+        let mut change = Self { buffer: Vec::new(), sequence: 0, acknowledge: ACKNOWLEDGE };
         change.message(kind, 0, family, body);
         change.buffer
     }
 
     /// Adds a message that is acknowledged.
     pub(super) fn message(&mut self, kind: u16, flags: u16, family: u8, body: impl FnOnce(&mut Self)) {
-        self.begin(kind, REQUEST | ACKNOWLEDGE | flags, (family, 0), body);
+        self.begin(kind, REQUEST | self.acknowledge | flags, (family, 0), body);
     }
 
     fn begin(&mut self, kind: u16, flags: u16, (family, resource): (u8, u16), body: impl FnOnce(&mut Self)) {
@@ -69,7 +81,7 @@ impl Messages {
         self.buffer.extend_from_slice(&[family, 0]);
         self.buffer.extend_from_slice(&resource.to_be_bytes());
         body(self);
-        let length = u32::try_from(self.buffer.len() - start).expect("a message is a few kilobytes long");
+        let length = u32::try_from(self.buffer.len() - start).expect("a message is some kilobytes long");
         self.buffer[start..start + 4].copy_from_slice(&length.to_ne_bytes());
     }
 
@@ -78,7 +90,7 @@ impl Messages {
         self.buffer.extend_from_slice(&[0; 2]);
         self.buffer.extend_from_slice(&kind.to_ne_bytes());
         body(self);
-        let length = u16::try_from(self.buffer.len() - start).expect("an attribute is a few hundred bytes long");
+        let length = u16::try_from(self.buffer.len() - start).expect("an attribute is at most some kilobytes long");
         self.buffer[start..start + 2].copy_from_slice(&length.to_ne_bytes());
         self.buffer.resize(self.buffer.len().next_multiple_of(4), 0);
     }
@@ -112,6 +124,7 @@ impl Messages {
         let last = self.sequence;
         self.begin(BATCH_END, REQUEST, (UNSPECIFIED, NFTABLES), |_| {});
         let socket = Socket::netfilter()?;
+        socket.make_room(self.buffer.len())?;
         socket.send_raw(&self.buffer)?;
         socket.acknowledged(last)
     }

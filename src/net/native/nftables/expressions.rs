@@ -7,14 +7,14 @@ use crate::range::Range;
 
 const NEW_TABLE: u16 = NFTABLES << 8;
 const DELETE_TABLE: u16 = NFTABLES << 8 | 2;
-const NEW_CHAIN: u16 = NFTABLES << 8 | 3;
+pub(super) const NEW_CHAIN: u16 = NFTABLES << 8 | 3;
 const NEW_RULE: u16 = NFTABLES << 8 | 6;
-const NEW_SET: u16 = NFTABLES << 8 | 9;
-const NEW_ELEMENTS: u16 = NFTABLES << 8 | 12;
-const DELETE_ELEMENTS: u16 = NFTABLES << 8 | 14;
+pub(super) const NEW_SET: u16 = NFTABLES << 8 | 9;
+pub(super) const NEW_ELEMENTS: u16 = NFTABLES << 8 | 12;
+pub(super) const DELETE_ELEMENTS: u16 = NFTABLES << 8 | 14;
 
 /// `NLM_F_CREATE`, `NLM_F_APPEND`.
-const CREATE: u16 = 0x400;
+pub(super) const CREATE: u16 = 0x400;
 const APPEND: u16 = 0x800;
 
 /// `NFT_REG_1`, which is also the first of the registers of four bytes.
@@ -25,24 +25,24 @@ const SECOND_REGISTER: u32 = 2;
 const SECOND_WORD: u32 = 9;
 const THIRD_WORD: u32 = 10;
 /// `NFT_REG_VERDICT`.
-const VERDICT: u32 = 0;
+pub(super) const VERDICT: u32 = 0;
 /// `NF_DROP`.
 const DROP: u32 = 0;
 /// `NFT_META_IIFNAME`, `NFT_META_NFPROTO`, `NFT_META_L4PROTO`.
 const META_IN_NAME: u32 = 6;
 const META_NFPROTO: u32 = 15;
-const META_PROTOCOL: u32 = 16;
+pub(super) const META_PROTOCOL: u32 = 16;
 /// `NFT_PAYLOAD_NETWORK_HEADER`, and places in the IPv4 header (RFC 791).
-const NETWORK_HEADER: u32 = 1;
+pub(super) const NETWORK_HEADER: u32 = 1;
 pub(super) const SOURCE: u32 = 12;
 pub(super) const DESTINATION: u32 = 16;
 /// `NFT_PAYLOAD_TRANSPORT_HEADER`, and the place of the destination port there, for TCP, UDP and SCTP alike.
-const TRANSPORT_HEADER: u32 = 2;
-const PORT: u32 = 2;
+pub(super) const TRANSPORT_HEADER: u32 = 2;
+pub(super) const PORT: u32 = 2;
 /// `IPPROTO_TCP`.
-const TCP: u8 = 6;
+pub(super) const TCP: u8 = 6;
 /// `NFT_NAT_DNAT`.
-const DNAT: u32 = 1;
+pub(super) const DNAT: u32 = 1;
 /// `NFT_FIB_RESULT_ADDRTYPE`, `NFTA_FIB_F_DADDR`, and `RTN_LOCAL` of linux/rtnetlink.h.
 const ADDRESS_TYPE: u32 = 3;
 const OF_DESTINATION: u32 = 2;
@@ -75,6 +75,10 @@ impl Hook {
     pub(super) const ARRIVING: Self = Self { kind: "nat", number: 0, priority: -100 };
     /// New connections of the host itself.
     pub(super) const LEAVING: Self = Self { kind: "nat", number: 3, priority: -100 };
+    /// What the host takes in, passes on and sends, once addresses have been translated.
+    pub(super) const TAKEN: Self = Self { kind: "filter", number: 1, priority: 0 };
+    pub(super) const FORWARDED: Self = Self { kind: "filter", number: 2, priority: 0 };
+    pub(super) const SENT: Self = Self { kind: "filter", number: 3, priority: 0 };
     /// New connections on their way out.
     pub(super) const PASSED: Self = Self { kind: "nat", number: 4, priority: 100 };
 }
@@ -87,9 +91,9 @@ pub(super) struct SetForm {
     value: Option<(u32, u32)>,
 }
 
-const TYPE_ADDRESS: u32 = 7;
-const TYPE_PROTOCOL: u32 = 12;
-const TYPE_SERVICE: u32 = 13;
+pub(super) const TYPE_ADDRESS: u32 = 7;
+pub(super) const TYPE_PROTOCOL: u32 = 12;
+pub(super) const TYPE_SERVICE: u32 = 13;
 
 impl SetForm {
     /// `ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service`
@@ -171,12 +175,12 @@ impl Messages {
     }
 
     /// `NFTA_DATA_VALUE` inside an attribute.
-    fn data(&mut self, kind: u16, bytes: &[u8]) {
+    pub(super) fn data(&mut self, kind: u16, bytes: &[u8]) {
         self.nested(kind, |b| b.bytes(1, bytes));
     }
 
     /// `NFTA_LIST_ELEM` with name and data of an expression.
-    fn expression(&mut self, name: &str, data: impl FnOnce(&mut Self)) {
+    pub(super) fn expression(&mut self, name: &str, data: impl FnOnce(&mut Self)) {
         self.nested(1, |b| {
             b.text(1, name);
             b.nested(2, data);
@@ -294,7 +298,7 @@ impl Messages {
         });
     }
 
-    fn meta(&mut self, key: u32, register: u32) {
+    pub(super) fn meta(&mut self, key: u32, register: u32) {
         self.expression("meta", |b| {
             b.number(1, register);
             b.number(2, key);
@@ -302,7 +306,7 @@ impl Messages {
     }
 
     /// Loads a part of a header.
-    fn load(&mut self, header: u32, offset: u32, length: u32, register: u32) {
+    pub(super) fn load(&mut self, header: u32, offset: u32, length: u32, register: u32) {
         self.expression("payload", |b| {
             b.number(1, register);
             b.number(2, header);

@@ -1,0 +1,180 @@
+use super::*;
+
+fn pods() -> Range {
+    "10.42.0.0/24".parse().unwrap()
+}
+
+fn frontend(address: Option<[u8; 4]>, protocol: Protocol, port: u16) -> Frontend {
+    Frontend { address: address.map(Ipv4Addr::from), protocol, port }
+}
+
+fn pool(endpoints: &[&str]) -> Pool {
+    Pool { endpoints: endpoints.iter().map(|text| text.parse().unwrap()).collect(), ..Pool::default() }
+}
+
+fn services(frontends: &[(Frontend, &str)], pools: &[(&str, Pool)]) -> Services {
+    Services {
+        frontends: frontends.iter().map(|(frontend, name)| (*frontend, (*name).to_owned())).collect(),
+        pools: pools.iter().map(|(name, pool)| ((*name).to_owned(), pool.clone())).collect(),
+    }
+}
+
+const WEB: [u8; 4] = [10, 43, 0, 9];
+
+/// Keys are shown in hexadecimal as they are sent on a little-endian machine.
+fn shown(change: &Change) -> Vec<String> {
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let mut lines: Vec<String> = change.chains.iter().map(|chain| format!("chain {}", chain.name())).collect();
+    for (sign, elements) in [("-", &change.gone), ("+", &change.new)] {
+        lines.extend(elements.iter().map(|((map, key), value)| {
+            let value = match value {
+                Value::None => String::new(),
+                Value::Bytes(bytes) => format!(" : {}", hex(bytes)),
+                Value::Goto(chain) => format!(" : goto {chain}"),
+                Value::Drop => " : drop".to_owned(),
+            };
+            format!("{sign} {} {}{value}", map.name(), hex(key))
+        }));
+    }
+    lines
+}
+
+#[test]
+fn an_endpoint_more_is_a_few_elements() {
+    let mut book = Book::default();
+    let web = frontend(Some(WEB), Protocol::Tcp, 80);
+    let one = services(&[(web, "web")], &[("web", pool(&["10.42.0.2:8080"]))]);
+    assert_eq!(
+        shown(&book.change(one.clone(), &pods())),
+        [
+            "chain address-1",
+            "chain port-1",
+            "+ frontends 0a2b00090600000000500000 : 01000000",
+            "+ spread 01000000 : goto address-1",
+            "+ spread-ports 01000000 : goto port-1",
+            "+ endpoints 0100000000000000 : 0a2a00021f900000",
+            "+ hairpins 0a2a00020a2a0002",
+        ]
+    );
+    assert!(book.change(one.clone(), &pods()).is_empty());
+    let two = services(&[(web, "web")], &[("web", pool(&["10.42.0.2:8080", "10.42.0.3:8080"]))]);
+    assert_eq!(
+        shown(&book.change(two, &pods())),
+        [
+            "chain address-2",
+            "chain port-2",
+            "- spread 01000000 : goto address-1",
+            "- spread-ports 01000000 : goto port-1",
+            "+ spread 01000000 : goto address-2",
+            "+ spread-ports 01000000 : goto port-2",
+            "+ endpoints 0100000001000000 : 0a2a00031f900000",
+            "+ hairpins 0a2a00030a2a0003",
+        ]
+    );
+    // The last takes the place of the one that goes; chains stay.
+    let other = services(&[(web, "web")], &[("web", pool(&["10.42.0.3:8080"]))]);
+    assert_eq!(
+        shown(&book.change(other, &pods())),
+        [
+            "- spread 01000000 : goto address-2",
+            "- spread-ports 01000000 : goto port-2",
+            "- endpoints 0100000000000000 : 0a2a00021f900000",
+            "- endpoints 0100000001000000 : 0a2a00031f900000",
+            "- hairpins 0a2a00020a2a0002",
+            "+ spread 01000000 : goto address-1",
+            "+ spread-ports 01000000 : goto port-1",
+            "+ endpoints 0100000000000000 : 0a2a00031f900000",
+        ]
+    );
+    let gone = book.change(Services::default(), &pods());
+    assert!(gone.new.is_empty());
+    assert_eq!(gone.gone.len(), 5);
+    // The number is free again.
+    assert!(shown(&book.change(one, &pods())).contains(&"+ spread 01000000 : goto address-1".to_owned()));
+}
+
+#[test]
+fn without_endpoints_a_frontend_is_refused_and_a_silent_one_is_dropped() {
+    let mut book = Book::default();
+    let (web, node) = (frontend(Some(WEB), Protocol::Tcp, 80), frontend(None, Protocol::Tcp, 30080));
+    let silent = Pool { is_silent: true, ..Pool::default() };
+    let change =
+        book.change(services(&[(web, "web"), (node, "local")], &[("web", pool(&[])), ("local", silent)]), &pods());
+    assert_eq!(
+        shown(&change),
+        [
+            "+ frontends 0a2b00090600000000500000 : 02000000",
+            "+ node-ports 0600000075800000 : 01000000",
+            "+ spread 01000000 : drop",
+            "+ spread-ports 01000000 : drop",
+            "+ refused 0a2b00090600000000500000",
+        ]
+    );
+    let full = pool(&["192.0.2.1:80"]);
+    let change =
+        book.change(services(&[(web, "web"), (node, "local")], &[("web", full.clone()), ("local", full)]), &pods());
+    let shown = shown(&change);
+    assert!(shown.contains(&"- refused 0a2b00090600000000500000".to_owned()), "{shown:?}");
+    assert!(shown.contains(&"+ remote c0000201".to_owned()), "it is no pod of this node: {shown:?}");
+    assert_eq!(shown.iter().filter(|line| line.contains("hairpins")).count(), 1);
+}
+
+#[test]
+fn clients_return_to_members_only() {
+    let mut book = Book::default();
+    let web = frontend(Some(WEB), Protocol::Tcp, 80);
+    let sticky = Pool { sticky: Some(600), ..pool(&["10.42.0.2:80"]) };
+    let shown = shown(&book.change(services(&[(web, "web")], &[("web", sticky)]), &pods()));
+    assert!(shown.contains(&"chain address-1-600s".to_owned()), "{shown:?}");
+    assert!(shown.contains(&"+ members 010000000a2a000200500000".to_owned()), "{shown:?}");
+}
+
+#[test]
+fn datagrams_leave_endpoints_that_are_gone_and_find_the_first() {
+    let mut book = Book::default();
+    let (dns, node) = (frontend(Some(WEB), Protocol::Udp, 53), frontend(None, Protocol::Udp, 30053));
+    let with = |endpoints: &[&str]| services(&[(dns, "dns"), (node, "dns")], &[("dns", pool(endpoints))]);
+    assert_eq!(book.change(with(&[]), &pods()).stale, []);
+    let to = |frontend: Frontend| Which::To { protocol: 17, address: frontend.address, port: frontend.port };
+    assert_eq!(book.change(with(&["10.42.0.2:53"]), &pods()).stale, [to(node), to(dns)]);
+    assert_eq!(book.change(with(&["10.42.0.2:53", "10.42.0.3:53"]), &pods()).stale, []);
+    let by = Ipv4Addr::new(10, 42, 0, 2);
+    let through =
+        |frontend: Frontend| Which::Through { protocol: 17, address: frontend.address, port: frontend.port, by };
+    assert_eq!(book.change(with(&["10.42.0.3:53"]), &pods()).stale, [through(node), through(dns)]);
+}
+
+/// Any series of changes leads to what the last state makes of an empty table.
+#[test]
+fn elements_that_came_by_steps_are_those_that_would_come_at_once() {
+    let addresses = ["10.42.0.2:80", "10.42.0.3:80", "192.0.2.1:80", "10.42.0.2:81"];
+    let (web, dns) = (frontend(Some(WEB), Protocol::Tcp, 80), frontend(None, Protocol::Udp, 53));
+    let state = |step: usize| {
+        let some = |bits: usize| {
+            let chosen = addresses.iter().enumerate().filter(|(place, _)| bits >> place & 1 == 1);
+            pool(&chosen.map(|(_, text)| *text).collect::<Vec<_>>())
+        };
+        let (a, b) = (some(step * 7 % 16), some(step * 11 % 16));
+        match step % 4 {
+            0 => services(&[(web, "a"), (dns, "b")], &[("a", a), ("b", b)]),
+            1 => services(&[(web, "b")], &[("b", Pool { sticky: Some(9), ..b })]),
+            2 => services(&[(dns, "a"), (web, "a")], &[("a", a)]),
+            _ => services(&[(web, "c"), (dns, "b")], &[("c", a), ("b", b)]),
+        }
+    };
+    let (mut book, mut there) = (Book::default(), Elements::new());
+    for step in 0..200 {
+        let change = book.change(state(step), &pods());
+        for (key, value) in &change.gone {
+            assert_eq!(there.remove(key).as_ref(), Some(value), "step {step}");
+        }
+        for (key, value) in change.new {
+            assert_eq!(there.insert(key.clone(), value), None, "step {step}: {key:?}");
+        }
+        let count = |map: Map, all: &Elements| all.keys().filter(|(own, _)| *own == map).count();
+        let fresh = Book::default().change(state(step), &pods()).new;
+        for map in Map::ALL {
+            assert_eq!(count(map, &there), count(map, &fresh), "step {step}: {map:?}");
+        }
+    }
+}

@@ -1,0 +1,355 @@
+//! The maps and rules by which Services lead to their endpoints, on the wire.
+//!
+//! Registers are those of four bytes, [`FIRST`] and the three after it, in which keys and values of maps stand one after
+//! another. A number that the kernel makes itself is in the machine's byte order.
+
+use super::super::nfnetlink::{INET, IPV4, Messages};
+use super::expressions::{
+    CREATE, Compare, DELETE_ELEMENTS, DESTINATION, DNAT, META_PROTOCOL, NETWORK_HEADER, NEW_CHAIN, NEW_ELEMENTS,
+    NEW_SET, PORT, SOURCE, TCP, TRANSPORT_HEADER, TYPE_ADDRESS, TYPE_PROTOCOL, TYPE_SERVICE, VERDICT,
+};
+
+/// `NFT_REG32_00`, and by addition those that follow.
+pub(super) const FIRST: u32 = 8;
+/// Type of nft(8) for a mark: a number of four bytes.
+const TYPE_MARK: u32 = 19;
+/// `NFT_DATA_VERDICT`.
+const VERDICTS: u32 = 0xffff_ff00;
+/// `NFT_SET_MAP`, `NFT_SET_TIMEOUT`, `NFT_SET_EVAL`.
+const IS_MAP: u32 = 8;
+const HAS_TIMEOUT: u32 = 0x10;
+const IS_WRITTEN_BY_RULES: u32 = 0x20;
+/// `NFT_GOTO` and `NF_DROP`.
+const GOTO: i32 = -4;
+const DROP: i32 = 0;
+/// `NFT_NG_RANDOM`.
+const RANDOM: u32 = 1;
+/// `NFT_DYNSET_OP_UPDATE`, `NFT_DYNSET_OP_DELETE`.
+const UPDATE: u32 = 1;
+const FORGET: u32 = 2;
+/// `NFT_REJECT_TCP_RST`, `NFT_REJECT_ICMPX_UNREACH`, `NFT_REJECT_ICMPX_PORT_UNREACH`.
+const RESET: u32 = 1;
+const UNREACHABLE: u32 = 2;
+const NO_SUCH_PORT: u8 = 1;
+/// `NFT_CT_STATUS` and `IPS_DST_NAT` of nf_conntrack_common.h.
+const CONNECTION_STATUS: u32 = 2;
+const IS_TRANSLATED: u32 = 1 << 5;
+/// How many clients are remembered at most.
+const REMEMBERED: u32 = 65_535;
+/// Elements of one message; its length is limited to 64 KiB.
+const AT_ONCE: usize = 400;
+
+/// A set or map of the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Map {
+    /// `address . protocol . port : pool`
+    Frontends,
+    /// `protocol . port : pool`, ports of all addresses of the host.
+    NodePorts,
+    /// `pool : verdict` for what came by [`Map::Frontends`].
+    Spread,
+    /// `pool : verdict` for what came by [`Map::NodePorts`].
+    SpreadPorts,
+    /// `pool . number : address . port`
+    Endpoints,
+    /// `pool . address . port` of the endpoints to which clients return.
+    Members,
+    /// `client . pool : address . port`, written by rules.
+    Clients,
+    /// `address . address`: endpoints, twice.
+    Hairpins,
+    /// `address` of endpoints that are no pods of this node.
+    Remote,
+    /// `address . protocol . port` where nobody answers.
+    Refused,
+    /// `protocol . port` of the host where nobody answers.
+    RefusedPorts,
+}
+
+impl Map {
+    pub(super) const ALL: [Self; 11] = [
+        Self::Frontends,
+        Self::NodePorts,
+        Self::Spread,
+        Self::SpreadPorts,
+        Self::Endpoints,
+        Self::Members,
+        Self::Clients,
+        Self::Hairpins,
+        Self::Remote,
+        Self::Refused,
+        Self::RefusedPorts,
+    ];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Frontends => "frontends",
+            Self::NodePorts => "node-ports",
+            Self::Spread => "spread",
+            Self::SpreadPorts => "spread-ports",
+            Self::Endpoints => "endpoints",
+            Self::Members => "members",
+            Self::Clients => "clients",
+            Self::Hairpins => "hairpins",
+            Self::Remote => "remote",
+            Self::Refused => "refused",
+            Self::RefusedPorts => "refused-ports",
+        }
+    }
+
+    fn number(self) -> u32 {
+        u32::try_from(Self::ALL.iter().position(|map| *map == self).unwrap_or(0) + 1).unwrap_or(1)
+    }
+
+    /// Types of the parts of keys, and of the parts of values; four bytes each.
+    fn parts(self) -> (&'static [u32], &'static [u32]) {
+        const TARGET: &[u32] = &[TYPE_ADDRESS, TYPE_SERVICE];
+        match self {
+            Self::Frontends => (&[TYPE_ADDRESS, TYPE_PROTOCOL, TYPE_SERVICE], &[TYPE_MARK]),
+            Self::NodePorts => (&[TYPE_PROTOCOL, TYPE_SERVICE], &[TYPE_MARK]),
+            Self::Spread | Self::SpreadPorts => (&[TYPE_MARK], &[]),
+            Self::Endpoints => (&[TYPE_MARK, TYPE_MARK], TARGET),
+            Self::Members => (&[TYPE_MARK, TYPE_ADDRESS, TYPE_SERVICE], &[]),
+            Self::Clients => (&[TYPE_ADDRESS, TYPE_MARK], TARGET),
+            Self::Hairpins => (&[TYPE_ADDRESS, TYPE_ADDRESS], &[]),
+            Self::Remote => (&[TYPE_ADDRESS], &[]),
+            Self::Refused => (&[TYPE_ADDRESS, TYPE_PROTOCOL, TYPE_SERVICE], &[]),
+            Self::RefusedPorts => (&[TYPE_PROTOCOL, TYPE_SERVICE], &[]),
+        }
+    }
+}
+
+/// What an element leads to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Value {
+    /// It is there.
+    None,
+    Bytes(Vec<u8>),
+    Goto(String),
+    Drop,
+}
+
+fn size(parts: &[u32]) -> u32 {
+    u32::try_from(parts.len() * 4).unwrap_or(u32::MAX)
+}
+
+impl Messages {
+    pub(super) fn add_map(&mut self, table: &str, map: Map) {
+        let kind = |parts: &[u32]| parts.iter().fold(0, |all, part| all << 6 | part);
+        let (key, value) = map.parts();
+        let is_verdicts = matches!(map, Map::Spread | Map::SpreadPorts);
+        let mut flags = if value.is_empty() && !is_verdicts { 0 } else { IS_MAP };
+        if map == Map::Clients {
+            flags |= HAS_TIMEOUT | IS_WRITTEN_BY_RULES;
+        }
+        self.message(NEW_SET, CREATE, INET, |b| {
+            b.text(1, table);
+            b.text(2, map.name());
+            b.number(3, flags);
+            b.number(4, kind(key));
+            b.number(5, size(key));
+            if is_verdicts {
+                b.number(6, VERDICTS);
+            } else if !value.is_empty() {
+                b.number(6, kind(value));
+                b.number(7, size(value));
+            }
+            if map == Map::Clients {
+                b.nested(9, |b| b.number(1, REMEMBERED));
+            }
+            b.number(10, map.number());
+        });
+    }
+
+    /// A chain that only maps lead to.
+    pub(super) fn add_plain_chain(&mut self, table: &str, chain: &str) {
+        self.message(NEW_CHAIN, CREATE, INET, |b| {
+            b.text(1, table);
+            b.text(3, chain);
+        });
+    }
+
+    /// Adds elements, or removes them by their keys.
+    pub(super) fn elements(&mut self, table: &str, map: Map, elements: &[(&[u8], &Value)], present: bool) {
+        let (kind, flags) = if present { (NEW_ELEMENTS, CREATE) } else { (DELETE_ELEMENTS, 0) };
+        for some in elements.chunks(AT_ONCE) {
+            self.message(kind, flags, INET, |b| {
+                b.text(1, table);
+                b.text(2, map.name());
+                b.nested(3, |b| some.iter().for_each(|(key, value)| b.one_element(key, value, present)));
+            });
+        }
+    }
+
+    fn one_element(&mut self, key: &[u8], value: &Value, present: bool) {
+        self.nested(1, |b| {
+            b.data(1, key);
+            match value {
+                Value::None => {}
+                _ if !present => {}
+                Value::Bytes(bytes) => b.data(2, bytes),
+                Value::Drop => b.nested(2, |b| b.verdict(DROP, None)),
+                Value::Goto(chain) => b.nested(2, |b| b.verdict(GOTO, Some(chain))),
+            }
+        });
+    }
+
+    fn verdict(&mut self, code: i32, chain: Option<&str>) {
+        self.nested(2, |b| {
+            b.bytes(1, &code.to_be_bytes());
+            if let Some(chain) = chain {
+                b.text(2, chain);
+            }
+        });
+    }
+
+    /// Loads the parts of a key of [`Map::Frontends`] (or with `DESTINATION` left out, of [`Map::NodePorts`]) and the pool
+    /// that it leads to into a register.
+    pub(super) fn find_pool(&mut self, map: Map, into: u32) {
+        let first = match map {
+            Map::NodePorts => FIRST,
+            _ => {
+                self.load(NETWORK_HEADER, DESTINATION, 4, FIRST);
+                FIRST + 1
+            }
+        };
+        self.load_port(first);
+        self.find(map, FIRST, Some(into));
+    }
+
+    /// Protocol and destination port.
+    fn load_port(&mut self, first: u32) {
+        self.meta(META_PROTOCOL, first);
+        self.load(TRANSPORT_HEADER, PORT, 2, first + 1);
+    }
+
+    /// Whether a packet is for something in [`Map::Refused`] or [`Map::RefusedPorts`].
+    pub(super) fn is_refused(&mut self, map: Map) {
+        match map {
+            Map::RefusedPorts => self.load_port(FIRST),
+            _ => {
+                self.load(NETWORK_HEADER, DESTINATION, 4, FIRST);
+                self.load_port(FIRST + 1);
+            }
+        }
+        self.find(map, FIRST, None);
+    }
+
+    /// Whether source and destination are in [`Map::Hairpins`].
+    pub(super) fn is_hairpin(&mut self) {
+        self.load(NETWORK_HEADER, SOURCE, 4, FIRST);
+        self.load(NETWORK_HEADER, DESTINATION, 4, FIRST + 1);
+        self.find(Map::Hairpins, FIRST, None);
+    }
+
+    /// Whether a connection was led to an endpoint elsewhere.
+    pub(super) fn is_led_away(&mut self) {
+        self.load(NETWORK_HEADER, DESTINATION, 4, FIRST);
+        self.find(Map::Remote, FIRST, None);
+        self.expression("ct", |b| {
+            b.number(1, FIRST);
+            b.number(2, CONNECTION_STATUS);
+        });
+        self.expression("bitwise", |b| {
+            b.number(1, FIRST);
+            b.number(2, FIRST);
+            b.number(3, 4);
+            b.data(4, &IS_TRANSLATED.to_ne_bytes());
+            b.data(5, &[0; 4]);
+        });
+        self.expression("cmp", |b| {
+            b.number(1, FIRST);
+            b.number(2, 1);
+            b.data(3, &[0; 4]);
+        });
+    }
+
+    pub(super) fn load_source(&mut self, into: u32) {
+        self.load(NETWORK_HEADER, SOURCE, 4, into);
+    }
+
+    /// Looks a key up, and what it leads to.
+    pub(super) fn find(&mut self, map: Map, key: u32, into: Option<u32>) {
+        self.expression("lookup", |b| {
+            b.text(1, map.name());
+            b.number(2, key);
+            if let Some(into) = into {
+                b.number(3, into);
+            }
+            b.number(4, map.number());
+        });
+    }
+
+    /// Goes where [`Map::Spread`] or [`Map::SpreadPorts`] says.
+    pub(super) fn go(&mut self, map: Map, key: u32) {
+        self.find(map, key, Some(VERDICT));
+    }
+
+    /// A number below `count`.
+    pub(super) fn dice(&mut self, count: u32, into: u32) {
+        self.expression("numgen", |b| {
+            b.number(1, into);
+            b.number(2, count);
+            b.number(3, RANDOM);
+        });
+    }
+
+    /// Remembers where a client went: its key and the endpoint stand in registers.
+    pub(super) fn remember(&mut self, key: u32, endpoint: u32, seconds: u32) {
+        self.client(UPDATE, key, endpoint, Some(seconds));
+    }
+
+    /// Forgets where a client went. A mere update would only lengthen the life of what is there.
+    pub(super) fn forget_client(&mut self, key: u32, endpoint: u32) {
+        self.client(FORGET, key, endpoint, None);
+    }
+
+    fn client(&mut self, operation: u32, key: u32, endpoint: u32, seconds: Option<u32>) {
+        self.expression("dynset", |b| {
+            b.text(1, Map::Clients.name());
+            b.number(2, Map::Clients.number());
+            b.number(3, operation);
+            b.number(4, key);
+            b.number(5, endpoint);
+            if let Some(seconds) = seconds {
+                b.bytes(6, &(u64::from(seconds) * 1000).to_be_bytes());
+            }
+        });
+    }
+
+    /// Leads a connection to the address and port that stand in a register and the next.
+    pub(super) fn lead_to(&mut self, endpoint: u32) {
+        self.expression("nat", |b| {
+            b.number(1, DNAT);
+            b.number(2, u32::from(IPV4));
+            b.number(3, endpoint);
+            b.number(5, endpoint + 1);
+        });
+    }
+
+    /// Whether it is TCP (or not).
+    pub(super) fn is_tcp(&mut self, how: Compare) {
+        self.meta(META_PROTOCOL, FIRST);
+        self.expression("cmp", |b| {
+            b.number(1, FIRST);
+            b.number(2, how as u32);
+            b.data(3, &[TCP]);
+        });
+    }
+
+    /// Answers a packet of TCP with a reset. An error of ICMP that comes while the program is still in connect(2), as it
+    /// does from the same host, would be forgotten.
+    pub(super) fn reset(&mut self) {
+        self.expression("reject", |b| {
+            b.number(1, RESET);
+            b.bytes(2, &[0]);
+        });
+    }
+
+    pub(super) fn refuse(&mut self) {
+        self.expression("reject", |b| {
+            b.number(1, UNREACHABLE);
+            b.bytes(2, &[NO_SUCH_PORT]);
+        });
+    }
+}

@@ -1,0 +1,77 @@
+//! Leads connections to Services where they are answered, on the real kernel.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use task::blocking;
+
+use super::link;
+use super::netlink::Socket;
+use super::nftables::services::{Book, Change};
+use super::{NativeNetworkConfig, forget, kernel};
+use crate::NetworkError;
+use crate::range::Range;
+use crate::services::Services;
+
+/// The Services of one node. What it was told last stays in the kernel when the agent ends.
+#[derive(Debug)]
+pub struct ServiceTable {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    table: String,
+    pods: Range,
+    services: Range,
+    /// What is in the kernel; none if that is not known.
+    book: Mutex<Option<Book>>,
+}
+
+impl ServiceTable {
+    /// For the node of a network, whose Services have addresses in a range.
+    pub fn new(config: &NativeNetworkConfig, services: Range) -> Self {
+        let inner = Inner { table: config.service_table(), pods: config.range, services, book: Mutex::default() };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Makes these all the Services there are. The first time the whole table is replaced at once, later only what differs.
+    ///
+    /// # Errors
+    /// When the kernel refuses; the next call replaces the whole table.
+    pub async fn apply(&self, wanted: Services) -> Result<(), NetworkError> {
+        let inner = Arc::clone(&self.inner);
+        blocking(move || inner.apply(wanted)).await
+    }
+}
+
+impl Inner {
+    fn apply(&self, wanted: Services) -> Result<(), NetworkError> {
+        let mut known = self.book.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(mut book) = known.take() {
+            let change = book.change(wanted.clone(), &self.pods);
+            match self.carry_out(&change) {
+                Ok(()) => {
+                    *known = Some(book);
+                    return Ok(());
+                }
+                Err(error) => tracing::warn!(%error, "the table of Services is made anew"),
+            }
+        }
+        let mut host = Socket::route().map_err(kernel("netlink socket"))?;
+        link::set_service_route(&mut host, &self.services, self.pods.gateway()).map_err(kernel("route of Services"))?;
+        let mut book = Book::default();
+        let change = book.change(wanted, &self.pods);
+        // Connections of before go on: whom they lead to was decided when they began, and is not known here.
+        change.commit_whole(&self.table, &self.pods, &self.services).map_err(kernel("table of Services"))?;
+        *known = Some(book);
+        Ok(())
+    }
+
+    fn carry_out(&self, change: &Change) -> std::io::Result<()> {
+        if !change.is_empty() {
+            change.commit(&self.table)?;
+        }
+        change.stale.iter().copied().for_each(forget);
+        Ok(())
+    }
+}

@@ -1,0 +1,207 @@
+//! Services on the real kernel.
+
+use std::net::UdpSocket;
+use std::time::Duration;
+
+use super::*;
+use crate::Protocol;
+use crate::services::{Frontend, Pool, Services};
+
+const NODE: Ipv4Addr = Ipv4Addr::new(10, 91, 8, 1);
+const OUTSIDE: Ipv4Addr = Ipv4Addr::new(10, 91, 8, 2);
+const VIP: Ipv4Addr = Ipv4Addr::new(10, 91, 9, 7);
+
+fn table(state: PathBuf) -> ServiceTable {
+    ServiceTable::new(&config(state), "10.91.9.0/24".parse().unwrap())
+}
+
+fn frontend(address: Option<Ipv4Addr>, protocol: Protocol, port: u16) -> Frontend {
+    Frontend { address, protocol, port }
+}
+
+fn pool(endpoints: &[(Ipv4Addr, u16)]) -> Pool {
+    let endpoints = endpoints.iter().map(|(address, port)| SocketAddrV4::new(*address, *port)).collect();
+    Pool { endpoints, ..Pool::default() }
+}
+
+/// One pool behind frontends.
+fn services(frontends: &[Frontend], pool: Pool) -> Services {
+    Services {
+        frontends: frontends.iter().map(|frontend| (*frontend, "web".to_owned())).collect(),
+        pools: [("web".to_owned(), pool)].into(),
+    }
+}
+
+/// A pod that answers with its name, for ever.
+fn answering(namespace: &NetNs, port: u16, name: u8) {
+    let listener = within(namespace, move || TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let IpAddr::V4(peer) = stream.peer_addr().unwrap().ip() else { panic!("an IPv6 peer") };
+            let _ = stream.write_all(&[&[name][..], &peer.octets()].concat());
+        }
+    });
+}
+
+/// Who answers, and whom it saw; or how it was refused.
+fn ask(from: Option<&NetNs>, to: impl Into<SocketAddr>) -> Result<(u8, Ipv4Addr), io::ErrorKind> {
+    let to = to.into();
+    let connect = move || {
+        let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(2)).map_err(|error| error.kind())?;
+        let mut answer = [0; 5];
+        stream.read_exact(&mut answer).map_err(|error| error.kind())?;
+        let [name, peer @ ..] = answer;
+        Ok((name, Ipv4Addr::from(peer)))
+    };
+    match from {
+        Some(namespace) => within(namespace, connect),
+        None => connect(),
+    }
+}
+
+#[test]
+fn a_service_is_reached_from_pods_the_host_outside_and_itself_by_all_its_addresses() {
+    on_pretend_host(async |state| {
+        let network = NativeNetwork::start(config(state.clone())).await.unwrap();
+        let (outside, a, b) = (outside(), namespace(), namespace());
+        let (address_a, address_b) = (attach(&network, "a-0", &a).await, attach(&network, "b-0", &b).await);
+        answering(&a, 8080, b'a');
+        let table = table(state);
+        let (own, node) = (frontend(Some(VIP), Protocol::Tcp, 80), frontend(None, Protocol::Tcp, 30080));
+        let other = frontend(Some(Ipv4Addr::new(10, 91, 8, 9)), Protocol::Tcp, 80);
+        let all = [own, node, other];
+        table.apply(services(&all, pool(&[(address_a, 8080)]))).await.unwrap();
+        let gateway = config(PathBuf::new()).range.gateway();
+        assert_eq!(ask(Some(&b), (VIP, 80)), Ok((b'a', address_b)), "the sender is seen as it is");
+        assert_eq!(ask(None, (VIP, 80)), Ok((b'a', gateway)));
+        assert_eq!(ask(Some(&b), (NODE, 30080)), Ok((b'a', address_b)));
+        assert_eq!(ask(None, (NODE, 30080)).map(|(name, _)| name), Ok(b'a'));
+        assert_eq!(ask(Some(&outside), (NODE, 30080)), Ok((b'a', OUTSIDE)));
+        within(&outside, || {
+            let route = ["route", "add", "10.91.8.9/32", "via", "169.254.1.1", "dev", "eth0", "onlink"];
+            assert!(run("ip", &route));
+        });
+        assert_eq!(ask(Some(&outside), (Ipv4Addr::new(10, 91, 8, 9), 80)), Ok((b'a', OUTSIDE)));
+        // It reaches itself, but must not see itself, or it would answer past the host.
+        for to in [(VIP, 80), (NODE, 30080)] {
+            let (name, seen) = ask(Some(&a), to).unwrap();
+            assert_eq!(name, b'a');
+            assert_ne!(seen, address_a);
+        }
+        // What has no endpoint is refused, at once, and so is what is no port of the Service.
+        table.apply(services(&all, pool(&[]))).await.unwrap();
+        for from in [Some(&b), None] {
+            for to in [(VIP, 80), (VIP, 81), (NODE, 30080)] {
+                assert_eq!(ask(from, to), Err(io::ErrorKind::ConnectionRefused), "{to:?} from {from:?}");
+            }
+        }
+        assert_eq!(ask(Some(&outside), (NODE, 30080)), Err(io::ErrorKind::ConnectionRefused));
+        let silent = Pool { is_silent: true, ..Pool::default() };
+        table.apply(services(&all, silent)).await.unwrap();
+        assert_eq!(ask(Some(&outside), (NODE, 30080)), Err(io::ErrorKind::TimedOut));
+    });
+}
+
+#[test]
+fn connections_spread_over_the_endpoints_and_follow_their_changes() {
+    on_pretend_host(async |state| {
+        let network = NativeNetwork::start(config(state.clone())).await.unwrap();
+        let mut endpoints = Vec::new();
+        for name in *b"abc" {
+            let namespace = namespace();
+            let address = attach(&network, &format!("{}-0", char::from(name)), &namespace).await;
+            answering(&namespace, 8080, name);
+            endpoints.push((address, 8080));
+            std::mem::forget(namespace);
+        }
+        let own = [frontend(Some(VIP), Protocol::Tcp, 80)];
+        let table = table(state.clone());
+        let heard = || {
+            let mut names: Vec<u8> = (0..60).map(|_| ask(None, (VIP, 80)).unwrap().0).collect();
+            names.sort_unstable();
+            names.dedup();
+            String::from_utf8(names).unwrap()
+        };
+        for (some, wanted) in
+            [(&endpoints[..2], "ab"), (&endpoints[..], "abc"), (&endpoints[1..], "bc"), (&endpoints[..1], "a")]
+        {
+            table.apply(services(&own, pool(some))).await.unwrap();
+            assert_eq!(heard(), wanted);
+        }
+        // Clients that return, until who answered them is gone.
+        let sticky = |some: &[(Ipv4Addr, u16)]| services(&own, Pool { sticky: Some(600), ..pool(some) });
+        table.apply(sticky(&endpoints)).await.unwrap();
+        let first = heard();
+        assert_eq!(first.len(), 1, "{first}");
+        let others: Vec<_> = endpoints
+            .iter()
+            .zip(*b"abc")
+            .filter(|(_, name)| [*name] != first.as_bytes())
+            .map(|(one, _)| *one)
+            .collect();
+        table.apply(sticky(&others)).await.unwrap();
+        let second = heard();
+        assert_eq!(second.len(), 1, "{second}");
+        assert_ne!(first, second);
+        // Another agent begins anew, and somebody has taken the table away.
+        let again = self::table(state);
+        again.apply(services(&own, pool(&endpoints))).await.unwrap();
+        assert_eq!(heard(), "abc");
+        nftables::remove(&config(PathBuf::new()).service_table()).unwrap();
+        again.apply(services(&own, pool(&endpoints[..2]))).await.unwrap();
+        assert_eq!(heard(), "ab");
+    });
+}
+
+#[test]
+fn a_sender_of_datagrams_that_never_pauses_is_led_to_the_endpoint_that_is_left() {
+    on_pretend_host(async |state| {
+        let network = NativeNetwork::start(config(state.clone())).await.unwrap();
+        let (a, b, client) = (namespace(), namespace(), namespace());
+        let (address_a, address_b) = (attach(&network, "a-0", &a).await, attach(&network, "b-0", &b).await);
+        attach(&network, "c-0", &client).await;
+        let bind = |port: u16| move || UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap();
+        let (at_a, at_b, sender) = (within(&a, bind(53)), within(&b, bind(53)), within(&client, bind(4000)));
+        let table = table(state);
+        let own = [frontend(Some(VIP), Protocol::Udp, 53)];
+        for (receiver, address) in [(&at_a, address_a), (&at_b, address_b), (&at_a, address_a)] {
+            table.apply(services(&own, pool(&[(address, 53)]))).await.unwrap();
+            receiver.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+            sender.send_to(b"hello", (VIP, 53)).unwrap();
+            assert_eq!(receiver.recv_from(&mut [0; 8]).unwrap().0, 5);
+        }
+    });
+}
+
+#[test]
+fn thousands_of_endpoints_are_one_batch() {
+    on_pretend_host(async |state| {
+        let network = NativeNetwork::start(config(state.clone())).await.unwrap();
+        let a = namespace();
+        let address = attach(&network, "a-0", &a).await;
+        answering(&a, 8080, b'a');
+        let table = table(state);
+        let mut many = Services::default();
+        for number in 0..2000_u32 {
+            let vip = Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 91, 9, 0)) + number / 100);
+            let port = u16::try_from(1000 + number % 100).unwrap();
+            let name = format!("s{number}");
+            many.frontends.insert(frontend(Some(vip), Protocol::Tcp, port), name.clone());
+            let others = (0..5).map(|other| (Ipv4Addr::from(0x0a50_0000 + number * 8 + other), 80));
+            many.pools.insert(name, pool(&others.collect::<Vec<_>>()));
+        }
+        many.frontends.insert(frontend(Some(VIP), Protocol::Tcp, 80), "own".to_owned());
+        many.pools.insert("own".to_owned(), pool(&[(address, 8080)]));
+        table.apply(many.clone()).await.unwrap();
+        assert_eq!(ask(None, (VIP, 80)).map(|(name, _)| name), Ok(b'a'));
+        many.pools.insert("own".to_owned(), pool(&[]));
+        table.apply(many).await.unwrap();
+        assert_eq!(ask(None, (VIP, 80)), Err(io::ErrorKind::ConnectionRefused));
+    });
+}
+
+#[expect(clippy::disallowed_methods, reason = "a test may make routes with ip(8)")]
+fn run(program: &str, arguments: &[&str]) -> bool {
+    std::process::Command::new(program).args(arguments).status().is_ok_and(|status| status.success())
+}

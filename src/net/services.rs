@@ -1,0 +1,39 @@
+//! What the service proxy wants of the network: which addresses and ports lead to which endpoints.
+//!
+//! Knows no Kubernetes: a frontend leads to a pool, a pool has endpoints. Who answers where is worked out by the caller.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use crate::Protocol;
+
+/// All frontends and pools.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Services {
+    /// Where connections go to, and to whom they lead.
+    pub frontends: BTreeMap<Frontend, String>,
+    /// Who answers, by name.
+    pub pools: BTreeMap<String, Pool>,
+}
+
+/// What a client connects to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Frontend {
+    /// Address; none for all addresses of the host but its loopback.
+    pub address: Option<Ipv4Addr>,
+    /// Whose port.
+    pub protocol: Protocol,
+    /// Port.
+    pub port: u16,
+}
+
+/// Who answers.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Pool {
+    /// Each is as likely as any other.
+    pub endpoints: BTreeSet<SocketAddrV4>,
+    /// For how many seconds a client returns to the endpoint that it had last.
+    pub sticky: Option<u32>,
+    /// Whether packets vanish if there is no endpoint, because others elsewhere answer; else they are refused.
+    pub is_silent: bool,
+}

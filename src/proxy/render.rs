@@ -1,0 +1,188 @@
+//! Who answers where, from all Services and EndpointSlices.
+//!
+//! After `pkg/proxy/topology.go` and `pkg/proxy/serviceport.go`: endpoints that are ready answer; if there is none, those
+//! that still serve while they end. By a policy `Local`, only those of this node answer, and if others would, silence.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
+use net::Protocol;
+use net::services::{Frontend, Pool, Services};
+
+/// Names the Service of a slice.
+const SERVICE: &str = "kubernetes.io/service-name";
+/// Names another proxy, to which a Service is left (KEP-2447).
+const OTHER_PROXY: &str = "service.kubernetes.io/service-proxy-name";
+/// Three hours, `DefaultClientIPServiceAffinitySeconds`.
+const STICKY: i32 = 10_800;
+
+type SlicesOf<'s> = HashMap<(&'s str, &'s str), Vec<&'s EndpointSlice>>;
+
+/// What the network of a node is to do.
+pub fn render(services: &[Arc<Service>], slices: &[Arc<EndpointSlice>], node: &str) -> Services {
+    let mut slices_of = SlicesOf::new();
+    for slice in slices.iter().filter(|slice| slice.address_type == "IPv4") {
+        let name = slice.metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE));
+        if let (Some(namespace), Some(name)) = (&slice.metadata.namespace, name) {
+            slices_of.entry((namespace, name)).or_default().push(slice);
+        }
+    }
+    // In the order of their names: where two claim the same address and port, the first has it.
+    let mut all = Services::default();
+    let by_name: BTreeMap<(&str, &str), &Service> = services
+        .iter()
+        .filter_map(|service| {
+            let (namespace, name) = (service.metadata.namespace.as_deref()?, service.metadata.name.as_deref()?);
+            Some(((namespace, name), &**service))
+        })
+        .collect();
+    for ((namespace, name), service) in by_name {
+        let slices = slices_of.get(&(namespace, name)).map_or(&[][..], Vec::as_slice);
+        let labels = service.metadata.labels.as_ref();
+        let Some(spec) = service.spec.as_ref().filter(|_| labels.is_none_or(|own| !own.contains_key(OTHER_PROXY)))
+        else {
+            continue;
+        };
+        if spec.type_.as_deref() == Some("ExternalName") {
+            continue;
+        }
+        for port in spec.ports.iter().flatten() {
+            Subject { namespace, name, service, spec, slices }.render(port, node, &mut all);
+        }
+    }
+    all
+}
+
+/// A Service with what belongs to it.
+struct Subject<'s> {
+    namespace: &'s str,
+    name: &'s str,
+    service: &'s Service,
+    spec: &'s ServiceSpec,
+    slices: &'s [&'s EndpointSlice],
+}
+
+impl Subject<'_> {
+    fn render(&self, port: &ServicePort, node: &str, all: &mut Services) {
+        let Self { namespace, name, service, spec, slices } = self;
+        let name = format!("{namespace}/{name}:{}/{}", port.name.as_deref().unwrap_or_default(), protocol_name(port));
+        let Some(protocol) = protocol(port) else { return };
+        let candidates = candidates(port, slices);
+        let everywhere = chosen(candidates.iter().copied());
+        let here = chosen(candidates.iter().copied().filter(|one| one.endpoint.node_name.as_deref() == Some(node)));
+        let sticky = sticky(spec);
+        let local = Pool { is_silent: here.is_empty() && !everywhere.is_empty(), endpoints: here, sticky };
+        let pools = [
+            (name.clone(), Pool { endpoints: everywhere, sticky, is_silent: false }),
+            (format!("{name}@{node}"), local),
+        ];
+        let policy = |policy: &Option<String>| usize::from(policy.as_deref() == Some("Local"));
+        let (inside, outside) = (policy(&spec.internal_traffic_policy), policy(&spec.external_traffic_policy));
+        let mut add = |address: Option<Ipv4Addr>, port: i32, pool: usize| {
+            let Some(port) = u16::try_from(port).ok().filter(|port| *port != 0) else { return };
+            let (name, pool) = &pools[pool];
+            let frontend = Frontend { address, protocol, port };
+            if let std::collections::btree_map::Entry::Vacant(place) = all.frontends.entry(frontend) {
+                place.insert(name.clone());
+                all.pools.insert(name.clone(), pool.clone());
+            }
+        };
+        for address in own_addresses(spec) {
+            add(Some(address), port.port, inside);
+        }
+        for address in outer_addresses(service, spec) {
+            add(Some(address), port.port, outside);
+        }
+        if matches!(spec.type_.as_deref(), Some("NodePort" | "LoadBalancer")) {
+            add(None, port.node_port.unwrap_or(0), outside);
+        }
+    }
+}
+
+/// An endpoint with its port.
+#[derive(Clone, Copy)]
+struct Candidate<'s> {
+    endpoint: &'s Endpoint,
+    at: SocketAddrV4,
+}
+
+fn candidates<'s>(port: &ServicePort, slices: &[&'s EndpointSlice]) -> Vec<Candidate<'s>> {
+    let mut candidates = Vec::new();
+    for slice in slices {
+        let is_it = |own: &&k8s_openapi::api::discovery::v1::EndpointPort| {
+            own.name.as_deref().unwrap_or_default() == port.name.as_deref().unwrap_or_default()
+                && own.protocol.as_deref().unwrap_or("TCP") == protocol_name(port)
+        };
+        let number = slice.ports.iter().flatten().find(is_it).and_then(|own| own.port);
+        let Some(number) = number.and_then(|number| u16::try_from(number).ok()) else { continue };
+        for endpoint in slice.endpoints.iter().flatten() {
+            // All addresses of an endpoint are the same to it; the first is used, as upstream does.
+            let address = endpoint.addresses.first().and_then(|text| text.parse::<Ipv4Addr>().ok());
+            let is_usable = |address: &Ipv4Addr| !address.is_loopback() && !address.is_unspecified();
+            if let Some(address) = address.filter(is_usable) {
+                candidates.push(Candidate { endpoint, at: SocketAddrV4::new(address, number) });
+            }
+        }
+    }
+    candidates
+}
+
+/// Those that answer.
+fn chosen<'s>(candidates: impl Iterator<Item = Candidate<'s>> + Clone) -> BTreeSet<SocketAddrV4> {
+    let state = |candidate: &Candidate<'_>| {
+        let conditions = candidate.endpoint.conditions.clone().unwrap_or_default();
+        let ready = conditions.ready.unwrap_or(true);
+        (ready, conditions.serving.unwrap_or(ready), conditions.terminating.unwrap_or(false))
+    };
+    let ready: BTreeSet<_> = candidates.clone().filter(|one| state(one).0).map(|one| one.at).collect();
+    if !ready.is_empty() {
+        return ready;
+    }
+    let ends = |one: &Candidate<'s>| matches!(state(one), (_, true, true));
+    candidates.filter(ends).map(|one| one.at).collect()
+}
+
+fn own_addresses(spec: &ServiceSpec) -> BTreeSet<Ipv4Addr> {
+    let all = spec.cluster_ips.iter().flatten().chain(&spec.cluster_ip);
+    all.filter_map(|address| address.parse().ok()).collect()
+}
+
+fn outer_addresses(service: &Service, spec: &ServiceSpec) -> BTreeSet<Ipv4Addr> {
+    let external = spec.external_ips.iter().flatten().map(String::as_str);
+    let is_open = spec.load_balancer_source_ranges.iter().flatten().next().is_none();
+    let is_balanced = spec.type_.as_deref() == Some("LoadBalancer") && is_open;
+    let status = service.status.iter().filter(|_| is_balanced);
+    let ingress = status.flat_map(|status| status.load_balancer.iter().flat_map(|own| own.ingress.iter().flatten()));
+    let balancers = ingress.filter(|one| one.ip_mode.as_deref() != Some("Proxy")).filter_map(|one| one.ip.as_deref());
+    // Services without an address of their own have none for others.
+    let is_headless = own_addresses(spec).is_empty();
+    external.chain(balancers).filter(|_| !is_headless).filter_map(|address| address.parse().ok()).collect()
+}
+
+fn sticky(spec: &ServiceSpec) -> Option<u32> {
+    if spec.session_affinity.as_deref() != Some("ClientIP") {
+        return None;
+    }
+    let client = spec.session_affinity_config.as_ref().and_then(|config| config.client_ip.as_ref());
+    let seconds = client.and_then(|client| client.timeout_seconds).unwrap_or(STICKY);
+    u32::try_from(seconds).ok().filter(|seconds| *seconds > 0)
+}
+
+fn protocol_name(port: &ServicePort) -> &str {
+    port.protocol.as_deref().unwrap_or("TCP")
+}
+
+fn protocol(port: &ServicePort) -> Option<Protocol> {
+    match protocol_name(port) {
+        "TCP" => Some(Protocol::Tcp),
+        "UDP" => Some(Protocol::Udp),
+        "SCTP" => Some(Protocol::Sctp),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

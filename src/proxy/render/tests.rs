@@ -1,0 +1,133 @@
+use serde_json::{Value, json};
+
+use super::*;
+
+fn service(spec: Value) -> Arc<Service> {
+    let mut whole = json!({
+        "type": "ClusterIP", "clusterIP": "10.43.0.9", "clusterIPs": ["10.43.0.9"],
+        "ports": [{ "name": "web", "port": 80, "protocol": "TCP", "nodePort": 30080 }],
+    });
+    whole.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+    let status = json!({ "loadBalancer": { "ingress": [
+        { "ip": "203.0.113.1", "ipMode": "VIP" }, { "ip": "203.0.113.2", "ipMode": "Proxy" }, { "hostname": "x" },
+    ] } });
+    let whole = json!({ "metadata": { "namespace": "a", "name": "s" }, "spec": whole, "status": status });
+    Arc::new(serde_json::from_value(whole).unwrap())
+}
+
+fn slice(endpoints: Value) -> Arc<EndpointSlice> {
+    Arc::new(
+        serde_json::from_value(json!({
+            "metadata": { "namespace": "a", "name": "s-1", "labels": { "kubernetes.io/service-name": "s" } },
+            "addressType": "IPv4", "endpoints": endpoints,
+            "ports": [{ "name": "web", "port": 8080, "protocol": "TCP" }, { "name": "web", "port": 9, "protocol": "UDP" }],
+        }))
+        .unwrap(),
+    )
+}
+
+fn endpoint(address: &str, node: &str, [ready, serving, terminating]: [bool; 3]) -> Value {
+    let conditions = json!({ "ready": ready, "serving": serving, "terminating": terminating });
+    json!({ "addresses": [address], "nodeName": node, "conditions": conditions })
+}
+
+const READY: [bool; 3] = [true, true, false];
+const UNREADY: [bool; 3] = [false, false, false];
+const ENDING: [bool; 3] = [false, true, true];
+
+/// `frontend → endpoints`, or what is done without any.
+fn shown(service: Arc<Service>, endpoints: Value) -> Vec<String> {
+    let all = render(&[service], &[slice(endpoints)], "n1");
+    let lines = all.frontends.iter().map(|(frontend, name)| {
+        let pool = &all.pools[name];
+        let address = frontend.address.map_or_else(|| "host".to_owned(), |address| address.to_string());
+        let endpoints: Vec<String> = pool.endpoints.iter().map(ToString::to_string).collect();
+        let to = match (endpoints.is_empty(), pool.is_silent) {
+            (false, _) => endpoints.join(" "),
+            (true, true) => "silence".to_owned(),
+            (true, false) => "refused".to_owned(),
+        };
+        format!("{address} {} {} → {to}", frontend.protocol, frontend.port)
+    });
+    lines.collect()
+}
+
+#[test]
+fn those_that_are_ready_answer_and_those_that_end_only_if_nobody_else_does() {
+    let all = [
+        endpoint("10.42.0.2", "n1", READY),
+        endpoint("10.42.0.3", "n1", UNREADY),
+        endpoint("10.42.0.4", "n1", ENDING),
+        json!({ "addresses": ["10.42.0.5"] }),
+    ];
+    assert_eq!(shown(service(json!({})), json!(all)), ["10.43.0.9 TCP 80 → 10.42.0.2:8080 10.42.0.5:8080"]);
+    assert_eq!(shown(service(json!({})), json!(all[1..3])), ["10.43.0.9 TCP 80 → 10.42.0.4:8080"]);
+    assert_eq!(shown(service(json!({})), json!(all[1..2])), ["10.43.0.9 TCP 80 → refused"]);
+    assert_eq!(shown(service(json!({})), json!([endpoint("127.0.0.1", "n1", READY)])), ["10.43.0.9 TCP 80 → refused"]);
+}
+
+#[test]
+fn a_service_is_reached_by_ports_of_the_node_and_by_addresses_from_outside() {
+    let endpoints = json!([endpoint("10.42.0.2", "n1", READY)]);
+    let balanced = json!({ "type": "LoadBalancer", "externalIPs": ["198.51.100.1"] });
+    assert_eq!(
+        shown(service(balanced.clone()), endpoints.clone()),
+        [
+            "host TCP 30080 → 10.42.0.2:8080",
+            "10.43.0.9 TCP 80 → 10.42.0.2:8080",
+            "198.51.100.1 TCP 80 → 10.42.0.2:8080",
+            "203.0.113.1 TCP 80 → 10.42.0.2:8080",
+        ]
+    );
+    // Whom a load balancer is to let in cannot be kept here, so nobody comes that way.
+    let mut closed = balanced;
+    closed["loadBalancerSourceRanges"] = json!(["192.0.2.0/24"]);
+    assert!(!shown(service(closed), endpoints.clone()).iter().any(|line| line.starts_with("203")));
+    for nothing in [
+        json!({ "clusterIP": "None", "clusterIPs": ["None"] }),
+        json!({ "type": "ExternalName", "clusterIP": "", "clusterIPs": [] }),
+    ] {
+        assert!(shown(service(nothing), endpoints.clone()).is_empty());
+    }
+}
+
+#[test]
+fn a_local_policy_keeps_to_this_node_and_is_silent_if_others_would_answer() {
+    let (here, there) = (endpoint("10.42.0.2", "n1", READY), endpoint("10.42.1.2", "n2", READY));
+    let outside = json!({ "type": "NodePort", "externalTrafficPolicy": "Local" });
+    assert_eq!(
+        shown(service(outside.clone()), json!([here, there])),
+        ["host TCP 30080 → 10.42.0.2:8080", "10.43.0.9 TCP 80 → 10.42.0.2:8080 10.42.1.2:8080",]
+    );
+    assert_eq!(
+        shown(service(outside.clone()), json!([there])),
+        ["host TCP 30080 → silence", "10.43.0.9 TCP 80 → 10.42.1.2:8080",]
+    );
+    assert_eq!(shown(service(outside), json!([]))[0], "host TCP 30080 → refused");
+    let inside = json!({ "internalTrafficPolicy": "Local" });
+    assert_eq!(shown(service(inside), json!([there])), ["10.43.0.9 TCP 80 → silence"]);
+}
+
+#[test]
+fn clients_return_for_as_long_as_the_service_says() {
+    let sticky = |spec: Value| {
+        let all = render(&[service(spec)], &[slice(json!([endpoint("10.42.0.2", "n1", READY)]))], "n1");
+        all.pools["a/s:web/TCP"].sticky
+    };
+    assert_eq!(sticky(json!({ "sessionAffinity": "None" })), None);
+    assert_eq!(sticky(json!({ "sessionAffinity": "ClientIP" })), Some(10_800));
+    let config = json!({ "clientIP": { "timeoutSeconds": 60 } });
+    assert_eq!(sticky(json!({ "sessionAffinity": "ClientIP", "sessionAffinityConfig": config })), Some(60));
+}
+
+#[test]
+fn a_service_of_another_proxy_is_left_to_it_and_an_address_belongs_to_the_first_that_names_it() {
+    let endpoints = slice(json!([endpoint("10.42.0.2", "n1", READY)]));
+    let mut other = (*service(json!({}))).clone();
+    other.metadata.labels = Some([("service.kubernetes.io/service-proxy-name".to_owned(), "x".to_owned())].into());
+    assert_eq!(render(&[Arc::new(other)], &[Arc::clone(&endpoints)], "n1"), Services::default());
+    let mut second = (*service(json!({}))).clone();
+    second.metadata.name = Some("t".to_owned());
+    let all = render(&[Arc::new(second), service(json!({}))], &[endpoints], "n1");
+    assert_eq!(all.frontends.into_values().collect::<Vec<_>>(), ["a/s:web/TCP"]);
+}
