@@ -248,10 +248,9 @@ fn what_the_resolver_library_cannot_take_is_left_out_and_told() {
 
 #[test]
 fn fields_without_effect_are_named() {
-    let pod =
-        pod(json!({"stdinOnce": true, "ports": [{"containerPort": 80, "hostPort": 80, "hostIP": "2001:db8::1"}]}));
+    let pod = pod(json!({"ports": [{"containerPort": 80, "hostPort": 80, "hostIP": "2001:db8::1"}]}));
     let fields = unsupported_fields(&pod);
-    assert_eq!(fields, ["spec.containers[0].ports[0].hostIP", "spec.containers[0].stdinOnce"]);
+    assert_eq!(fields, ["spec.containers[0].ports[0].hostIP"]);
 }
 
 #[test]
