@@ -17,6 +17,7 @@ use jiff::tz::TimeZone;
 use k8s_openapi::api::batch::v1::{CronJob, CronJobStatus, Job};
 use task::{SharedClock, Tasks};
 
+use super::is_ending_namespace;
 use super::members::in_words;
 use super::owned::{self, Owned, Routes};
 use decide::{Picture, Plan, decide, reference_of};
@@ -141,6 +142,7 @@ impl Shell {
                     None => return Err(error),
                 }
             }
+            Err(error) if is_ending_namespace(&error) => return Ok(()),
             Err(error) => {
                 let text = format!("Error creating job: {}", in_words(&error));
                 self.recorder.event(&subject, EventType::Warning, "FailedCreate", &text);

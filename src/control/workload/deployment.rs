@@ -31,7 +31,7 @@ use task::{SharedClock, Tasks};
 
 use super::members::in_words;
 use super::owned::{self, Owned, Routes};
-use super::{has_ended, is_deleting};
+use super::{has_ended, is_deleting, is_ending_namespace};
 use decide::{Picture, Plan, Step, decide};
 
 /// Deployments worked on at a time.
@@ -163,6 +163,7 @@ impl Shell {
                     self.tell_scaled(deployment, &created, 0);
                     Ok(Taken::Done)
                 }
+                Err(error) if is_ending_namespace(&error) => Ok(Taken::Late),
                 Err(error) if error.is_already_exists() => self.look_at_namesake(deployment, set).await,
                 Err(error) => Err(error),
             },

@@ -10,6 +10,7 @@ use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use super::is_ending_namespace;
 use super::owned::{Owned, managed_by};
 use super::revision::History;
 use super::unseen::Unseen;
@@ -82,11 +83,10 @@ impl Members {
                 self.recorder.event(&subject, EventType::Normal, "SuccessfulCreate", &text);
                 Ok(())
             }
+            // The owner goes as well.
+            Err(error) if is_ending_namespace(&error) => Ok(()),
             Err(error) => {
-                // A namespace that is being deleted takes nothing more, which is nobody's fault.
-                if !is_ending_namespace(&error) {
-                    self.fail(&subject, "FailedCreate", &format!("Error creating: {}", in_words(&error)));
-                }
+                self.fail(&subject, "FailedCreate", &format!("Error creating: {}", in_words(&error)));
                 Err(error)
             }
         }
@@ -127,7 +127,7 @@ impl Members {
         if history.is_raised {
             match self.client.replace(present).await {
                 // Somebody was faster; the informer will tell of the new state.
-                Err(error) if error.is_conflict() || error.is_not_found() => {}
+                Err(error) if error.is_overtaken() => {}
                 result => drop(result?),
             }
         }
@@ -139,6 +139,7 @@ impl Members {
                 let found = self.client.get_opt::<ControllerRevision>(&Key::of(&present.metadata)).await?;
                 Ok(found.is_none_or(|found| found.data == present.data))
             }
+            Err(error) if is_ending_namespace(&error) => Ok(true),
             result => result.map(|_| true),
         }
     }
@@ -146,7 +147,7 @@ impl Members {
     pub(super) async fn forget(&self, revision: &ControllerRevision) -> Result<(), ClientError> {
         let options = DeleteOptions::as_seen(&revision.metadata);
         match self.client.delete::<ControllerRevision>(&Key::of(&revision.metadata), &options).await {
-            Err(error) if error.is_conflict() || error.is_not_found() => Ok(()),
+            Err(error) if error.is_overtaken() => Ok(()),
             result => result,
         }
     }
@@ -162,11 +163,6 @@ fn owner_name<O: Object>(owner: &O) -> &str {
 
 fn name(pod: &Pod) -> &str {
     pod.metadata.name.as_deref().unwrap_or_default()
-}
-
-fn is_ending_namespace(error: &ClientError) -> bool {
-    let details = error.api().and_then(|error| error.details.as_ref());
-    details.is_some_and(|details| details.causes.iter().any(|cause| cause.reason == "NamespaceTerminating"))
 }
 
 /// What the API server said, without what was asked.

@@ -20,7 +20,7 @@ pub(crate) mod unseen;
 use std::sync::Arc;
 use std::time::Duration;
 
-use client::{Client, Informer, ListOptions, Scope};
+use client::{Client, ClientError, Informer, ListOptions, Scope};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, ReplicaSet};
 use k8s_openapi::api::batch::v1::Job;
@@ -89,4 +89,10 @@ fn availability(pod: &Pod, min_ready: i32, now: Timestamp) -> (bool, Option<Dura
         Some(left) => (false, Some(left)),
         None => (true, None),
     }
+}
+
+/// Whether something was refused because its namespace is being deleted, which is nobody's fault.
+fn is_ending_namespace(error: &ClientError) -> bool {
+    let details = error.api().and_then(|error| error.details.as_ref());
+    details.is_some_and(|details| details.causes.iter().any(|cause| cause.reason == "NamespaceTerminating"))
 }

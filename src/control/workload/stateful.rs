@@ -156,7 +156,7 @@ impl Shell {
         let told = StatefulSet { status: Some(status), ..set.clone() };
         match self.members.client.replace_status(&told).await {
             // Somebody was faster; the informer will tell of the new state.
-            Err(error) if error.is_conflict() || error.is_not_found() => Ok(()),
+            Err(error) if error.is_overtaken() => Ok(()),
             result => result.map(drop),
         }
     }
