@@ -1,6 +1,7 @@
 //! The service proxy of a node: what Services and EndpointSlices say becomes what the node's network does.
 //!
-//! Started by the composition with the node's identity, which may list and watch both. [`render`] is pure; the shell feeds it
+//! To be started by the composition with the node's identity, which may list and watch both; it is not yet, for the table that
+//! it makes cannot be shown by the nft(8) of Debian 12, see [`net::ServiceTable`]. [`render`] is pure; the shell feeds it
 //! from informers and hands the result to [`net::ServiceTable`], which changes what differs. Deliberately not here: headless
 //! Services and those of type ExternalName, which are DNS's; IPv6, for pods have IPv4 alone; `loadBalancerSourceRanges`, so
 //! addresses of load balancers with such ranges are not served at all; `healthCheckNodePort`. Invariant: what is in the

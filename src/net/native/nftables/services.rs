@@ -19,7 +19,8 @@
 //! Chains depend on the number of endpoints only, so all Services with three endpoints share one; a further endpoint is one
 //! element of `endpoints`, one of `hairpins`, and one changed verdict. Packets of pods and of the host are translated for
 //! addresses of Services; those of strangers for other addresses only, so that several instances may have the same range.
-//! The table outlives the agent, as connections do.
+//! The table outlives the agent, as connections do. nft(8) 1.0.6 cannot show it: what comes out of a map has no length there
+//! (`netlink_parse_concat_expr`), so it may not be part of a key, as the pool is of those of `endpoints`, `members` and `clients`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -43,7 +44,8 @@ pub(in crate::native) struct Book {
     free: Vec<u32>,
     /// The endpoints of a pool in the order of their numbers.
     slots: BTreeMap<String, Vec<SocketAddrV4>>,
-    chains: BTreeSet<Chain>,
+    /// How many pools use a chain.
+    chains: BTreeMap<Chain, usize>,
     /// How many endpoints have an address.
     addresses: BTreeMap<Ipv4Addr, usize>,
 }
@@ -63,6 +65,7 @@ type Elements = BTreeMap<(Map, Vec<u8>), Value>;
 #[derive(Debug, Default, PartialEq)]
 pub(in crate::native) struct Change {
     chains: Vec<Chain>,
+    unused: Vec<Chain>,
     gone: Elements,
     new: Elements,
     /// Connections that must not go on as they are.
@@ -150,17 +153,38 @@ impl Book {
             self.numbers.insert(name.to_owned(), free);
         }
         let after = self.elements_of_pool(name, wanted);
-        if let Some(chains) = wanted.and_then(chains) {
-            for chain in chains {
-                if self.chains.insert(chain) {
-                    change.chains.push(chain);
-                }
-            }
-        }
+        self.count_chains(self.now.pools.get(name).and_then(chains), wanted.and_then(chains), change);
         settle(change, before, after);
         if wanted.is_none() {
             self.free.extend(self.numbers.remove(name));
             self.slots.remove(name);
+        }
+    }
+
+    fn count_chains(&mut self, before: Option<[Chain; 2]>, after: Option<[Chain; 2]>, change: &mut Change) {
+        for chain in after.into_iter().flatten() {
+            let count = self.chains.entry(chain).or_default();
+            *count += 1;
+            if *count == 1 {
+                // What was to go a moment ago is still there.
+                let known = change.unused.iter().position(|unused| *unused == chain);
+                match known {
+                    Some(place) => _ = change.unused.swap_remove(place),
+                    None => change.chains.push(chain),
+                }
+            }
+        }
+        for chain in before.into_iter().flatten() {
+            let count = self.chains.entry(chain).or_default();
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.chains.remove(&chain);
+                let new = change.chains.iter().position(|new| *new == chain);
+                match new {
+                    Some(place) => _ = change.chains.swap_remove(place),
+                    None => change.unused.push(chain),
+                }
+            }
         }
     }
 
@@ -290,7 +314,7 @@ fn settle(change: &mut Change, before: Elements, after: Elements) {
 
 impl Change {
     pub(in crate::native) fn is_empty(&self) -> bool {
-        self.chains.is_empty() && self.gone.is_empty() && self.new.is_empty()
+        self.chains.is_empty() && self.unused.is_empty() && self.gone.is_empty() && self.new.is_empty()
     }
 
     fn render(&self, batch: &mut Messages, table: &str) {
@@ -306,6 +330,9 @@ impl Change {
                     .collect();
                 batch.elements(table, map, &some, present);
             }
+        }
+        for chain in &self.unused {
+            batch.delete_chain(table, &chain.name());
         }
     }
 

@@ -3,12 +3,14 @@
 //! Registers are those of four bytes, [`FIRST`] and the three after it, in which keys and values of maps stand one after
 //! another. A number that the kernel makes itself is in the machine's byte order.
 
-use super::super::nfnetlink::{INET, IPV4, Messages};
+use super::super::nfnetlink::{INET, IPV4, Messages, NFTABLES};
 use super::expressions::{
     CREATE, Compare, DELETE_ELEMENTS, DESTINATION, DNAT, META_PROTOCOL, NETWORK_HEADER, NEW_CHAIN, NEW_ELEMENTS,
     NEW_SET, PORT, SOURCE, TCP, TRANSPORT_HEADER, TYPE_ADDRESS, TYPE_PROTOCOL, TYPE_SERVICE, VERDICT,
 };
 
+/// `NFT_MSG_DELCHAIN`.
+const DELETE_CHAIN: u16 = NFTABLES << 8 | 5;
 /// `NFT_REG32_00`, and by addition those that follow.
 pub(super) const FIRST: u32 = 8;
 /// Type of nft(8) for a mark: a number of four bytes.
@@ -164,6 +166,14 @@ impl Messages {
     /// A chain that only maps lead to.
     pub(super) fn add_plain_chain(&mut self, table: &str, chain: &str) {
         self.message(NEW_CHAIN, CREATE, INET, |b| {
+            b.text(1, table);
+            b.text(3, chain);
+        });
+    }
+
+    /// Removes a chain to which nothing leads, with its rules.
+    pub(super) fn delete_chain(&mut self, table: &str, chain: &str) {
+        self.message(DELETE_CHAIN, 0, INET, |b| {
             b.text(1, table);
             b.text(3, chain);
         });

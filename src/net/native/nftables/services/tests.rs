@@ -25,6 +25,7 @@ const WEB: [u8; 4] = [10, 43, 0, 9];
 fn shown(change: &Change) -> Vec<String> {
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let mut lines: Vec<String> = change.chains.iter().map(|chain| format!("chain {}", chain.name())).collect();
+    lines.extend(change.unused.iter().map(|chain| format!("no chain {}", chain.name())));
     for (sign, elements) in [("-", &change.gone), ("+", &change.new)] {
         lines.extend(elements.iter().map(|((map, key), value)| {
             let value = match value {
@@ -63,6 +64,8 @@ fn an_endpoint_more_is_a_few_elements() {
         [
             "chain address-2",
             "chain port-2",
+            "no chain address-1",
+            "no chain port-1",
             "- spread 01000000 : goto address-1",
             "- spread-ports 01000000 : goto port-1",
             "+ spread 01000000 : goto address-2",
@@ -71,11 +74,15 @@ fn an_endpoint_more_is_a_few_elements() {
             "+ hairpins 0a2a00030a2a0003",
         ]
     );
-    // The last takes the place of the one that goes; chains stay.
+    // The last takes the place of the one that goes.
     let other = services(&[(web, "web")], &[("web", pool(&["10.42.0.3:8080"]))]);
     assert_eq!(
         shown(&book.change(other, &pods())),
         [
+            "chain address-1",
+            "chain port-1",
+            "no chain address-2",
+            "no chain port-2",
             "- spread 01000000 : goto address-2",
             "- spread-ports 01000000 : goto port-2",
             "- endpoints 0100000000000000 : 0a2a00021f900000",
@@ -162,7 +169,7 @@ fn elements_that_came_by_steps_are_those_that_would_come_at_once() {
             _ => services(&[(web, "c"), (dns, "b")], &[("c", a), ("b", b)]),
         }
     };
-    let (mut book, mut there) = (Book::default(), Elements::new());
+    let (mut book, mut there, mut chains) = (Book::default(), Elements::new(), BTreeSet::new());
     for step in 0..200 {
         let change = book.change(state(step), &pods());
         for (key, value) in &change.gone {
@@ -171,8 +178,14 @@ fn elements_that_came_by_steps_are_those_that_would_come_at_once() {
         for (key, value) in change.new {
             assert_eq!(there.insert(key.clone(), value), None, "step {step}: {key:?}");
         }
+        for chain in change.chains {
+            assert!(chains.insert(chain), "step {step}: {chain:?} was there");
+        }
+        assert!(change.unused.iter().all(|chain| chains.remove(chain)), "step {step}");
         let count = |map: Map, all: &Elements| all.keys().filter(|(own, _)| *own == map).count();
-        let fresh = Book::default().change(state(step), &pods()).new;
+        let fresh = Book::default().change(state(step), &pods());
+        assert_eq!(chains, fresh.chains.iter().copied().collect(), "step {step}");
+        let fresh = fresh.new;
         for map in Map::ALL {
             assert_eq!(count(map, &there), count(map, &fresh), "step {step}: {map:?}");
         }
