@@ -118,6 +118,14 @@ fn settings(kind: &str, name: &str, object: &mut Value) {
         "PriorityLevelConfiguration" => {
             object["spec"] = json!({ "type": "Limited", "limited": { "limitResponse": { "type": "Reject" } } });
         }
+        "RuntimeClass" => object["handler"] = json!("native"),
+        _ => extensions(kind, object),
+    }
+}
+
+/// What a minimal object of a kind says, for kinds by which others have a say.
+fn extensions(kind: &str, object: &mut Value) {
+    match kind {
         "CustomResourceDefinition" => {
             let text = json!({ "type": "string" });
             let spec = json!({ "type": "object", "properties": { "x": text, "replicas": { "type": "integer" } } });
@@ -127,7 +135,6 @@ fn settings(kind: &str, name: &str, object: &mut Value) {
                 "versions": [{ "name": "v1", "served": true, "storage": true, "schema": { "openAPIV3Schema": schema } }],
             });
         }
-        "RuntimeClass" => object["handler"] = json!("native"),
         "MutatingWebhookConfiguration" | "ValidatingWebhookConfiguration" => {
             object["webhooks"] = json!([{
                 "name": "hook.example.org", "sideEffects": "None", "admissionReviewVersions": ["v1"],

@@ -238,9 +238,7 @@ async fn failures_refuse_or_are_ignored_as_the_webhook_says() {
     let hooks = Hooks::start(|path, _| match path {
         "broken" => Err(500),
         "absent" => Err(404),
-        "stranger" => Ok(json!({ "allowed": true, "uid": "x" })),
         "typeless" => Ok(json!({ "allowed": true, "patch": "W10=" })),
-        "nonsense" => Ok(patch(json!([{ "op": "remove", "path": "/data/none" }]))),
         _ => Ok(json!({ "allowed": true })),
     })
     .await;
@@ -296,6 +294,17 @@ async fn failures_refuse_or_are_ignored_as_the_webhook_says() {
         world.ask(&format!("POST {MAPS}?dryRun=All"), map("m", json!({}))).await.expect(201);
         world.ask(&format!("DELETE {path}/c"), Value::Null).await.expect(200);
     }
+    hooks.tasks.shutdown().await;
+}
+
+#[tokio::test]
+async fn an_answer_to_another_question_or_to_none_is_refused() {
+    let hooks = Hooks::start(|path, _| match path {
+        "stranger" => Ok(json!({ "allowed": true, "uid": "x" })),
+        _ => Ok(patch(json!([{ "op": "remove", "path": "/data/none" }]))),
+    })
+    .await;
+    let world = World::limited(Limits::default()).await;
     configure(&world, VALIDATING, "c", vec![hooks.hook("stranger", &["configmaps"], json!({}))]).await;
     let told = message(&world.ask(&format!("POST {MAPS}"), map("m", json!({}))).await, 500);
     assert!(told.contains("received invalid webhook response: expected response.uid="), "{told}");
