@@ -10,7 +10,7 @@ use client::events::{EventType, Recorder};
 use client::{Client, Informer, ListOptions, Scope};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod, PodStatus, Service};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 
 use tokio::sync::{Notify, Semaphore};
 
@@ -241,14 +241,20 @@ impl Shared {
         self.board().values().cloned().collect()
     }
 
-    /// A pod by its name.
+    /// A pod by its name: the newest of them, for a former one may be ending still.
     pub(crate) fn pod(&self, namespace: &str, name: &str) -> Option<Entry> {
         let named = |entry: &&Entry| {
             let metadata = &entry.pod.metadata;
             metadata.namespace.as_deref() == Some(namespace) && metadata.name.as_deref() == Some(name)
         };
-        self.board().values().filter(named).max_by_key(|entry| entry.pod.metadata.creation_timestamp.clone()).cloned()
+        self.board().values().filter(named).max_by_key(|entry| age(&entry.pod.metadata)).cloned()
     }
+}
+
+/// What grows from an object to its successor of the same name: the number of its state, since both may be of one second.
+fn age(metadata: &ObjectMeta) -> (Option<u64>, Option<Time>) {
+    let revision = metadata.resource_version.as_ref().and_then(|text| text.parse().ok());
+    (revision, metadata.creation_timestamp.clone())
 }
 
 /// `name_namespace(uid)`, as upstream's `format.Pod`.
@@ -313,4 +319,22 @@ pub(crate) enum PrepareError {
         #[source]
         source: std::io::Error,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_two_pods_of_one_second_the_later_one_is_newer() {
+        let of = |revision: &str| {
+            let created = Some(Time("2026-01-02T03:04:05Z".parse().unwrap()));
+            ObjectMeta {
+                resource_version: Some(revision.to_owned()),
+                creation_timestamp: created,
+                ..ObjectMeta::default()
+            }
+        };
+        assert!(age(&of("10")) > age(&of("9")));
+    }
 }
