@@ -2,8 +2,14 @@
 //!
 //! A message is one byte that names its channel, and data; in the base64 dialects the byte is a digit and the data is
 //! encoded, for clients that have text only. Messages are limited; what is no message of a channel that a client may
-//! write is ignored, as upstream. Invariant: after the last message the client has time to read it, since closing a
-//! connection on which something is unread throws away what it was sent.
+//! write is ignored, as upstream. Invariants: nothing is said before the client has shown that it listens; after the last
+//! message the client has time to read it, since closing a connection on which something is unread throws away what it was
+//! sent.
+//!
+//! kubectl up to 1.33 begins to read before it has prepared its channels, and drops what comes for one that is not there yet
+//! (kubernetes/kubernetes issue 131189): the first words of who says them at once, as a container does that somebody is
+//! attached to. So the first message is a question whether the client is there (RFC 6455, section 5.5.2), which it
+//! answers as it reads, when its channels are all but made.
 
 use std::time::Duration;
 
@@ -17,6 +23,7 @@ use runtime::Size;
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Notify;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig, frame::coding::CloseCode};
 use tokio_tungstenite::tungstenite::{Error, Message};
@@ -29,6 +36,9 @@ const MAX_MESSAGE: usize = 4 << 20;
 
 /// How often a silent client is asked whether it is there; one that has vanished is noticed by the answer of its host.
 const PING: Duration = Duration::from_secs(10);
+
+/// How long the first words wait for the client's answer that it listens; not every library answers by itself.
+const LISTENS: Duration = Duration::from_secs(1);
 
 /// How long a client has to close its end after the last message.
 const LINGER: Duration = Duration::from_secs(10);
@@ -108,15 +118,28 @@ pub(super) async fn carry<S: AsyncRead + AsyncWrite + Unpin>(stream: S, dialect:
     let Line { input, mut output, ready } = line;
     // There is nothing to wait for; nobody wants to know if the command has been given up.
     let _ = ready.send(());
+    let listens = Notify::new();
     let reading = async {
         while let Some(Ok(message)) = source.next().await {
-            if let Some(said) = dialect.decode(message.into_data()) {
+            let said = match message {
+                Message::Binary(data) => dialect.decode(data),
+                Message::Text(text) => dialect.decode(text.into()),
+                Message::Pong(_) => {
+                    listens.notify_one();
+                    None
+                }
+                _ => None,
+            };
+            if let Some(said) = said {
                 // Without a listener the client's end is waited for all the same.
                 let _ = input.send(said).await;
             }
         }
     };
     let writing = async {
+        sink.send(Message::Ping(Bytes::new())).await?;
+        // One that does not answer hears the rest all the same.
+        let _ = tokio::time::timeout(LISTENS, listens.notified()).await;
         while let Some(message) = next(&mut output, dialect).await {
             sink.send(message).await?;
         }

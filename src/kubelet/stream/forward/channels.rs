@@ -82,6 +82,9 @@ pub(super) async fn carry<S: AsyncRead + AsyncWrite + Unpin>(
     let connecting = connections.collect::<()>();
     let reading = async {
         while let Some(Ok(message)) = source.next().await {
+            if !message.is_binary() && !message.is_text() {
+                continue;
+            }
             let Some((channel, data)) = decode(message.into_data(), base64) else { continue };
             // What is said on a channel of errors is of no interest.
             let input = inputs.get(usize::from(channel / 2)).filter(|_| channel % 2 == 0 && !data.is_empty());

@@ -1,3 +1,4 @@
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::{mpsc, oneshot};
 use tokio_tungstenite::tungstenite::protocol::Role;
 
@@ -74,6 +75,7 @@ async fn the_last_message_is_followed_by_a_close_and_the_client_is_waited_for() 
         assert_eq!(said.recv().await, Some(Input::Stdin(Bytes::from_static(b"in"))));
         told.send(Output::Stdout(Bytes::from_static(b"out"))).await.unwrap();
         drop(told);
+        assert_eq!(socket.next().await.unwrap().unwrap(), Message::Ping(Bytes::new()));
         assert_eq!(socket.next().await.unwrap().unwrap(), Message::binary(&b"\x01out"[..]));
         let Message::Close(Some(frame)) = socket.next().await.unwrap().unwrap() else { panic!("no close") };
         assert_eq!(frame.code, CloseCode::Normal);
@@ -105,4 +107,52 @@ async fn a_message_beyond_the_limit_ends_the_connection() {
     };
     tokio::join!(carry(ours, V5, Line { input, output, ready: oneshot::channel().0 }), client);
     assert_eq!(said.recv().await, None);
+}
+
+/// What a client hears, byte by byte, that has been told `out` and does as `answers` says when it is asked.
+async fn hears(answers: bool) -> Vec<u8> {
+    let (ours, mut theirs) = tokio::io::duplex(1 << 16);
+    let (input, _said) = mpsc::channel(1);
+    let (told, output) = mpsc::channel(1);
+    told.send(Output::Stdout(Bytes::from_static(b"out"))).await.unwrap();
+    let carried = carry(ours, V5, Line { input, output, ready: oneshot::channel().0 });
+    let client = async {
+        let mut heard = [0; 6];
+        theirs.read_exact(&mut heard[..2]).await.unwrap();
+        assert_eq!(heard[..2], [0x89, 0], "a question");
+        let early = tokio::time::timeout(LISTENS / 2, theirs.read(&mut heard)).await;
+        assert!(early.is_err(), "{heard:?} before the answer");
+        if answers {
+            // With a mask of zeros.
+            theirs.write_all(&[0x8a, 0x80, 0, 0, 0, 0]).await.unwrap();
+        }
+        let begun = tokio::time::Instant::now();
+        theirs.read_exact(&mut heard).await.unwrap();
+        assert_eq!(begun.elapsed().is_zero(), answers);
+        drop((theirs, told));
+        heard.to_vec()
+    };
+    tokio::join!(carried, client).1
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_words_wait_until_the_client_listens_but_not_for_ever() {
+    assert_eq!(hears(true).await, b"\x82\x04\x01out");
+    assert_eq!(hears(false).await, b"\x82\x04\x01out");
+}
+
+#[tokio::test]
+async fn what_a_client_asks_or_answers_with_is_no_input() {
+    let (ours, theirs) = tokio::io::duplex(1 << 16);
+    let (input, mut said) = mpsc::channel(4);
+    let (_told, output) = mpsc::channel(1);
+    let client = async {
+        let mut socket = WebSocketStream::from_raw_socket(theirs, Role::Client, None).await;
+        socket.send(Message::Ping(Bytes::from_static(b"\0ls"))).await.unwrap();
+        socket.send(Message::Pong(Bytes::from_static(b"\0ls"))).await.unwrap();
+        socket.send(Message::binary(&b"\0in"[..])).await.unwrap();
+        assert_eq!(said.recv().await, Some(Input::Stdin(Bytes::from_static(b"in"))));
+        assert_eq!(said.try_recv().ok(), None);
+    };
+    tokio::join!(carry(ours, V5, Line { input, output, ready: oneshot::channel().0 }), client);
 }
