@@ -55,6 +55,7 @@ impl ResetArguments {
             api: None,
         };
         failures.extend(net::native::reset(network).await.iter().map(|error| chain(error)));
+        failures.extend(kubelet::remove_log_links(&instance.logs).err().map(|error| chain(&error)));
         drop(taken);
         // The runtime's program goes as well: whoever needs it puts it there again.
         for folder in [&*instance.logs, &*instance.run, &*instance.root, Path::new(oci::LIBEXEC)] {

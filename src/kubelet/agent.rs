@@ -7,12 +7,14 @@ use bytes::Bytes;
 use client::events::{Recorder, Source};
 use client::{Body, Client, Informer, ListOptions, Scope};
 use http::{Request, Response};
+use runtime::SandboxStatus;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::admission::isolation::check_allowed;
 use crate::config::{KubeletConfig, Seams};
 use crate::eviction;
+use crate::logs::links;
 use crate::metrics;
 use crate::node::{self, Capacity};
 use crate::pods::{self, Sources};
@@ -118,11 +120,28 @@ async fn prepare(config: &KubeletConfig) -> Result<Capacity, StartError> {
     task::blocking(prepare).await
 }
 
+/// Leads collectors to the logs of containers that run, also where an earlier run died before it did, and to no other ones.
+async fn link_logs(shared: &Shared, sandboxes: &[SandboxStatus]) {
+    let folder = links::folder(&shared.config.log_root);
+    let each = sandboxes.iter().flat_map(|sandbox| sandbox.containers.iter().map(|one| (&sandbox.spec, one)));
+    let wanted =
+        each.map(|(pod, one)| (links::name([&pod.name, &pod.namespace, &one.name, &one.id.0]), one.log_path.clone()));
+    let (wanted, logs): (Vec<_>, _) = (wanted.collect(), shared.config.log_root.clone());
+    let linked = task::blocking(move || {
+        links::sweep(&logs)?;
+        wanted.iter().try_for_each(|(name, log)| links::make(&folder, name, log))
+    });
+    if let Err(error) = linked.await {
+        tracing::warn!(%error, "logs not linked");
+    }
+}
+
 /// Finds what an earlier run left, tells the network what lives, and opens the sources.
 async fn take_over(shared: &Arc<Shared>) -> Result<Sources, StartError> {
     let sandboxes = shared.seams.runtime.list().await?;
     let live: Vec<String> = sandboxes.iter().map(|sandbox| sandbox.spec.id.0.clone()).collect();
     shared.seams.network.retain(&live).await?;
+    link_logs(shared, &sandboxes).await;
     let pods = shared.config.root.join("pods");
     let path = pods.display().to_string();
     let found = task::blocking(move || sources::find(&pods, &sandboxes)).await;
@@ -136,6 +155,9 @@ async fn take_over(shared: &Arc<Shared>) -> Result<Sources, StartError> {
         let own = ListOptions::fields(&format!("metadata.name={node}"));
         Informer::spawn(client, &shared.seams.tasks, Scope::Cluster, own)
     });
-    let manifests = shared.config.manifest_dir.clone().map(|directory| Manifests::new(directory, node.clone()));
+    let manifests = shared.config.manifest_dir.clone().map(|directory| {
+        let directories = shared.directories.clone();
+        Manifests::new(directory, node.clone(), directories)
+    });
     Ok(Sources { api, nodes, manifests, found })
 }

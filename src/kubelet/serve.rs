@@ -4,6 +4,7 @@
 //! Paths and wording follow `pkg/kubelet/server` upstream.
 
 mod run;
+mod system;
 mod told;
 
 use std::convert::Infallible;
@@ -61,6 +62,7 @@ pub(crate) async fn handle(shared: &Arc<Shared>, request: &Request<Bytes>) -> Re
             let text = format!("checkpointing of {namespace}/{pod}/{container} failed (this runtime does not do it)\n");
             plain(StatusCode::NOT_FOUND, text)
         }
+        ["logs", ..] => system::logs(shared, path).await,
         ["pods"] => pods(shared),
         ["stats", "summary"] => measured("application/json", metrics::summary(shared).await),
         ["metrics"] => measured(metrics::TEXT, Ok(metrics::own(shared))),
@@ -213,7 +215,7 @@ impl http_body::Body for Pieces {
 }
 
 fn log_path(shared: &Shared, pod: &Pod, container: &str, attempt: u32) -> PathBuf {
-    PodDirs::of(pod, &shared.config).logs.join(container).join(format!("{attempt}.log"))
+    PodDirs::of(pod, &shared.config).log(container, attempt)
 }
 
 /// Which life of a container is asked for.
@@ -274,5 +276,5 @@ async fn ending(shared: &Shared, pod: &Pod, container: ContainerId) -> Option<En
     let sandboxes = runtime.list().await.ok()?;
     let own = sandboxes.into_iter().filter(|sandbox| sandbox.spec.pod_uid == uid);
     let sandbox = own.into_iter().find(|sandbox| sandbox.containers.iter().any(|one| one.id == container))?;
-    Some(Ending { runtime, sandbox: sandbox.spec.id, container })
+    Some(Ending { runtime, sandbox: sandbox.spec.id, container, directories: shared.directories.clone() })
 }

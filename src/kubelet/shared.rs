@@ -16,6 +16,7 @@ use tokio::sync::{Notify, Semaphore};
 
 use crate::config::{KubeletConfig, Seams};
 use crate::container::{ConfigError, Context, Dns, Token, TokenWish, links};
+use crate::directory::Directories;
 use crate::eviction::Pressure;
 use crate::metrics::Metrics;
 use crate::node::Capacity;
@@ -46,6 +47,8 @@ pub(crate) struct Shared {
     claims: Mutex<BTreeMap<String, String>>,
     /// Objects that volumes are made of.
     pub(crate) watches: Watches,
+    /// Those of logs and manifests that are watched.
+    pub(crate) directories: Directories,
     /// Whether what is to stay in memory has its file system.
     pub(crate) in_memory: tokio::sync::OnceCell<()>,
     /// Held, on blocking threads only, while ids are picked for a pod.
@@ -75,6 +78,7 @@ impl Shared {
             client.as_ref().map(|client| Informer::spawn(client, &seams.tasks, Scope::Cluster, ListOptions::default()));
         let (board, claims, users) = (Mutex::default(), Mutex::default(), Mutex::default());
         let in_memory = tokio::sync::OnceCell::new();
+        let directories = Directories::new(&seams.tasks);
         Self {
             config,
             seams,
@@ -88,6 +92,7 @@ impl Shared {
             evictions: Mutex::default(),
             pressure: Mutex::default(),
             watches: Watches::default(),
+            directories,
             in_memory,
             users,
             sessions: Arc::new(Semaphore::new(crate::stream::SESSIONS)),

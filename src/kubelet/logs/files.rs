@@ -45,6 +45,17 @@ pub(crate) fn is_missing(log: &Path) -> io::Result<bool> {
     Ok(names.len() == 1 && !log.try_exists()?)
 }
 
+/// Removes a log with all that was rotated away.
+pub(crate) fn remove(log: &Path) -> io::Result<()> {
+    for name in names(log)? {
+        match fs::remove_file(name) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 /// What a file is, whatever it is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Identity(u64, u64);
@@ -208,6 +219,12 @@ mod tests {
         assert_eq!(rest(&mut files), "");
         fs::write(&log, "present\nnew\n").expect("written");
         assert_eq!(rest(&mut files), "new\n");
+        fs::write(folder.path().join("10.log"), "another\n").expect("written");
+        remove(&log).expect("removed");
+        remove(&log).expect("removed again");
+        let left: Vec<_> =
+            fs::read_dir(folder.path()).expect("listed").map(|one| one.expect("one").file_name()).collect();
+        assert_eq!(left, ["10.log"]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::files::Files;
 use super::record::Record;
-use crate::directory::DirectoryWatch;
+use crate::directory::{Directories, DirectoryWatch};
 
 /// How much is read at once.
 const CHUNK: usize = 64 * 1024;
@@ -35,9 +35,9 @@ pub(crate) struct Follower {
 
 impl Follower {
     /// Begins to follow.
-    pub(crate) async fn new(log: &Path, from: From) -> io::Result<Self> {
+    pub(crate) async fn new(directories: &Directories, log: &Path, from: From) -> io::Result<Self> {
         // Watched before the first read, so that nothing written in between is missed.
-        let watch = DirectoryWatch::new(log.parent().unwrap_or(Path::new("/")))?;
+        let watch = directories.watch(log.parent().unwrap_or(Path::new("/")))?;
         let log: PathBuf = log.to_owned();
         let open = move || match from {
             From::Beginning => Files::open(log),
@@ -56,8 +56,8 @@ impl Follower {
     }
 
     /// Waits until there may be more.
-    pub(crate) async fn changed(&mut self) -> io::Result<()> {
-        self.watch.changed().await
+    pub(crate) async fn changed(&mut self) {
+        self.watch.changed().await;
     }
 }
 
@@ -100,17 +100,18 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let log = folder.path().join("0.log");
         std::fs::write(&log, "t stdout F old\n").expect("written");
-        let mut follower = Follower::new(&log, From::Now).await.expect("followed");
+        let directories = Directories::new(&task::Tasks::new());
+        let mut follower = Follower::new(&directories, &log, From::Now).await.expect("followed");
         assert_eq!(follower.next().await.expect("read"), None);
         let mut file = std::fs::OpenOptions::new().append(true).open(&log).expect("the log");
         file.write_all(b"t stdout P $ \nt stderr F err\nt std").expect("written");
-        follower.changed().await.expect("changed");
+        follower.changed().await;
         let written = Written { stdout: b"$ ".to_vec(), stderr: b"err\n".to_vec() };
         assert_eq!(follower.next().await.expect("read"), Some(written));
         file.write_all(b"out F ls\n").expect("written");
         let written = Written { stdout: b"ls\n".to_vec(), stderr: Vec::new() };
         assert_eq!(follower.next().await.expect("read"), Some(written));
-        let mut whole = Follower::new(&log, From::Beginning).await.expect("followed");
+        let mut whole = Follower::new(&directories, &log, From::Beginning).await.expect("followed");
         let written = Written { stdout: b"old\n$ ls\n".to_vec(), stderr: b"err\n".to_vec() };
         assert_eq!(whole.next().await.expect("read"), Some(written));
     }

@@ -90,6 +90,11 @@ pub(crate) fn pairs(query: &str) -> Vec<(String, String)> {
         .collect()
 }
 
+/// Decodes the percent signs of a path.
+pub(crate) fn decoded(path: &str) -> String {
+    decode(&path.replace('+', "%2B"))
+}
+
 /// Decodes percent signs and plus signs.
 fn decode(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());

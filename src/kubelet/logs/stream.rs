@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use super::files::Files;
 use super::query::Query;
 use super::record::Record;
-use crate::directory::DirectoryWatch;
+use crate::directory::Directories;
 
 /// How much is read at once.
 const CHUNK: usize = 64 * 1024;
@@ -24,6 +24,7 @@ pub(crate) struct Ending {
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) sandbox: SandboxId,
     pub(crate) container: ContainerId,
+    pub(crate) directories: Directories,
 }
 
 impl Ending {
@@ -73,7 +74,7 @@ async fn send_all(
     let ending = ending.filter(|_| query.follow);
     // Watched before the first read, so that nothing written in between is missed.
     let watch = match (&ending, log.parent()) {
-        (Some(_), Some(parent)) => Some(DirectoryWatch::new(parent)?),
+        (Some(ending), Some(parent)) => Some(ending.directories.watch(parent)?),
         _ => None,
     };
     let log = log.to_owned();
@@ -86,7 +87,7 @@ async fn send_all(
     loop {
         let last = tokio::select! {
             biased;
-            changed = watch.changed() => { changed?; false }
+            () = watch.changed() => false,
             () = &mut ended => true,
         };
         if !drain(&mut reader, out).await? || last {

@@ -77,6 +77,11 @@ impl PodDirs {
         self.root.join("resolv.conf")
     }
 
+    /// Where a life of a container writes what it says.
+    pub(crate) fn log(&self, container: &str, attempt: u32) -> PathBuf {
+        self.logs.join(container).join(format!("{attempt}.log"))
+    }
+
     /// Where a container's last words are written.
     pub(crate) fn last_words(&self, container: &str, id: &ContainerId) -> PathBuf {
         self.root.join("containers").join(container).join(id.0.get(..8).unwrap_or(&id.0))

@@ -26,6 +26,7 @@ use super::memory::StartError;
 use super::plan::{Action, FailedProbe, Hook, Start, Stop, StopReason, WaitingReason};
 use super::{parts, report};
 use crate::container::{self, pull_credentials};
+use crate::logs::{self, links};
 use crate::references;
 use crate::shared::{Shared, chain};
 use crate::volumes::{self, MadeOf};
@@ -115,12 +116,7 @@ pub(super) async fn run(job: Job, action: Action) -> Outcome {
         Action::PreStop(wanted) => hook::pre_stop(&job, wanted).await,
         Action::StopContainer(wanted) => stop(&job, wanted).await,
         Action::ResizeContainer { sandbox, container, name } => resize(&job, &sandbox, container, &name).await,
-        Action::RemoveContainer { sandbox, container, .. } => {
-            match job.shared.seams.runtime.remove_container(&sandbox, &container).await {
-                Ok(()) => Outcome::ContainerRemoved,
-                Err(error) => retry(&job, "remove container", &error).await,
-            }
-        }
+        Action::RemoveContainer { sandbox, container, .. } => remove_container(&job, &sandbox, &container).await,
         Action::DeleteObject => delete_object(&job).await,
     }
 }
@@ -131,16 +127,40 @@ async fn retry(job: &Job, operation: &'static str, error: &(dyn std::error::Erro
     Outcome::Retry
 }
 
+/// Forgets a life of a container, with its log, which nobody can ask for any more (`removeContainer` upstream).
+async fn remove_container(job: &Job, sandbox: &SandboxId, container: &ContainerId) -> Outcome {
+    let runtime = &job.shared.seams.runtime;
+    let status = match runtime.status(sandbox).await {
+        Ok(status) => status,
+        Err(error) => return retry(job, "look for container", &error).await,
+    };
+    let records = status.into_iter().flat_map(|status| status.containers);
+    let own: Vec<_> = records.filter(|record| record.id == *container).map(|record| record.log_path).collect();
+    let logs = job.shared.config.log_root.clone();
+    let removed = task::blocking(move || {
+        own.iter().try_for_each(|log| logs::remove(log))?;
+        links::sweep(&logs)
+    });
+    // First of all: once the runtime has forgotten the container, nobody knows of its log.
+    if let Err(error) = removed.await {
+        return retry(job, "remove log", &error).await;
+    }
+    match runtime.remove_container(sandbox, container).await {
+        Ok(()) => Outcome::ContainerRemoved,
+        Err(error) => retry(job, "remove container", &error).await,
+    }
+}
+
 /// Removes the pod's directories. The logs go last, so that they can be read as long as possible.
 async fn remove_files(job: &Job) -> Outcome {
     let dirs = PodDirs::of(&job.pod, &job.shared.config);
     if let Err(error) = volumes::release(&*job.shared.seams.runtime, &dirs).await {
         left_behind(job, &dirs, &error);
     }
-    let inner = dirs.clone();
+    let (inner, logs) = (dirs.clone(), job.shared.config.log_root.clone());
     let removed = task::blocking(move || {
         let results = [&inner.run, &inner.root, &inner.logs].map(|directory| remove_tree(directory));
-        results.into_iter().collect::<Result<Vec<()>, _>>()
+        results.into_iter().chain([links::sweep(&logs)]).collect::<Result<Vec<()>, _>>()
     });
     match removed.await {
         Ok(_) => Outcome::FilesRemoved,

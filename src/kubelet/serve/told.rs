@@ -48,6 +48,9 @@ pub(super) fn settings(shared: &Shared) -> Response<Body> {
         "systemReserved": reserved,
         "allowedUnsafeSysctls": config.allowed_unsafe_sysctls,
         "podLogsDir": config.log_root,
+        "enableDebuggingHandlers": true,
+        "enableSystemLogHandler": true,
+        "enableSystemLogQuery": false,
         "crashLoopBackOff": { "maxContainerRestartPeriod": format!("{}s", config.longest_restart_backoff.as_secs()) },
         "serverTLSBootstrap": false,
     } });

@@ -9,6 +9,7 @@ mod lifecycle;
 mod pulls;
 mod scenarios;
 mod sizes;
+mod talking;
 mod volumes;
 
 use std::sync::Arc;

@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::{Pod, Toleration};
 use sha2::{Digest, Sha256};
 
 use super::{HASH, SOURCE};
-use crate::directory::DirectoryWatch;
+use crate::directory::{Directories, DirectoryWatch};
 
 /// A pod of a manifest.
 #[derive(Debug, Clone)]
@@ -28,6 +28,7 @@ pub(crate) struct StaticPod {
 pub(crate) struct Manifests {
     directory: PathBuf,
     node: String,
+    directories: Directories,
     watch: Option<DirectoryWatch>,
 }
 
@@ -49,8 +50,8 @@ pub(crate) enum ManifestError {
 }
 
 impl Manifests {
-    pub(crate) fn new(directory: PathBuf, node: String) -> Self {
-        Self { directory, node, watch: None }
+    pub(crate) fn new(directory: PathBuf, node: String, directories: Directories) -> Self {
+        Self { directory, node, directories, watch: None }
     }
 
     /// All pods of the directory, at first at once and then after each change. Cancel safe.
@@ -61,7 +62,7 @@ impl Manifests {
                 if let Err(error) = task::blocking(move || fs::create_dir_all(directory)).await {
                     tracing::error!(%error, "directory of static pods cannot be made");
                 }
-                match DirectoryWatch::new(&self.directory) {
+                match self.directories.watch(&self.directory) {
                     Ok(watch) => self.watch = Some(watch),
                     Err(error) => {
                         tracing::error!(%error, "directory of static pods cannot be watched");
@@ -69,12 +70,7 @@ impl Manifests {
                     }
                 }
             }
-            Some(watch) => {
-                if let Err(error) = watch.changed().await {
-                    tracing::error!(%error, "watch of static pods broke");
-                    return std::future::pending().await;
-                }
-            }
+            Some(watch) => watch.changed().await,
         }
         let (directory, node) = (self.directory.clone(), self.node.clone());
         task::blocking(move || read_all(&directory, &node)).await

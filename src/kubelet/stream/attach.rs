@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 
 use super::asked::{self, Named, Running};
 use super::{Input, Output, converse, status};
+use crate::directory::Directories;
 use crate::logs::{Follower, From};
 use crate::serve::Refusal;
 use crate::shared::{Entry, Shared};
@@ -38,9 +39,9 @@ pub(crate) async fn attach(
         Wanted::Terminal { stdin } => Heard { stdin, stdout: true, stderr: false },
         Wanted::Pipes { stdin, stdout, stderr } => Heard { stdin, stdout, stderr },
     };
-    let runtime = Arc::clone(&shared.seams.runtime);
+    let (runtime, directories) = (Arc::clone(&shared.seams.runtime), shared.directories.clone());
     converse(shared, request, ("attach", streams), move |from_client, to_client| async move {
-        let end = match begin(runtime.as_ref(), &to, stdio.typing(wanted.stdin)).await {
+        let end = match begin((runtime.as_ref(), &directories), &to, stdio.typing(wanted.stdin)).await {
             Ok(begun) => take_part(begun, (stdio, wanted), from_client, &to_client).await,
             Err(error) => Some(Err(error)),
         };
@@ -105,13 +106,17 @@ struct Begun {
     log: Follower,
 }
 
-async fn begin(runtime: &dyn Runtime, to: &Running, typing: Typing) -> Result<Begun, RuntimeError> {
+async fn begin(
+    (runtime, directories): (&dyn Runtime, &Directories),
+    to: &Running,
+    typing: Typing,
+) -> Result<Begun, RuntimeError> {
     let broken = |source| RuntimeError::Step { step: "follow log".to_owned(), source };
     // Before the attachment, so that nothing said in between is missed.
-    let log = Follower::new(&to.log, From::Now).await.map_err(broken)?;
+    let log = Follower::new(directories, &to.log, From::Now).await.map_err(broken)?;
     let attachment = runtime.attach(&to.sandbox, &to.id, typing).await?;
     if typing == Typing::Whole && attachment.is_first {
-        let log = Follower::new(&to.log, From::Beginning).await.map_err(broken)?;
+        let log = Follower::new(directories, &to.log, From::Beginning).await.map_err(broken)?;
         return Ok(Begun { attachment, log });
     }
     Ok(Begun { attachment, log })
@@ -197,7 +202,7 @@ async fn listen(
             return Ok(Some(()));
         }
         tokio::select! {
-            changed = log.changed() => changed?,
+            () = log.changed() => {}
             () = &mut end => has_ended = true,
         }
     }

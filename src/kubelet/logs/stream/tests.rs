@@ -74,7 +74,8 @@ async fn following_goes_on_across_a_rotation_and_loses_no_line() {
     let id = container.id.clone();
     runtime.start_container(&sandbox, container).await.expect("a container");
     let shared: Arc<dyn Runtime> = Arc::new(runtime.clone());
-    let ending = Ending { runtime: shared, sandbox: sandbox.clone(), container: id.clone() };
+    let directories = crate::directory::Directories::new(&tasks);
+    let ending = Ending { runtime: shared, sandbox: sandbox.clone(), container: id.clone(), directories };
     let (sender, mut receiver) = mpsc::channel(64);
     tasks.spawn("stream", stream(log.clone(), query("follow=true&tailLines=1"), Some(ending), sender));
     let mut next =

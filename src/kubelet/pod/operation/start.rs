@@ -16,6 +16,7 @@ use super::super::plan::Start;
 use super::super::{labels, observe, parts, report};
 use super::{Job, Outcome};
 use crate::container::{self, Request, ResolvConf};
+use crate::logs::links;
 use crate::references;
 use crate::shared::{PrepareError, chain, errno_text};
 use crate::volumes::{self, MadeOf, Prepared};
@@ -73,8 +74,10 @@ pub(super) async fn start(job: &Job, start: Start) -> Outcome {
             return Outcome::StartFailed { start, kind, message };
         }
     };
+    let id = spec.id.clone();
     match shared.seams.runtime.start_container(&start.sandbox, spec).await {
         Ok(()) => {
+            link_log(job, &start, id).await;
             tell(EventType::Normal, "Created", "Container created");
             tell(EventType::Normal, "Started", "Container started");
             Outcome::Started { container: name }
@@ -88,6 +91,22 @@ pub(super) async fn start(job: &Job, start: Start) -> Outcome {
             tell(EventType::Warning, "Failed", &format!("Error: {message}"));
             Outcome::StartFailed { start, kind, message }
         }
+    }
+}
+
+/// Leads collectors to the container's log. As upstream, a container runs without as well.
+async fn link_log(job: &Job, start: &Start, id: ContainerId) {
+    let config = &job.shared.config;
+    let (pod, logs) = (job.pod.clone(), config.log_root.clone());
+    let log = PodDirs::of(&pod, config).log(&start.name, start.attempt);
+    let name = start.name.clone();
+    let made = task::blocking(move || {
+        let text = |field: &Option<String>| field.clone().unwrap_or_default();
+        let (pod, namespace) = (text(&pod.metadata.name), text(&pod.metadata.namespace));
+        links::make(&links::folder(&logs), &links::name([&pod, &namespace, &name, &id.0]), &log)
+    });
+    if let Err(error) = made.await {
+        tracing::warn!(uid = ?job.pod.metadata.uid, container = start.name, %error, "log not linked");
     }
 }
 

@@ -63,7 +63,7 @@ struct Client {
 
 /// A client that is attached; its end is whether that was a success, or none.
 async fn client(tasks: &Tasks, pod: &Pod, stdio: Stdio) -> Client {
-    let begun = begin(&pod.runtime, &pod.to, stdio.typing(true)).await.unwrap();
+    let begun = begin((&pod.runtime, &Directories::new(tasks)), &pod.to, stdio.typing(true)).await.unwrap();
     let (input, from_client) = mpsc::channel(4);
     let (to_client, told) = mpsc::channel(4);
     let end = tasks.spawn("attach", async move {
