@@ -130,7 +130,7 @@ impl Server {
         tracing::info!(address = %listen, kubeconfig = %self.instance.kubeconfig_path().display(), "API is served");
 
         snapshot::serve(&self.instance, &store, &self.tasks)?;
-        self.start_controllers(&server, &pki);
+        self.start_controllers(&server, &pki)?;
         if !self.settings.disable_agent.unwrap_or(false) {
             let user = UserInfo::authenticated(&format!("system:node:{}", facts.name), &[NODES]);
             let transport = ToApiServer::connect(&server, user);
@@ -227,7 +227,7 @@ impl Server {
         Ok(())
     }
 
-    fn start_controllers(&self, server: &Arc<ApiServer>, pki: &Arc<Pki>) {
+    fn start_controllers(&self, server: &Arc<ApiServer>, pki: &Arc<Pki>) -> anyhow::Result<()> {
         let client = |component: &str| {
             let user = UserInfo::authenticated(&format!("system:{component}"), &[]);
             Client::new(ToApiServer::connect(server, user), component)
@@ -240,11 +240,13 @@ impl Server {
                 let tokens::Order { namespace, secret, account, account_uid } = order.clone();
                 Ok(issuer.secret_token(SecretToken { namespace, secret, account, account_uid })?)
             }),
+            local_storage: self.settings.local_storage()?,
         };
         let clients = Clients { scheduler: client("kube-scheduler"), controllers: client("kube-controller-manager") };
         Controllers::spawn(&clients, &self.clock, &self.tasks, config);
         server.hosts(Component::Scheduler);
         server.hosts(Component::ControllerManager);
+        Ok(())
     }
 
     /// Logs once that the node is ready, and how long the start took.

@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::Context;
 use api::quantity::Quantity;
 use clap::Args;
+use control::localpath::LocalStorage;
 use kubelet::Threshold;
 use serde::Deserialize;
 
@@ -79,6 +80,9 @@ pub(super) struct Settings {
     /// Where the administrator's kubeconfig is written as well
     #[arg(long, value_name = "FILE")]
     pub(super) write_kubeconfig: Option<PathBuf>,
+    /// A part that is not to be there, `local-storage`; may be given several times
+    #[arg(long, value_name = "PART")]
+    pub(super) disable: Vec<String>,
     /// Run the control plane only, without a node
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub(super) disable_agent: Option<bool>,
@@ -122,6 +126,7 @@ impl Settings {
             token_auth_file: self.token_auth_file.or(file.token_auth_file),
             tls_san: either(self.tls_san, file.tls_san),
             write_kubeconfig: self.write_kubeconfig.or(file.write_kubeconfig),
+            disable: either(self.disable, file.disable),
             disable_agent: self.disable_agent.or(file.disable_agent),
         }
     }
@@ -158,6 +163,14 @@ impl Settings {
         }
         let all = self.eviction_hard.iter().flat_map(|text| text.split(',')).filter(|text| !text.is_empty());
         all.map(|text| text.parse().context("eviction-hard")).collect()
+    }
+
+    /// Whether nodes' own disks are for claims.
+    pub(super) fn local_storage(&self) -> anyhow::Result<LocalStorage> {
+        if let Some(unknown) = self.disable.iter().find(|part| *part != "local-storage") {
+            anyhow::bail!("{unknown:?} cannot be disabled, only local-storage");
+        }
+        Ok(if self.disable.is_empty() { LocalStorage::On } else { LocalStorage::Off })
     }
 
     /// The node's labels.
@@ -209,6 +222,14 @@ mod tests {
         assert_eq!(settings("").unwrap(), Duration::from_secs(300));
         assert!(settings("max-container-restart-period: 0").is_err());
         assert!(settings("max-container-restart-period: 301").is_err());
+    }
+
+    #[test]
+    fn only_what_is_known_can_be_disabled() {
+        let settings = |text: &str| parse(text).unwrap().local_storage();
+        assert_eq!(settings("").unwrap(), LocalStorage::On);
+        assert_eq!(settings("disable: [local-storage]").unwrap(), LocalStorage::Off);
+        assert!(settings("disable: [traefik]").is_err());
     }
 
     #[test]

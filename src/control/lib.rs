@@ -12,6 +12,7 @@ pub mod endpoints;
 pub mod expiry;
 pub mod garbage;
 pub mod kinds;
+pub mod localpath;
 pub mod namespace;
 pub mod node;
 pub mod podgc;
@@ -36,6 +37,8 @@ pub struct ControllersConfig {
     pub sign: certificates::Sign,
     /// Signs tokens of service accounts that lie in Secrets.
     pub issue: tokens::Issue,
+    /// Whether volumes are provided of nodes' own disks.
+    pub local_storage: localpath::LocalStorage,
 }
 
 /// Any error.
@@ -80,7 +83,8 @@ impl Controllers {
         endpoints::spawn(client, tasks, &pods);
         expiry::spawn(client, clock, tasks);
         garbage::spawn(client, clock, tasks);
-        volumes::spawn(client, clock, tasks, &pods);
+        let storage = volumes::spawn(client, clock, tasks, &pods);
+        localpath::spawn(client, clock, tasks, (storage, &nodes), config.local_storage);
         workload::spawn(client, clock, tasks, &pods, &nodes);
         scheduler::spawn(&clients.scheduler, clock, tasks, pods, nodes);
         Self

@@ -2,7 +2,7 @@
 //!
 //! After `pkg/controller/volume/persistentvolume`: a volume refers to its claim before the claim names it, so that of
 //! two claims that want one volume the first write decides. [`claim`] and [`volume`] are pure. It makes no volumes, but asks
-//! those who do from outside; it neither empties nor deletes any, and says so. A claim of a class that waits for its first
+//! those who do, as [`crate::localpath`]; it neither empties nor deletes any, and says so. A claim of a class that waits for its first
 //! consumer is bound only to a volume that refers to it already, which is for the scheduler to write. Invariant: a claim
 //! that was bound once is never bound to another volume.
 
@@ -26,14 +26,23 @@ use k8s_openapi::api::storage::v1::StorageClass;
 use serde_json::json;
 use task::{SharedClock, Tasks};
 
-pub(crate) use claim::keep_for;
+pub(crate) use claim::{PROVISIONER, keep_for};
 pub(crate) use matching::{
-    SELECTED_NODE, annotation, find, is_bound, is_exclusive, requested, said_class, volume_name,
+    SELECTED_NODE, annotation, find, is_bound, is_exclusive, phase, requested, said_class, volume_name,
 };
 pub(crate) use protection::claims_of;
+pub(crate) use volume::PROVISIONED_BY;
 
 use matching::{BIND_COMPLETED, claim_ref};
 use step::Step;
+
+/// Live copies of what is worked on, which others may look at as well.
+#[derive(Clone)]
+pub struct Informers {
+    pub(crate) claims: Informer<PersistentVolumeClaim>,
+    pub(crate) volumes: Informer<PersistentVolume>,
+    pub(crate) classes: Informer<StorageClass>,
+}
 
 struct Shell {
     client: Client,
@@ -63,7 +72,7 @@ impl fmt::Display for Target {
 }
 
 /// Starts the controller, and the one that makes the claims of single pods.
-pub fn spawn(client: &Client, clock: &SharedClock, tasks: &Tasks, pods: &Informer<Pod>) {
+pub fn spawn(client: &Client, clock: &SharedClock, tasks: &Tasks, pods: &Informer<Pod>) -> Informers {
     ephemeral::spawn(client, clock, tasks, pods);
     let source = Source { component: "persistentvolume-controller".to_owned(), host: String::new() };
     let shell = Arc::new(Shell {
@@ -76,6 +85,8 @@ pub fn spawn(client: &Client, clock: &SharedClock, tasks: &Tasks, pods: &Informe
         pods: pods.clone(),
         queue: Queue::default(),
     });
+    let informers =
+        Informers { claims: shell.claims.clone(), volumes: shell.volumes.clone(), classes: shell.classes.clone() };
     tasks.spawn("volumes-claims", feed_by_claims(Arc::clone(&shell)));
     tasks.spawn("volumes-volumes", feed_by_volumes(Arc::clone(&shell)));
     tasks.spawn("volumes-classes", feed_by_classes(Arc::clone(&shell)));
@@ -88,6 +99,7 @@ pub fn spawn(client: &Client, clock: &SharedClock, tasks: &Tasks, pods: &Informe
         // One at a time: two claims would only quarrel about the same volume.
         reconcile::run(shell.queue.clone(), 1, move |target| sync(Arc::clone(&shell), target)).await;
     });
+    informers
 }
 
 /// A claim concerns itself and the volume that refers to it, if it has gone.

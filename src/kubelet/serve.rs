@@ -4,6 +4,7 @@
 //! Paths and wording follow `pkg/kubelet/server` upstream.
 
 mod run;
+mod storage;
 mod system;
 mod told;
 
@@ -63,6 +64,7 @@ pub(crate) async fn handle(shared: &Arc<Shared>, request: &Request<Bytes>) -> Re
             plain(StatusCode::NOT_FOUND, text)
         }
         ["logs", ..] => system::logs(shared, path).await,
+        ["storage", name] => storage::answer(shared, request.method(), name).await,
         ["pods"] => pods(shared),
         ["stats", "summary"] => measured("application/json", metrics::summary(shared).await),
         ["metrics"] => measured(metrics::TEXT, Ok(metrics::own(shared))),
@@ -83,6 +85,7 @@ fn takes(first: &str, method: &Method) -> bool {
     match first {
         "attach" | "exec" | "portForward" => matches!(*method, Method::GET | Method::POST),
         "run" | "checkpoint" => method == Method::POST,
+        "storage" => matches!(*method, Method::PUT | Method::DELETE),
         _ => matches!(*method, Method::GET | Method::HEAD),
     }
 }

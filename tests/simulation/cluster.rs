@@ -10,6 +10,7 @@ use apiserver::{ApiServer, Config, Entropy, NodeConnector, NodeError, VersionInf
 use async_trait::async_trait;
 use bytes::Bytes;
 use client::Client;
+use control::localpath::LocalStorage;
 use control::{Clients, Controllers, ControllersConfig};
 use http::{Request, Response};
 use store::{HistoryLimits, MemoryStore, Store};
@@ -148,7 +149,9 @@ impl Cluster {
         let clients = Clients { scheduler: client("kube-scheduler"), controllers: client("kube-controller-manager") };
         let sign = Arc::new(|_: &_| Err("no certificates are issued here".into()));
         let issue = Arc::new(|_: &_| Err("no tokens are issued here".into()));
-        Controllers::spawn(&clients, clock, &tasks, ControllersConfig { root_ca: "the CA".to_owned(), sign, issue });
+        let local_storage = LocalStorage::Off;
+        let config = ControllersConfig { root_ca: "the CA".to_owned(), sign, issue, local_storage };
+        Controllers::spawn(&clients, clock, &tasks, config);
         self.controllers = Some(tasks);
     }
 }

@@ -116,10 +116,13 @@ fn may_control(request: &ResourceRequest) -> bool {
         | ("", "nodes", "" | "status")
         | ("", "pods", "status")
         | ("policy", "poddisruptionbudgets", "status")
-        | ("", "persistentvolumes", "" | "status")
+        | ("", "persistentvolumes", "status")
         | ("", "persistentvolumeclaims", "status") => {
             matches!(r.verb.as_str(), "update" | "patch")
         }
+        // Volumes of the nodes' own disks are made for claims, with their class and their directories.
+        ("", "persistentvolumes", "") | ("storage.k8s.io", "storageclasses", "") => writes,
+        ("", "nodes", "proxy") => matches!(r.verb.as_str(), "update" | "delete"),
         ("certificates.k8s.io", "certificatesigningrequests", "approval" | "status") => r.verb == "update",
         // Nodes' own certificates are approved, if others confirm that; the built-in signers sign.
         ("certificates.k8s.io", "signers", "") => match r.name.strip_prefix("kubernetes.io/") {

@@ -18,7 +18,7 @@ use super::step::Step;
 use super::volume::phase_step;
 
 /// Under these names a claim says who is to make its volume; older provisioners look at the first.
-const PROVISIONER: [&str; 2] =
+pub(crate) const PROVISIONER: [&str; 2] =
     ["volume.beta.kubernetes.io/storage-provisioner", "volume.kubernetes.io/storage-provisioner"];
 
 /// What claims are decided on.

@@ -71,7 +71,7 @@ pub(super) fn claim_ref(volume: &PersistentVolume) -> Option<&ObjectReference> {
 }
 
 /// The phase of a volume.
-pub(super) fn phase(volume: &PersistentVolume) -> &str {
+pub(crate) fn phase(volume: &PersistentVolume) -> &str {
     volume.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default()
 }
 

@@ -9,7 +9,7 @@ use super::matching::{BOUND_BY_CONTROLLER, annotation, claim_ref, name_of, phase
 use super::step::Step;
 
 /// Who has made a volume.
-const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
+pub(crate) const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
 /// Which driver has taken a volume over from what was built in.
 const MIGRATED_TO: &str = "pv.kubernetes.io/migrated-to";
 

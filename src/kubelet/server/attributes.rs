@@ -75,7 +75,8 @@ mod tests {
             ("GET", "//attach/a/b/c", "create proxy"),
             ("GET", "/portForward/a/b", "create proxy"),
             ("PUT", "/run/a/b/c", "create proxy"),
-            ("DELETE", "/x", "delete proxy"),
+            ("PUT", "/storage/pvc-a", "update proxy"),
+            ("DELETE", "/storage/pvc-a", "delete proxy"),
             ("TRACE", "/", " proxy"),
         ];
         for (method, path, wanted) in cases {

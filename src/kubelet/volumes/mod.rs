@@ -11,6 +11,7 @@ mod host_path;
 mod make;
 mod mounts;
 mod ownership;
+pub(crate) mod provided;
 mod release;
 mod source;
 pub(crate) mod usage;

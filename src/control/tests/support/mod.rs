@@ -6,7 +6,9 @@
     reason = "a test that cannot go on has failed; each test program uses its own part"
 )]
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use api::resources::certificate::order::Order;
@@ -17,9 +19,10 @@ use apiserver::{ApiServer, Caller, Config, Entropy, NodeConnector, NodeError, Ve
 use async_trait::async_trait;
 use bytes::Bytes;
 use client::{Body, Client, Informer, Key, ListOptions, Object, Scope, Transport, TransportError};
+use control::localpath::LocalStorage;
 use control::{Clients, Controllers, ControllersConfig, tokens};
 use http::{Request, Response};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use serde_json::Value;
 use task::{SharedClock, SystemClock, Tasks};
 
@@ -39,13 +42,30 @@ impl Transport for InProcess {
     }
 }
 
-/// No test here reads logs.
-struct NoNodes;
+/// Kubelets that know nothing but directories of claims.
+#[derive(Clone, Default)]
+pub(crate) struct Disks {
+    /// Node and directory.
+    pub(crate) made: Arc<Mutex<BTreeSet<(String, String)>>>,
+    /// How many of the next requests get no answer.
+    pub(crate) deaf: Arc<AtomicU32>,
+}
 
 #[async_trait]
-impl NodeConnector for NoNodes {
-    async fn send(&self, node: &str, _: Request<Bytes>) -> Result<Response<apiserver::Body>, NodeError> {
-        Err(NodeError { node: node.to_owned(), source: "there is none".into() })
+impl NodeConnector for Disks {
+    async fn send(&self, node: &str, request: Request<Bytes>) -> Result<Response<apiserver::Body>, NodeError> {
+        let fail = |why: &str| NodeError { node: node.to_owned(), source: why.into() };
+        let path = request.uri().path().to_owned();
+        let directory = path.strip_prefix("/storage/").ok_or_else(|| fail("there is none"))?.to_owned();
+        if self.deaf.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
+            return Err(fail("it is deaf"));
+        }
+        let place = (node.to_owned(), directory.clone());
+        let mut made = self.made.lock().unwrap();
+        let _ = if request.method() == http::Method::DELETE { made.remove(&place) } else { made.insert(place) };
+        let answer = serde_json::json!({"path": format!("/disks/{directory}")}).to_string();
+        let body = Full::new(Bytes::from(answer)).map_err(|never: std::convert::Infallible| match never {}).boxed();
+        Ok(Response::new(body))
     }
 }
 
@@ -56,6 +76,7 @@ pub(crate) struct Cluster {
     pub(crate) tasks: Tasks,
     pub(crate) server: Arc<ApiServer>,
     pub(crate) clock: SharedClock,
+    pub(crate) disks: Disks,
 }
 
 /// One in real time.
@@ -65,13 +86,19 @@ pub(crate) async fn cluster() -> Cluster {
 
 /// One with a clock and randomness of its own.
 pub(crate) async fn cluster_with(clock: SharedClock, seed: u64) -> Cluster {
+    cluster_of(clock, seed, LocalStorage::Off).await
+}
+
+/// One with a class for nodes' own disks, or without.
+pub(crate) async fn cluster_of(clock: SharedClock, seed: u64, local_storage: LocalStorage) -> Cluster {
+    let disks = Disks::default();
     let store = store::MemoryStore::new(Arc::clone(&clock), store::HistoryLimits::default());
     let server = ApiServer::new(Config {
         store: Arc::new(store),
         clock: Arc::clone(&clock),
         entropy: Entropy::seeded(seed),
         version: VersionInfo::of_release("test"),
-        nodes: Arc::new(NoNodes),
+        nodes: Arc::new(disks.clone()),
         tokens: StaticTokens::default(),
         issuer: Issuer::new("cluster.local", SigningKeys::generate().unwrap()),
         services: apiserver::Network::default(),
@@ -98,8 +125,9 @@ pub(crate) async fn cluster_with(clock: SharedClock, seed: u64) -> Cluster {
         let tokens::Order { namespace, secret, account, account_uid } = order.clone();
         Ok(issuer.secret_token(SecretToken { namespace, secret, account, account_uid })?)
     });
-    Controllers::spawn(&clients, &clock, &tasks, ControllersConfig { root_ca: "the CA".to_owned(), sign, issue });
-    Cluster { pki, client, tasks, server, clock }
+    let config = ControllersConfig { root_ca: "the CA".to_owned(), sign, issue, local_storage };
+    Controllers::spawn(&clients, &clock, &tasks, config);
+    Cluster { pki, client, tasks, server, clock, disks }
 }
 
 impl Cluster {
