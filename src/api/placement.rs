@@ -6,4 +6,4 @@ mod affinity;
 mod taints;
 
 pub use affinity::{admits, preference, selects};
-pub use taints::{UNSCHEDULABLE, is_tolerated, untolerated};
+pub use taints::{UNSCHEDULABLE, is_tolerated, tolerates, untolerated};

@@ -18,6 +18,7 @@ pub mod node;
 pub mod podgc;
 pub mod scheduler;
 pub mod serviceaccount;
+pub mod tainteviction;
 pub mod tokens;
 pub mod volumes;
 pub mod workload;
@@ -75,7 +76,8 @@ impl Controllers {
         tokens::spawn(client, tasks, &accounts, config.root_ca, config.issue);
         bootstrap::spawn(client, clock, tasks);
         namespace::spawn(client, clock, tasks, &namespaces, &pods);
-        node::spawn(client, clock, tasks, &nodes);
+        node::spawn(client, clock, tasks, (&nodes, &pods));
+        tainteviction::spawn(client, clock, tasks, (&nodes, &pods));
         podgc::spawn(client, clock, tasks, &nodes, &pods);
         aggregation::spawn(client, tasks);
         certificates::spawn(client, clock, tasks, config.sign);

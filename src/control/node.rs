@@ -3,9 +3,11 @@
 //! After `pkg/controller/nodelifecycle`. A node shows life by renewing its lease in `kube-node-lease` or by a new
 //! heartbeat in its status. How long it has been silent is measured here, by when the sign was seen to change, never by
 //! comparing wall clocks of two hosts; so nobody is declared dead because the controller itself was away. [`decide`] is
-//! pure.
+//! pure. What makes pods leave, a taint `NoExecute`, comes to one node after another, and to none while all are down
+//! ([`zones`]); pods of a silent node are said not to be ready at once, so that nobody is led to them.
 
 mod decide;
+mod zones;
 
 #[cfg(test)]
 mod tests;
@@ -19,12 +21,14 @@ use client::reconcile::{self, Outcome, Queue};
 use client::{Client, ClientError, Informer, Key, ListOptions, Patch, Scope};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::json;
 use task::{SharedClock, Tasks};
 use tokio::time::Instant;
 
-pub use decide::{Action, decide};
+pub use decide::{Action, Eviction, decide};
+use zones::Weather;
 
 /// How long a node may show no sign of life: the default of `nodeLeaseDurationSeconds`.
 const GRACE: Duration = Duration::from_secs(40);
@@ -40,23 +44,33 @@ struct Shell {
     clock: SharedClock,
     recorder: Recorder,
     nodes: Informer<Node>,
+    pods: Informer<Pod>,
     leases: Informer<Lease>,
+    queue: Queue<Key>,
     /// The last sign of each node, and when it was first seen.
     pulses: Mutex<HashMap<String, (Sign, Instant)>>,
+    /// Whether each node was ready when it was last looked at.
+    ready: Mutex<HashMap<String, bool>>,
+    /// When the next node of a zone may be made to let go of its pods.
+    next: Mutex<HashMap<String, Instant>>,
 }
 
 /// Starts the controller.
-pub fn spawn(client: &Client, clock: &SharedClock, tasks: &Tasks, nodes: &Informer<Node>) {
+pub fn spawn(client: &Client, clock: &SharedClock, tasks: &Tasks, (nodes, pods): (&Informer<Node>, &Informer<Pod>)) {
     let source = Source { component: "node-controller".to_owned(), host: String::new() };
     let shell = Arc::new(Shell {
         client: client.clone(),
         clock: Arc::clone(clock),
         recorder: Recorder::spawn(client, tasks, Arc::clone(clock), source),
         nodes: nodes.clone(),
+        pods: pods.clone(),
         leases: Informer::spawn(client, tasks, Scope::namespace(LEASES), ListOptions::default()),
-        pulses: Mutex::new(HashMap::new()),
+        queue: Queue::default(),
+        pulses: Mutex::default(),
+        ready: Mutex::default(),
+        next: Mutex::default(),
     });
-    let queue = Queue::default();
+    let queue = shell.queue.clone();
     let (mut leases, leases_queue) = (shell.leases.subscribe(), queue.clone());
     tasks.spawn("node-feed", reconcile::feed(nodes.subscribe(), queue.clone()));
     tasks.spawn("node-leases", async move {
@@ -66,6 +80,8 @@ pub fn spawn(client: &Client, clock: &SharedClock, tasks: &Tasks, nodes: &Inform
     });
     tasks.spawn("node-controller", async move {
         shell.leases.synced().await;
+        shell.nodes.synced().await;
+        shell.pods.synced().await;
         reconcile::run(queue, WORKERS, |key| sync(Arc::clone(&shell), key)).await;
     });
 }
@@ -73,15 +89,22 @@ pub fn spawn(client: &Client, clock: &SharedClock, tasks: &Tasks, nodes: &Inform
 async fn sync(shell: Arc<Shell>, key: Key) -> Result<Outcome, ClientError> {
     let Some(node) = shell.nodes.get(&key) else {
         shell.pulses.lock().unwrap_or_else(PoisonError::into_inner).remove(&key.name);
+        shell.note_readiness(&key.name, None);
         return Ok(Outcome::Done);
     };
     let silent_since = shell.observe(&key.name, &node);
     let silence = silent_since.elapsed();
-    for action in decide(&node, silence >= GRACE, shell.clock.now()) {
+    shell.note_readiness(&key.name, Some(decide::is_ready(&node)));
+    let (eviction, wait) = shell.eviction(&node);
+    for action in decide(&node, silence >= GRACE, eviction, shell.clock.now()) {
         shell.act(&key, &node, action).await?;
     }
+    if silence >= GRACE && !decide::is_ready(&node) {
+        shell.mark_pods(&key.name).await?;
+    }
     // A node that is silent already comes back by its next sign.
-    Ok(if silence >= GRACE { Outcome::Done } else { Outcome::Again(GRACE - silence) })
+    let rest = GRACE.checked_sub(silence).filter(|rest| !rest.is_zero());
+    Ok([rest, wait].into_iter().flatten().min().map_or(Outcome::Done, Outcome::Again))
 }
 
 impl Shell {
@@ -101,6 +124,71 @@ impl Shell {
             self.recorder.event(&reference(node), EventType::Normal, "RegisteredNode", &message);
         }
         pulse.1
+    }
+
+    /// Takes note of whether a node is ready; what becomes of the others depends on it.
+    fn note_readiness(&self, name: &str, is_ready: Option<bool>) {
+        let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        let former = match is_ready {
+            Some(is_ready) => ready.insert(name.to_owned(), is_ready),
+            None => ready.remove(name),
+        };
+        if former != is_ready {
+            let others = ready.iter().filter(|(other, is_ready)| !**is_ready && *other != name);
+            others.for_each(|(other, _)| self.queue.add(Key::cluster(other)));
+        }
+    }
+
+    /// Whether a node is to let go of its pods, and when to ask again.
+    fn eviction(&self, node: &Node) -> (Eviction, Option<Duration>) {
+        let nodes = self.nodes.snapshot();
+        let zones = match Weather::of(nodes.iter().map(|node| &**node)) {
+            Weather::Storm => return (Eviction::Never, None),
+            Weather::Zones(zones) => zones,
+        };
+        let zone = zones::zone(node);
+        // A zone of which nothing is known has no node that counts.
+        let Some(pace) = zones.get(&zone).copied().unwrap_or(Some(Duration::ZERO)) else {
+            return (Eviction::Later, None);
+        };
+        if !decide::keeps_its_pods(node) {
+            return (Eviction::Later, None);
+        }
+        let (mut next, now) = (self.next.lock().unwrap_or_else(PoisonError::into_inner), Instant::now());
+        match next.get(&zone).and_then(|at| at.checked_duration_since(now)).filter(|wait| !wait.is_zero()) {
+            Some(wait) => (Eviction::Later, Some(wait)),
+            None => {
+                next.insert(zone, now + pace);
+                (Eviction::Now, None)
+            }
+        }
+    }
+
+    /// Says of the pods of a silent node that they are not ready.
+    async fn mark_pods(&self, node: &str) -> Result<(), ClientError> {
+        for pod in self.pods.snapshot() {
+            let is_here = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) == Some(node);
+            let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+            let mut conditions = conditions.filter(|condition| condition.type_ == "Ready");
+            if !is_here || !conditions.any(|ready| ready.status == "True") {
+                continue;
+            }
+            let patch = json!({
+                "metadata": {"uid": pod.metadata.uid},
+                "status": {"conditions": [{
+                    "type": "Ready", "status": "False", "lastTransitionTime": Time(self.clock.now()),
+                }]},
+            });
+            match self.client.patch_status::<Pod>(&Key::of(&pod.metadata), &Patch::Strategic(patch)).await {
+                Err(error) if error.is_overtaken() => {}
+                Err(error) => return Err(error),
+                Ok(_) => {
+                    let subject = reference(&*pod);
+                    self.recorder.event(&subject, EventType::Warning, "NodeNotReady", "Node is not ready");
+                }
+            }
+        }
+        Ok(())
     }
 
     async fn act(&self, key: &Key, node: &Node, action: Action) -> Result<(), ClientError> {

@@ -19,7 +19,8 @@ pub fn untolerated<'a>(
     taints.iter().filter(|taint| has_effect(&taint.effect)).find(|taint| !is_tolerated(taint, tolerations))
 }
 
-fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
+/// Whether a toleration tolerates a taint.
+pub fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
     let text = |field: &Option<String>| field.clone().unwrap_or_default();
     let (effect, key) = (text(&toleration.effect), text(&toleration.key));
     if !(effect.is_empty() || effect == taint.effect) || !(key.is_empty() || key == taint.key) {

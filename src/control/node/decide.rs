@@ -26,9 +26,20 @@ pub enum Action {
     Taints(Vec<Taint>),
 }
 
-/// Decides by the node and whether it has been silent for too long. Conditions come alone: what they mean for taints is
-/// decided once the node shows them.
-pub fn decide(node: &Node, is_silent: bool, now: Timestamp) -> Vec<Action> {
+/// Whether a node that is not ready is to let go of its pods.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Eviction {
+    /// From now on.
+    Now,
+    /// If it does so already.
+    Later,
+    /// Not at all, whatever was begun.
+    Never,
+}
+
+/// Decides by the node, whether it has been silent for too long, and whether it is to let go of its pods. Conditions come
+/// alone: what they mean for taints is decided once the node shows them.
+pub fn decide(node: &Node, is_silent: bool, eviction: Eviction, now: Timestamp) -> Vec<Action> {
     if is_silent {
         let unknown = unknown_conditions(node, now);
         if !unknown.is_empty() {
@@ -36,7 +47,7 @@ pub fn decide(node: &Node, is_silent: bool, now: Timestamp) -> Vec<Action> {
         }
     }
     let current = node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
-    let wanted = taints(node, current, now);
+    let wanted = taints(node, current, eviction, now);
     if wanted == current { Vec::new() } else { vec![Action::Taints(wanted)] }
 }
 
@@ -46,6 +57,22 @@ fn conditions(node: &Node) -> &[NodeCondition] {
 
 fn condition<'a>(node: &'a Node, kind: &str) -> Option<&'a NodeCondition> {
     conditions(node).iter().find(|condition| condition.type_ == kind)
+}
+
+/// Whether a node says that it is ready.
+pub(super) fn is_ready(node: &Node) -> bool {
+    condition(node, "Ready").is_some_and(|ready| ready.status == "True")
+}
+
+/// Whether a node is not ready, and nothing has been begun yet to have it let go of its pods.
+pub(super) fn keeps_its_pods(node: &Node) -> bool {
+    let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
+    condition(node, "Ready").is_some_and(|ready| ready.status != "True") && !evicts(taints)
+}
+
+/// Whether taints of ours drive pods away.
+fn evicts(taints: &[Taint]) -> bool {
+    taints.iter().any(|taint| taint.effect == "NoExecute" && (taint.key == NOT_READY || taint.key == UNREACHABLE))
 }
 
 /// The heartbeat in the node's status.
@@ -75,8 +102,9 @@ fn unknown_conditions(node: &Node, now: Timestamp) -> Vec<NodeCondition> {
 }
 
 /// The taints that the node should have: those that are not ours, and ours as its conditions say.
-fn taints(node: &Node, current: &[Taint], now: Timestamp) -> Vec<Taint> {
-    let wanted = wanted(node);
+fn taints(node: &Node, current: &[Taint], eviction: Eviction, now: Timestamp) -> Vec<Taint> {
+    let has_begun = eviction == Eviction::Later && evicts(current);
+    let wanted = wanted(node, eviction == Eviction::Now || has_begun);
     let is_ours = |taint: &Taint| {
         taint.key == NOT_READY
             || taint.key == UNREACHABLE
@@ -94,13 +122,15 @@ fn taints(node: &Node, current: &[Taint], now: Timestamp) -> Vec<Taint> {
     taints
 }
 
-fn wanted(node: &Node) -> Vec<(&'static str, &'static str)> {
+fn wanted(node: &Node, lets_go: bool) -> Vec<(&'static str, &'static str)> {
     let mut wanted = Vec::new();
-    match condition(node, "Ready").map(|ready| ready.status.as_str()) {
-        Some("True") | None => {}
-        Some("Unknown") => wanted.extend([(UNREACHABLE, "NoSchedule"), (UNREACHABLE, "NoExecute")]),
-        Some(_) => wanted.extend([(NOT_READY, "NoSchedule"), (NOT_READY, "NoExecute")]),
-    }
+    let key = match condition(node, "Ready").map(|ready| ready.status.as_str()) {
+        Some("True") | None => None,
+        Some("Unknown") => Some(UNREACHABLE),
+        Some(_) => Some(NOT_READY),
+    };
+    wanted.extend(key.map(|key| (key, "NoSchedule")));
+    wanted.extend(key.filter(|_| lets_go).map(|key| (key, "NoExecute")));
     for (kind, key) in PRESSURES {
         if condition(node, kind).is_some_and(|condition| condition.status == "True") {
             wanted.push((key, "NoSchedule"));

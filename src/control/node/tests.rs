@@ -12,12 +12,20 @@ struct Case {
     node: Node,
     #[serde(default)]
     silent: bool,
+    /// Whether it is to let go of its pods: `now`, `later` or `never`.
+    eviction: Option<String>,
 }
 
 fn outcome(case: &Case) -> String {
     let now = Timestamp::from_second(1_800_000_000).unwrap();
     let mut lines = Vec::new();
-    for action in decide(&case.node, case.silent, now) {
+    let eviction = match case.eviction.as_deref() {
+        None | Some("now") => Eviction::Now,
+        Some("later") => Eviction::Later,
+        Some("never") => Eviction::Never,
+        Some(other) => panic!("no such eviction: {other}"),
+    };
+    for action in decide(&case.node, case.silent, eviction, now) {
         match action {
             Action::Conditions(conditions) => lines.extend(conditions.iter().map(|condition| {
                 let reason = condition.reason.as_deref().unwrap();
