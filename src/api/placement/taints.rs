@@ -21,14 +21,16 @@ pub fn untolerated<'a>(
 
 /// Whether a toleration tolerates a taint.
 pub fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let text = |field: &Option<String>| field.clone().unwrap_or_default();
-    let (effect, key) = (text(&toleration.effect), text(&toleration.key));
+    fn text(field: Option<&String>) -> &str {
+        field.map_or("", String::as_str)
+    }
+    let (effect, key) = (text(toleration.effect.as_ref()), text(toleration.key.as_ref()));
     if !(effect.is_empty() || effect == taint.effect) || !(key.is_empty() || key == taint.key) {
         return false;
     }
     match toleration.operator.as_deref().unwrap_or("Equal") {
         "Exists" => true,
-        "Equal" | "" => !key.is_empty() && text(&toleration.value) == text(&taint.value),
+        "Equal" | "" => !key.is_empty() && text(toleration.value.as_ref()) == text(taint.value.as_ref()),
         _ => false,
     }
 }

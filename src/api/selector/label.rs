@@ -100,7 +100,19 @@ impl LabelSelector {
 
     /// Whether labels (the value of `metadata.labels`, if any) satisfy all requirements.
     pub fn matches(&self, labels: Option<&Map<String, Value>>) -> bool {
-        !self.nothing && self.requirements.iter().all(|requirement| requirement.matches(labels))
+        self.covers(|key| labels.and_then(|labels| labels.get(key)).and_then(Value::as_str))
+    }
+
+    /// Whether labels, of whatever form, satisfy all requirements.
+    pub fn covers<'a>(&self, label: impl Fn(&str) -> Option<&'a str>) -> bool {
+        !self.nothing && self.requirements.iter().all(|requirement| requirement.holds(label(&requirement.key)))
+    }
+
+    /// Whatever satisfies both.
+    pub fn and(mut self, other: Self) -> Self {
+        self.nothing |= other.nothing;
+        self.requirements.extend(other.requirements);
+        self
     }
 
     /// Whether it selects everything.
@@ -140,18 +152,17 @@ impl Requirement {
         Ok(Self { key: key.to_owned(), operator, values })
     }
 
-    fn matches(&self, labels: Option<&Map<String, Value>>) -> bool {
-        let value = labels.and_then(|labels| labels.get(&self.key)).and_then(Value::as_str);
+    fn holds(&self, value: Option<&str>) -> bool {
         let listed = |value: &str| self.values.iter().any(|own| own == value);
         let number = |text: &str| text.parse::<i64>().ok();
-        let limit = self.values.first().and_then(|text| number(text));
+        let limit = || self.values.first().and_then(|text| number(text));
         match self.operator {
             Operator::In => value.is_some_and(listed),
             Operator::NotIn => !value.is_some_and(listed),
             Operator::Exists => value.is_some(),
             Operator::DoesNotExist => value.is_none(),
-            Operator::GreaterThan => value.and_then(number).zip(limit).is_some_and(|(value, limit)| value > limit),
-            Operator::LessThan => value.and_then(number).zip(limit).is_some_and(|(value, limit)| value < limit),
+            Operator::GreaterThan => value.and_then(number).zip(limit()).is_some_and(|(value, limit)| value > limit),
+            Operator::LessThan => value.and_then(number).zip(limit()).is_some_and(|(value, limit)| value < limit),
         }
     }
 }

@@ -84,6 +84,14 @@ fn may_schedule(request: &ResourceRequest) -> bool {
             true
         }
         ("storage.k8s.io", "storageclasses", "") if is_read(r) => true,
+        // What puts pods together that are to be spread, and what allows only so many of them to go.
+        ("", "replicationcontrollers", "")
+        | ("apps", "replicasets" | "statefulsets", "")
+        | ("policy", "poddisruptionbudgets", "")
+            if is_read(r) =>
+        {
+            true
+        }
         // A volume is kept for the claim of a pod, or one is to be made, before the pod is bound.
         ("", "persistentvolumes" | "persistentvolumeclaims", "") => matches!(r.verb.as_str(), "patch" | "update"),
         ("", "pods", "binding") | ("", "bindings", "") => r.verb == "create",

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::requests;
+use super::{label_keys, requests};
 use crate::resources::path::{
     default_number, default_text, default_to, ensure_object, items_mut, object_mut, present, put, text,
 };
@@ -52,8 +52,9 @@ fn default_service_account(spec: &mut Value) {
     }
 }
 
-/// What create forces: the first status.
+/// What create forces: the first status, and what selectors mean that look at the pod's own labels.
 pub(super) fn prepare(pod: &mut Value) {
+    label_keys::merge(pod);
     let class = requests::qos_class(pod);
     pod["status"] = json!({"phase": "Pending", "qosClass": class.word()});
 }

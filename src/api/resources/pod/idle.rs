@@ -39,15 +39,11 @@ const SOURCES: [&str; 20] = [
 
 /// Paths below the spec. `name[]` stands for every item of a list.
 const POD: &[(&str, Asks)] = &[
-    ("affinity.podAffinity", any),
-    ("affinity.podAntiAffinity", any),
-    ("preemptionPolicy", preempts),
     ("schedulingGroup", any),
     ("securityContext.seLinuxChangePolicy", any),
     ("securityContext.seLinuxOptions", any),
     ("securityContext.windowsOptions", any),
     ("tolerations[]", is_timed),
-    ("topologySpreadConstraints", any),
     ("volumes[].projected.sources[].clusterTrustBundle", any),
     ("volumes[].projected.sources[].podCertificate", any),
 ];
@@ -125,11 +121,6 @@ fn is_out_of_reach(spec: &Value, address: &Value) -> bool {
     spec["hostNetwork"] != true && address.is_some_and(|address| !address.is_unspecified())
 }
 
-/// Every pod may preempt unless it says otherwise, but only pods of some priority could expect to.
-fn preempts(spec: &Value, policy: &Value) -> bool {
-    *policy != "Never" && spec["priority"].as_i64().unwrap_or(0) > 0
-}
-
 /// Nothing evicts by taints, so no toleration ends. That of those which every pod is given is not told.
 fn is_timed(_: &Value, toleration: &Value) -> bool {
     let usual = ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"].contains(&text(toleration, "key"));
@@ -172,15 +163,5 @@ mod tests {
         assert_eq!(idle_fields(&spec, "spec"), [""; 0]);
         spec["hostNetwork"] = json!(false);
         assert_eq!(idle_fields(&spec, "spec"), ["spec.containers[0].ports[0].hostIP"]);
-    }
-
-    #[test]
-    fn only_pods_of_some_priority_expect_to_preempt() {
-        let mut spec = json!({"preemptionPolicy": "PreemptLowerPriority", "priority": 0});
-        assert_eq!(idle_fields(&spec, "spec"), [""; 0]);
-        spec["priority"] = json!(5);
-        assert_eq!(idle_fields(&spec, "spec"), ["spec.preemptionPolicy"]);
-        spec["preemptionPolicy"] = json!("Never");
-        assert_eq!(idle_fields(&spec, "spec"), [""; 0]);
     }
 }

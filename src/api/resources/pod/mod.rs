@@ -6,6 +6,7 @@ mod container;
 mod default;
 mod env;
 mod idle;
+mod label_keys;
 mod part;
 mod probe;
 pub mod requests;
