@@ -88,7 +88,7 @@ impl Controllers {
         let storage = volumes::spawn(client, clock, tasks, &pods);
         localpath::spawn(client, clock, tasks, (storage, &nodes), config.local_storage);
         workload::spawn(client, clock, tasks, &pods, &nodes);
-        scheduler::spawn(&clients.scheduler, clock, tasks, pods, nodes);
+        scheduler::spawn(&clients.scheduler, clock, tasks, scheduler::Watched { pods, nodes, namespaces });
         Self
     }
 }

@@ -25,6 +25,9 @@ pub(super) enum BindError {
     /// A claim was not bound.
     #[error("running PreBind plugin \"VolumeBinding\": binding volumes: {0}")]
     Volumes(String),
+    /// Nobody knows what came of it.
+    #[error("binding ended without an answer")]
+    Lost,
 }
 
 /// Everything that is to be written for one pod.

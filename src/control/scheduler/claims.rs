@@ -14,6 +14,7 @@ use k8s_openapi::api::storage::v1::StorageClass;
 
 use super::filter::Refusal;
 use crate::volumes::{self, SELECTED_NODE};
+use crate::workload::owned::manager;
 
 /// Says that a class makes no volumes.
 const NO_PROVISIONER: &str = "kubernetes.io/no-provisioner";
@@ -237,9 +238,7 @@ fn objection(claim: &PersistentVolumeClaim, pod: &Pod, is_own: bool) -> Option<S
     if claim.metadata.deletion_timestamp.is_some() {
         return Some(format!("persistentvolumeclaim {name:?} is being deleted"));
     }
-    let owners = claim.metadata.owner_references.as_deref().unwrap_or_default();
-    let is_owned =
-        owners.iter().any(|owner| owner.controller == Some(true) && Some(&owner.uid) == pod.metadata.uid.as_ref());
+    let is_owned = manager(&claim.metadata).is_some_and(|owner| Some(&owner.uid) == pod.metadata.uid.as_ref());
     (is_own && !is_owned).then(|| {
         let text = |field: &Option<String>| field.clone().unwrap_or_default();
         let (namespace, own) = (text(&pod.metadata.namespace), text(&pod.metadata.name));

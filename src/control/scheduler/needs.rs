@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::amounts::Amounts;
+use super::terms::{Company, Labels};
 
 /// What a container without a CPU request counts as when nodes are compared, in thousandths; upstream's
 /// `DefaultMilliCPURequest`.
@@ -46,6 +47,14 @@ pub struct Needs {
     pub claims: Vec<Key>,
     /// Which pods it may displace.
     pub priority: i32,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its labels, which selectors of others look at.
+    pub labels: Labels,
+    /// Whether it is on its way out.
+    pub is_ending: bool,
+    /// What it says about other pods.
+    pub company: Company,
 }
 
 impl Needs {
@@ -58,7 +67,33 @@ impl Needs {
             ports: spec.containers.iter().chain(sidecars(spec)).flat_map(ports).collect(),
             claims: claims(pod),
             priority: spec.priority.unwrap_or(0),
+            namespace: pod.metadata.namespace.clone().unwrap_or_default(),
+            labels: pod.metadata.labels.clone().unwrap_or_default(),
+            is_ending: pod.metadata.deletion_timestamp.is_some(),
+            company: Company::of(pod),
         }
+    }
+
+    /// Whether it uses one of the claims.
+    pub(super) fn uses_any(&self, claims: &[Key]) -> bool {
+        self.claims.iter().any(|claim| claims.contains(claim))
+    }
+
+    /// Whether a pod that has a node needs the same in both of its states.
+    pub(super) fn are_same_on_node(before: &Pod, after: &Pod) -> bool {
+        is_same_spec(before.spec.as_ref(), after.spec.as_ref())
+            && before.metadata.labels == after.metadata.labels
+            && before.metadata.deletion_timestamp.is_some() == after.metadata.deletion_timestamp.is_some()
+    }
+}
+
+/// A pod that was only just given its node may not name it yet.
+fn is_same_spec(before: Option<&PodSpec>, after: Option<&PodSpec>) -> bool {
+    match (before, after) {
+        (Some(before), Some(after)) if before.node_name != after.node_name => {
+            PodSpec { node_name: after.node_name.clone(), ..before.clone() } == *after
+        }
+        (before, after) => before == after,
     }
 }
 

@@ -1,89 +1,136 @@
 //! Feeds the scheduler from informers and carries out what it decides.
 //!
-//! One task; requests run beside it, at most [`REQUESTS`] at a time. Nothing polls: a pod is decided on in the moment in
-//! which the informer shows it.
+//! One task decides; requests run beside it, at most [`REQUESTS`] at a time. Nothing polls: a pod is decided on in the
+//! moment in which the informer shows it.
 
-use std::collections::BTreeSet;
+mod act;
+
+use std::collections::{BTreeSet, HashSet};
 use std::pin::Pin;
 use std::sync::Arc;
 
-use client::events::{EventType, Recorder, Source, reference};
-use client::{Client, ClientError, Dirty, Informer, Key, ListOptions, Patch, Scope};
+use client::events::{Recorder, Source};
+use client::{Client, ClientError, Dirty, Informer, Key, ListOptions, Object, Scope};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod, PodCondition};
+use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::storage::v1::StorageClass;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use serde_json::json;
 use task::{SharedClock, Tasks};
 use tokio::time::Instant;
 
-use super::bind::{self, BindError, Binding};
+use super::bind::BindError;
 use super::claims::Bindings;
-use super::cluster::Cluster;
-use super::decide::{Decision, decide};
+use super::cluster::{Cluster, Placed};
+use super::decide::Circumstances;
+use super::family::Following;
+use super::hints::Change;
 use super::needs::Needs;
-use super::pending::{Change, Pending, Waiting};
+use super::pending::Pending;
 
 /// The name that pods ask for.
 const NAME: &str = "default-scheduler";
 /// Requests under way at most.
 const REQUESTS: usize = 128;
-/// Longest message of an event (`k8s.io/api/events`, note).
-const MESSAGE: usize = 1024;
+/// Pods decided on before what has happened meanwhile is looked at.
+const DECISIONS: usize = 32;
 
 /// Starts the scheduler.
-pub fn spawn(client: &Client, clock: &SharedClock, tasks: &Tasks, pods: Informer<Pod>, nodes: Informer<Node>) {
+pub fn spawn(client: &Client, clock: &SharedClock, tasks: &Tasks, watched: Watched) {
     let source = Source { component: NAME.to_owned(), host: String::new() };
     let recorder = Recorder::spawn(client, tasks, Arc::clone(clock), source);
     let scheduler = Scheduler {
         client: client.clone(),
         clock: Arc::clone(clock),
+        tasks: tasks.clone(),
         recorder,
-        pods,
-        nodes,
-        claims: Informer::spawn(client, tasks, Scope::Cluster, ListOptions::default()),
-        volumes: Informer::spawn(client, tasks, Scope::Cluster, ListOptions::default()),
-        classes: Informer::spawn(client, tasks, Scope::Cluster, ListOptions::default()),
+        pods: watched.pods,
+        nodes: watched.nodes,
+        namespaces: watched.namespaces,
+        claims: follow(client, tasks),
+        volumes: follow(client, tasks),
+        classes: follow(client, tasks),
+        budgets: follow(client, tasks),
+        families: Following::spawn(client, tasks),
         cluster: Cluster::default(),
         pending: Pending::default(),
+        next_node: 0,
+        decisions: 0,
         requests: FuturesUnordered::new(),
         waiting: FuturesUnordered::new(),
+        reporting: HashSet::new(),
+        deferred: HashSet::new(),
     };
     tasks.spawn("scheduler", scheduler.run());
 }
 
+/// What others follow as well.
+#[derive(Clone)]
+pub struct Watched {
+    /// All pods.
+    pub pods: Informer<Pod>,
+    /// All nodes.
+    pub nodes: Informer<Node>,
+    /// All namespaces.
+    pub namespaces: Informer<Namespace>,
+}
+
+fn follow<K: Object>(client: &Client, tasks: &Tasks) -> Informer<K> {
+    Informer::spawn(client, tasks, Scope::Cluster, ListOptions::default())
+}
+
+type Request = Pin<Box<dyn Future<Output = Done> + Send>>;
+
 struct Scheduler {
     client: Client,
     clock: SharedClock,
+    tasks: Tasks,
     recorder: Recorder,
     pods: Informer<Pod>,
     nodes: Informer<Node>,
+    namespaces: Informer<Namespace>,
     claims: Informer<PersistentVolumeClaim>,
     volumes: Informer<PersistentVolume>,
     classes: Informer<StorageClass>,
+    budgets: Informer<PodDisruptionBudget>,
+    families: Following,
     cluster: Cluster,
     pending: Pending,
-    requests: FuturesUnordered<Pin<Box<dyn Future<Output = Done> + Send>>>,
+    /// Where the next decision begins to look.
+    next_node: usize,
+    decisions: u64,
+    requests: FuturesUnordered<Request>,
     /// Bindings that wait for volumes, at most one a pod: slow ones must not keep other pods from being decided on.
-    waiting: FuturesUnordered<Pin<Box<dyn Future<Output = Done> + Send>>>,
+    waiting: FuturesUnordered<Request>,
+    /// Pods of which something is being said; what says that one has no node must not arrive after its binding.
+    reporting: HashSet<Key>,
+    /// Those of them that were to be decided on meanwhile.
+    deferred: HashSet<Key>,
 }
 
 /// A request that has come to its end.
 enum Done {
     Bind { key: Key, pod: Arc<Pod>, node: String, bindings: Bindings, result: Result<(), BindError> },
-    Condition { key: Key, result: Result<(), ClientError> },
+    Said { key: Key, result: Result<(), ClientError> },
+    Preempted(act::Preempted),
 }
 
 /// What the loop wakes for.
 enum Event {
-    Pods(Vec<Key>),
-    Nodes(Vec<Key>),
-    Claims(Vec<Key>),
-    Volumes(Vec<Key>),
-    Classes(Vec<Key>),
+    Seen(Kind, Vec<Key>),
     Done(Done),
     Time,
+}
+
+/// What is followed, in the order in which it is taken in.
+#[derive(Clone, Copy)]
+enum Kind {
+    Namespace,
+    Node,
+    Class,
+    Volume,
+    Claim,
+    Pod,
 }
 
 /// What a pod is to the scheduler.
@@ -120,72 +167,81 @@ fn standing(pod: &Pod) -> Standing<'_> {
 
 impl Scheduler {
     async fn run(mut self) {
+        self.namespaces.synced().await;
         self.nodes.synced().await;
         self.pods.synced().await;
         self.claims.synced().await;
         self.volumes.synced().await;
         self.classes.synced().await;
-        let mut nodes = self.nodes.subscribe();
-        let mut pods = self.pods.subscribe();
+        self.budgets.synced().await;
+        self.families.synced().await;
+        let (mut namespaces, mut nodes) = (self.namespaces.subscribe(), self.nodes.subscribe());
         let (mut claims, mut volumes) = (self.claims.subscribe(), self.volumes.subscribe());
-        let mut classes = self.classes.subscribe();
+        let (mut classes, mut pods) = (self.classes.subscribe(), self.pods.subscribe());
         loop {
-            // What is known by now is taken in before anything is decided; nodes first.
-            drain(&mut nodes).iter().for_each(|key| self.observe_node(key));
-            drain(&mut classes).iter().for_each(|key| self.observe_class(key));
-            drain(&mut volumes).iter().for_each(|key| self.observe_volume(key));
-            drain(&mut claims).iter().for_each(|key| self.observe_claim(key));
-            drain(&mut pods).iter().for_each(|key| self.observe_pod(key));
-            self.decide_all();
-            let wake_at = self.pending.wake_at();
+            // What is known by now is taken in before anything is decided; pods last.
+            drain(&mut namespaces).iter().for_each(|key| self.observe(Kind::Namespace, key));
+            drain(&mut nodes).iter().for_each(|key| self.observe(Kind::Node, key));
+            drain(&mut classes).iter().for_each(|key| self.observe(Kind::Class, key));
+            drain(&mut volumes).iter().for_each(|key| self.observe(Kind::Volume, key));
+            drain(&mut claims).iter().for_each(|key| self.observe(Kind::Claim, key));
+            drain(&mut pods).iter().for_each(|key| self.observe(Kind::Pod, key));
+            let is_unfinished = self.decide_some();
+            let wake_at = if is_unfinished { Some(Instant::now()) } else { self.pending.wake_at() };
             let event = tokio::select! {
-                keys = pods.batch() => Event::Pods(keys),
-                keys = nodes.batch() => Event::Nodes(keys),
-                keys = claims.batch() => Event::Claims(keys),
-                keys = volumes.batch() => Event::Volumes(keys),
-                keys = classes.batch() => Event::Classes(keys),
+                biased;
                 Some(done) = self.requests.next() => Event::Done(done),
                 Some(done) = self.waiting.next() => Event::Done(done),
+                keys = namespaces.batch() => Event::Seen(Kind::Namespace, keys),
+                keys = nodes.batch() => Event::Seen(Kind::Node, keys),
+                keys = classes.batch() => Event::Seen(Kind::Class, keys),
+                keys = volumes.batch() => Event::Seen(Kind::Volume, keys),
+                keys = claims.batch() => Event::Seen(Kind::Claim, keys),
+                keys = pods.batch() => Event::Seen(Kind::Pod, keys),
                 () = tokio::time::sleep_until(wake_at.unwrap_or_else(Instant::now)), if wake_at.is_some() => Event::Time,
             };
-            self.handle(event);
+            match event {
+                Event::Seen(kind, keys) => keys.iter().for_each(|key| self.observe(kind, key)),
+                Event::Done(done) => self.finish(done),
+                Event::Time => {}
+            }
         }
     }
 
-    fn handle(&mut self, event: Event) {
-        match event {
-            Event::Pods(keys) => keys.iter().for_each(|key| self.observe_pod(key)),
-            Event::Nodes(keys) => keys.iter().for_each(|key| self.observe_node(key)),
-            Event::Claims(keys) => keys.iter().for_each(|key| self.observe_claim(key)),
-            Event::Classes(keys) => keys.iter().for_each(|key| self.observe_class(key)),
-            Event::Volumes(keys) => keys.iter().for_each(|key| self.observe_volume(key)),
-            Event::Done(done) => self.finish(done),
-            Event::Time => {}
+    fn observe(&mut self, kind: Kind, key: &Key) {
+        match kind {
+            Kind::Namespace => {
+                let namespace = self.namespaces.get(key);
+                let labels = namespace.map(|namespace| namespace.metadata.labels.clone().unwrap_or_default());
+                if self.cluster.set_namespace(&key.name, labels.as_ref()) {
+                    self.wake(Change::Namespace);
+                }
+            }
+            Kind::Node => self.observe_node(key),
+            Kind::Class => self.cluster.claims.set_class(&key.name, self.classes.get(key)),
+            Kind::Volume => self.cluster.claims.set_volume(&key.name, self.volumes.get(key)),
+            Kind::Claim => self.cluster.claims.set_claim(key, self.claims.get(key)),
+            Kind::Pod => self.observe_pod(key),
         }
+        if matches!(kind, Kind::Class | Kind::Volume | Kind::Claim) {
+            self.wake(Change::Volume);
+        }
+    }
+
+    fn wake(&mut self, change: Change<'_>) {
+        self.pending.wake(change, self.cluster.namespaces());
     }
 
     fn observe_node(&mut self, key: &Key) {
-        let Some(node) = self.nodes.get(key) else { return self.cluster.remove_node(&key.name) };
-        let is_news = self.cluster.node(&key.name).is_none_or(|before| decides_differently(before, &node));
+        let Some(node) = self.nodes.get(key) else {
+            self.cluster.remove_node(&key.name);
+            return self.wake(Change::NodeGone);
+        };
+        let is_news = self.cluster.room(&key.name).is_none_or(|room| decides_differently(&room.node, &node));
         self.cluster.set_node(&key.name, &node);
         if is_news {
-            self.pending.wake(Change::Node);
+            self.wake(Change::Node(&node));
         }
-    }
-
-    fn observe_claim(&mut self, key: &Key) {
-        self.cluster.claims.set_claim(key, self.claims.get(key));
-        self.pending.wake(Change::Volume);
-    }
-
-    fn observe_volume(&mut self, key: &Key) {
-        self.cluster.claims.set_volume(&key.name, self.volumes.get(key));
-        self.pending.wake(Change::Volume);
-    }
-
-    fn observe_class(&mut self, key: &Key) {
-        self.cluster.claims.set_class(&key.name, self.classes.get(key));
-        self.pending.wake(Change::Volume);
     }
 
     fn observe_pod(&mut self, key: &Key) {
@@ -193,17 +249,24 @@ impl Scheduler {
         match standing(&pod) {
             Standing::On(node) => {
                 self.pending.remove(key);
-                let uid = pod.metadata.uid.as_deref().unwrap_or_default();
-                self.cluster.place(key, uid, node, &Arc::new(Needs::of(&pod)));
+                self.unnominate(key, Some(node));
+                match self.cluster.place(&pod, node) {
+                    Placed::Same => {}
+                    Placed::New => self.wake(Change::Came(&Needs::of(&pod))),
+                    Placed::Changed(before) => self.wake(Change::Different(&before, &Needs::of(&pod))),
+                }
             }
             Standing::Waits => {
                 self.forget_former(key, &pod);
-                self.pending.observe(key, &pod);
+                let needs = self.pending.observe(key, &pod);
+                if !self.cluster.is_assumed(key, pod.metadata.uid.as_deref().unwrap_or_default()) {
+                    self.cluster.nominations.observe(&pod, &needs);
+                }
             }
             Standing::Gated => {
                 self.forget(key);
                 let message = "Scheduling is blocked due to non-empty scheduling gates";
-                self.set_condition(key, &pod, "SchedulingGated", message);
+                self.set_condition(key, &pod, "SchedulingGated", message, None);
             }
             Standing::Nothing => self.forget(key),
         }
@@ -211,6 +274,7 @@ impl Scheduler {
 
     fn forget(&mut self, key: &Key) {
         self.free(key);
+        self.unnominate(key, None);
         self.pending.remove(key);
     }
 
@@ -223,105 +287,28 @@ impl Scheduler {
     }
 
     fn free(&mut self, key: &Key) {
-        if self.cluster.remove(key) {
-            self.pending.wake(Change::Room);
+        if let Some((resident, _)) = self.cluster.remove(key) {
+            self.wake(Change::Gone(&resident.needs));
         }
     }
 
-    fn decide_all(&mut self) {
-        self.pending.ripen(Instant::now());
-        while self.requests.len() < REQUESTS
-            && let Some((key, waiting)) = self.pending.take()
-        {
-            match decide(&waiting.pod, &waiting.needs, &self.cluster) {
-                Decision::Bind { node, bindings } => self.bind(key, &waiting, node, bindings),
-                Decision::Unschedulable { message, refusals } => {
-                    self.pending.park(&key, refusals, Instant::now());
-                    self.report(&key, &waiting.pod, &message);
-                }
-            }
+    /// Room is no longer kept for a pod; if it has a node now, it may be that one.
+    fn unnominate(&mut self, key: &Key, taken: Option<&str>) {
+        if self.cluster.nominations.remove(key).is_some_and(|kept| Some(&*kept) != taken) {
+            self.wake(Change::Released);
         }
     }
 
-    fn bind(&mut self, key: Key, waiting: &Waiting, node: String, bindings: Bindings) {
-        let pod = Arc::clone(&waiting.pod);
-        let uid = pod.metadata.uid.clone().unwrap_or_default();
-        self.cluster.assume(&key, &uid, &node, &waiting.needs);
-        self.cluster.claims.promise(&bindings, &node);
-        let binding = Binding {
-            client: self.client.clone(),
-            claims: self.claims.clone(),
-            pod: key.clone(),
-            uid,
-            node: node.clone(),
-            steps: bind::steps(&bindings, &self.cluster.claims, &node),
-        };
-        let queue = if bindings.is_empty() { &self.requests } else { &self.waiting };
-        queue.push(Box::pin(async move {
-            let result = binding.carry_out(&bindings).await;
-            Done::Bind { key, pod, node, bindings, result }
-        }));
-    }
-
-    fn finish(&mut self, done: Done) {
-        match done {
-            Done::Bind { key, pod, node, bindings, result: Ok(()) } => {
-                self.cluster.claims.release(&bindings);
-                tracing::debug!(pod = %key, node, "pod bound");
-                let message = format!("Successfully assigned {key} to {node}");
-                self.recorder.event(&reference(&*pod), EventType::Normal, "Scheduled", &message);
-            }
-            Done::Bind { key, pod, bindings, result: Err(error), .. } => {
-                self.cluster.claims.release(&bindings);
-                let uid = pod.metadata.uid.as_deref().unwrap_or_default();
-                if self.cluster.is_assumed(&key, uid) {
-                    self.free(&key);
-                }
-                self.pending.rest(&key, Instant::now());
-                if !matches!(&error, BindError::Rejected(error) if error.is_not_found()) {
-                    self.report(&key, &pod, &error.to_string());
-                }
-            }
-            Done::Condition { key, result: Err(error) } if !error.is_not_found() => {
-                let error: &dyn std::error::Error = &error;
-                tracing::warn!(pod = %key, error, "cannot report why a pod is not scheduled");
-            }
-            Done::Condition { .. } => {}
-        }
-    }
-
-    fn report(&mut self, key: &Key, pod: &Arc<Pod>, message: &str) {
-        let short: String = message.chars().take(MESSAGE).collect();
-        self.recorder.event(&reference(&**pod), EventType::Warning, "FailedScheduling", &short);
-        self.set_condition(key, pod, "Unschedulable", message);
-    }
-
-    /// Sets `PodScheduled` to false, unless it says the same already.
-    fn set_condition(&mut self, key: &Key, pod: &Pod, reason: &str, message: &str) {
-        let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
-        let former = conditions.iter().find(|condition| condition.type_ == "PodScheduled");
-        let says_it = |former: &PodCondition| {
-            former.status == "False"
-                && former.reason.as_deref() == Some(reason)
-                && former.message.as_deref() == Some(message)
-        };
-        if former.is_some_and(says_it) {
-            return;
-        }
-        let since = former.filter(|former| former.status == "False").and_then(|f| f.last_transition_time.clone());
-        let since = since.unwrap_or_else(|| Time(self.clock.now()));
-        let patch = Patch::Strategic(json!({
-            "metadata": {"uid": pod.metadata.uid},
-            "status": {"conditions": [{
-                "type": "PodScheduled", "status": "False", "reason": reason, "message": message,
-                "lastProbeTime": null, "lastTransitionTime": since,
-            }]},
-        }));
-        let (client, key) = (self.client.clone(), key.clone());
-        self.requests.push(Box::pin(async move {
-            let result = client.patch_status::<Pod>(&key, &patch).await.map(drop);
-            Done::Condition { key, result }
-        }));
+    /// Chance, and where to begin.
+    fn circumstances<'a>(
+        &self,
+        budgets: &'a dyn Fn() -> Vec<Arc<PodDisruptionBudget>>,
+        pod: &Pod,
+    ) -> Circumstances<'a> {
+        // Uids are random already; attempts of the same pod differ by the number of the decision.
+        let uid = pod.metadata.uid.as_deref().unwrap_or_default().bytes();
+        let seed = uid.fold(self.decisions, |seed, byte| (seed ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        Circumstances { budgets, start: self.next_node, seed }
     }
 }
 

@@ -1,18 +1,22 @@
 //! Cases are files: `testdata/scheduler/<case>.yaml` holds nodes, the pods on them and the pod to be scheduled;
 //! `<case>.expected` holds what is decided. `UPDATE_EXPECT=1` rewrites the latter.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use client::Key;
-use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 
+use super::family::{Families, Selecting};
 use super::*;
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct Case {
     nodes: Vec<Node>,
     #[serde(default)]
@@ -23,6 +27,14 @@ struct Case {
     volumes: Vec<PersistentVolume>,
     #[serde(default)]
     classes: Vec<StorageClass>,
+    #[serde(default)]
+    namespaces: Vec<Namespace>,
+    #[serde(default)]
+    budgets: Vec<PodDisruptionBudget>,
+    #[serde(default)]
+    services: Vec<Selecting>,
+    #[serde(default)]
+    replica_sets: Vec<Selecting>,
     pod: Pod,
 }
 
@@ -30,16 +42,23 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/scheduler")
 }
 
-fn outcome(case: &Case) -> String {
+fn cluster(case: &Case) -> Cluster {
     let mut cluster = Cluster::default();
+    let name = |metadata: &ObjectMeta| metadata.name.clone().unwrap();
     for node in &case.nodes {
-        cluster.set_node(node.metadata.name.as_deref().unwrap(), &Arc::new(node.clone()));
+        cluster.set_node(&name(&node.metadata), &Arc::new(node.clone()));
+    }
+    for namespace in &case.namespaces {
+        cluster.set_namespace(&name(&namespace.metadata), namespace.metadata.labels.as_ref());
     }
     for pod in &case.pods {
-        let node = pod.spec.as_ref().unwrap().node_name.as_deref().unwrap();
-        cluster.place(&Key::of(&pod.metadata), "uid", node, &Arc::new(Needs::of(pod)));
+        let pod = Arc::new(pod.clone());
+        match pod.spec.as_ref().unwrap().node_name.as_deref() {
+            Some(node) => drop(cluster.place(&pod, node)),
+            None => cluster.nominations.observe(&pod, &Arc::new(Needs::of(&pod))),
+        }
     }
-    let name = |metadata: &ObjectMeta| metadata.name.clone().unwrap();
+    cluster.nominations.observe(&Arc::new(case.pod.clone()), &Arc::new(Needs::of(&case.pod)));
     for claim in &case.claims {
         cluster.claims.set_claim(&Key::of(&claim.metadata), Some(Arc::new(claim.clone())));
     }
@@ -49,14 +68,41 @@ fn outcome(case: &Case) -> String {
     for class in &case.classes {
         cluster.claims.set_class(&name(&class.metadata), Some(Arc::new(class.clone())));
     }
-    match decide(&case.pod, &Needs::of(&case.pod), &cluster) {
+    cluster
+}
+
+fn told(decision: Decision) -> String {
+    match decision {
         Decision::Bind { node, bindings } => {
             let volumes = bindings.volumes.iter().map(|(claim, volume)| format!("claim: {claim} gets {volume}\n"));
             let made = bindings.provision.iter().map(|claim| format!("claim: {claim} gets one made for {node}\n"));
             format!("bind: {node}\n") + &volumes.chain(made).collect::<String>()
         }
+        Decision::Unschedulable { message, nomination: Nomination::Preempts(preemption), .. } => {
+            let victims = preemption.victims.iter().map(|(key, _)| format!("goes: {key}\n"));
+            let demoted = preemption.demoted.iter().map(|key| format!("room is no longer kept for: {key}\n"));
+            format!("{message}\npreempts on: {}\n", preemption.node) + &victims.chain(demoted).collect::<String>()
+        }
         Decision::Unschedulable { message, .. } => format!("{message}\n"),
     }
+}
+
+/// What is decided, by whatever chance.
+fn outcome(case: &Case) -> String {
+    let mut families = Families::default();
+    case.services.iter().for_each(|service| families.put(0, service));
+    case.replica_sets.iter().for_each(|set| families.put(2, set));
+    let (needs, family) = (Needs::of(&case.pod), families.of(&case.pod));
+    let asked = Asked { pod: &case.pod, needs: &needs, family: family.as_ref() };
+    let (budgets, mut cluster) = (|| case.budgets.iter().cloned().map(Arc::new).collect(), cluster(case));
+    let decided = |cluster: &Cluster| -> BTreeSet<String> {
+        let by = |seed| decide(asked, cluster, Circumstances { budgets: &budgets, start: 0, seed }).decision;
+        (0..32).map(|seed| told(by(seed))).collect()
+    };
+    let anew = decided(&cluster);
+    cluster.get_ready(asked.crowds());
+    assert_eq!(anew, decided(&cluster), "counts that are kept are others than those that are made anew");
+    anew.into_iter().collect::<Vec<_>>().join("or\n")
 }
 
 #[test]

@@ -57,7 +57,7 @@ struct Route {
 type Inside = Box<dyn Fn(&str) -> Vec<Key> + Send + Sync>;
 
 /// The controller among the owners of an object.
-pub(super) fn manager(metadata: &ObjectMeta) -> Option<&OwnerReference> {
+pub(crate) fn manager(metadata: &ObjectMeta) -> Option<&OwnerReference> {
     metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))
 }
 

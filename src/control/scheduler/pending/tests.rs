@@ -25,6 +25,16 @@ fn take(pending: &mut Pending) -> Option<String> {
     pending.take().map(|(key, _)| key.name)
 }
 
+fn node() -> k8s_openapi::api::core::v1::Node {
+    serde_json::from_value(serde_json::json!({"metadata": {"name": "n"}})).unwrap()
+}
+
+fn freed(cpu: i64) -> Needs {
+    let mut needs = Needs::default();
+    needs.requests.set("cpu", cpu);
+    needs
+}
+
 fn full() -> BTreeSet<Refusal> {
     BTreeSet::from([Refusal::Insufficient("cpu".to_owned())])
 }
@@ -59,22 +69,26 @@ async fn a_status_update_of_a_parked_pod_does_not_bring_it_back_but_a_new_spec_o
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_changes_that_can_help_wake_a_parked_pod_and_not_before_it_has_rested() {
+async fn only_changes_that_can_help_wake_a_parked_pod_and_others_come_before_it_while_it_rests() {
     let now = Instant::now();
     let mut pending = pending(&[("full", 0), ("tainted", 0)]);
     pending.take();
     pending.take();
     pending.park(&key("full"), full(), now);
     pending.park(&key("tainted"), BTreeSet::from([Refusal::Taint]), now);
-    pending.wake(Change::Room);
+    pending.wake(Change::Gone(&freed(0)), &Namespaces::new());
+    assert_eq!((pending.wake_at(), take(&mut pending)), (Some(now + second(300)), None));
+    pending.wake(Change::Gone(&freed(5)), &Namespaces::new());
     assert_eq!(pending.wake_at(), Some(now + second(1)));
-    pending.ripen(now);
-    assert_eq!(take(&mut pending), None);
-    pending.ripen(now + second(1));
+    pending.observe(&key("new"), &pod("new", -1));
+    assert_eq!(take(&mut pending).as_deref(), Some("new"));
     assert_eq!(take(&mut pending).as_deref(), Some("full"));
-    pending.wake(Change::Node);
-    pending.ripen(now + second(1));
+    pending.rest(&key("full"), now);
+    pending.wake(Change::Node(&node()), &Namespaces::new());
     assert_eq!(take(&mut pending).as_deref(), Some("tainted"));
+    assert_eq!(take(&mut pending), None);
+    pending.ripen(now + second(2));
+    assert_eq!(take(&mut pending).as_deref(), Some("full"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -117,7 +131,7 @@ async fn a_change_of_volumes_brings_back_pods_that_use_claims_and_no_others() {
         pending.take();
         pending.park(&key(name), full(), now);
     }
-    pending.wake(Change::Volume);
+    pending.wake(Change::Volume, &Namespaces::new());
     pending.ripen(now + second(2));
     assert_eq!(take(&mut pending).as_deref(), Some("uses"));
     assert_eq!(take(&mut pending), None);
