@@ -59,7 +59,7 @@ pub(super) struct Settings {
     #[arg(long, value_name = "RESOURCE=AMOUNT")]
     pub(super) system_reserved: Vec<String>,
     /// What must be left of the node, `memory.available<100Mi` or `nodefs.available<5%`, or "" for nothing; may be given
-    /// several times [default: memory.available<100Mi, nodefs.available<1Gi and imagefs.available<1Gi, a 20th of the files]
+    /// several times [default: memory.available<100Mi, a tenth of nodefs and imagefs or 1Gi if that is less, a 20th of the files]
     #[arg(long, value_name = "SIGNAL<AMOUNT")]
     pub(super) eviction_hard: Vec<String>,
     /// Longest wait between two starts of a container that crashes, in seconds, 1 to 300 [default: 300]

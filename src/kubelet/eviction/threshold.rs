@@ -92,6 +92,8 @@ enum Least {
     Amount(i64),
     /// Of the whole.
     Share(f64),
+    /// Of the whole, but not more than an amount.
+    ShareUpTo(f64, i64),
 }
 
 /// A text that is no threshold.
@@ -124,15 +126,16 @@ impl FromStr for Threshold {
 
 impl Threshold {
     /// What a node keeps unless it is told otherwise. Upstream wants a tenth of the disk and more to be free, of which a
-    /// host of one's own with a large disk is easily short though there is plenty.
+    /// host of one's own with a large disk is easily short though there is plenty: here 1 GiB is enough.
     pub fn usual() -> Vec<Self> {
         let amount = |signal, amount: i64| Self { signal, least: Least::Amount(amount) };
+        let disk = |signal| Self { signal, least: Least::ShareUpTo(0.1, 1 << 30) };
         let share = |signal| Self { signal, least: Least::Share(0.05) };
         vec![
             amount(Signal::MemoryAvailable, 100 << 20),
-            amount(Signal::NodefsAvailable, 1 << 30),
+            disk(Signal::NodefsAvailable),
             share(Signal::NodefsInodesFree),
-            amount(Signal::ImagefsAvailable, 1 << 30),
+            disk(Signal::ImagefsAvailable),
             share(Signal::ImagefsInodesFree),
         ]
     }
@@ -147,6 +150,7 @@ impl Threshold {
         match self.least {
             Least::Amount(amount) => amount,
             Least::Share(share) => (capacity as f64 * share) as i64,
+            Least::ShareUpTo(share, most) => most.min((capacity as f64 * share) as i64),
         }
     }
 
@@ -239,6 +243,14 @@ mod tests {
         }
         let list = [threshold("nodefs.available<10%"), threshold("memory.available<1Ki")];
         assert_eq!(Threshold::reserved(&list, 5000, 5000), (1024, 500));
+    }
+
+    #[test]
+    fn a_small_disk_is_not_short_of_what_it_never_had() {
+        let usual = Threshold::usual();
+        let of = |capacity: i64| Threshold::reserved(&usual, 0, capacity).1;
+        assert_eq!(of(1000 << 20), 100 << 20);
+        assert_eq!(of(1 << 40), 1 << 30);
     }
 
     #[test]
