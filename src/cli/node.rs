@@ -10,8 +10,9 @@ use anyhow::Context;
 use apiserver::authn::certificate_user;
 use apiserver::pki::{Pki, Subject};
 use apiserver::tls_config;
+use client::Client;
 use kubelet::{Door, Kubelet, KubeletConfig, Seams};
-use net::{NativeNetwork, NativeNetworkConfig};
+use net::{NativeNetwork, NativeNetworkConfig, PolicyTable, ServiceTable};
 use runtime::{Images, LogLimits, NativeConfig, NativeImages, NativeRuntime, PidLimits, RegistryOptions};
 use task::{SystemClock, Tasks};
 use tokio::net::TcpListener;
@@ -34,6 +35,7 @@ pub(super) async fn start(
     server: &Server,
     facts: &NodeFacts,
     transport: Arc<dyn client::Transport>,
+    network_user: Arc<dyn client::Transport>,
     pki: &Pki,
 ) -> anyhow::Result<Arc<Kubelet>> {
     let listener = listen(server.settings.kubelet_listen).await?;
@@ -41,14 +43,17 @@ pub(super) async fn start(
     let (instance, settings) = (&server.instance, &server.settings);
     let images = images_of(instance)?;
     let runtime = native_runtime(instance, images.clone(), server.tasks.clone(), settings.handlers()?).await?;
-    let network = NativeNetwork::start(NativeNetworkConfig {
+    let network = NativeNetworkConfig {
         instance: instance.tag.clone(),
         range: facts.pods,
         state: instance.root.join("network"),
         mtu: settings.mtu.unwrap_or(MTU),
         api: facts.forward(),
-    });
-    let network = network.await.context("cannot prepare the pod network")?;
+    };
+    let (services, policies) = (ServiceTable::new(&network, facts.services), PolicyTable::new(&network));
+    let network = NativeNetwork::start(network).await.context("cannot prepare the pod network")?;
+    proxy::spawn_services(&Client::new(transport.clone(), "service-proxy"), &server.tasks, &facts.name, services);
+    proxy::spawn_policies(&Client::new(network_user, "network-policies"), &server.tasks, &facts.name, policies);
     let config = KubeletConfig {
         node_name: facts.name.clone(),
         root: instance.root.clone(),

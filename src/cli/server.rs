@@ -134,7 +134,8 @@ impl Server {
         if !self.settings.disable_agent.unwrap_or(false) {
             let user = UserInfo::authenticated(&format!("system:node:{}", facts.name), &[NODES]);
             let transport = ToApiServer::connect(&server, user);
-            let kubelet = node::start(&self, &facts, transport, &pki).await?;
+            let network = ToApiServer::connect(&server, UserInfo::authenticated(apiserver::authz::NETWORK, &[]));
+            let kubelet = node::start(&self, &facts, transport, network, &pki).await?;
             to_kubelets.connect(&facts.name, kubelet.clone());
             self.announce_ready(kubelet, started);
         }

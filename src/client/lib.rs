@@ -27,5 +27,5 @@ pub use object::{Key, Object, Scope};
 pub use options::{DeleteOptions, ListOptions, Page, Patch};
 pub use partial::{Owner, Partial, PartialMetadata};
 pub use transport::https::{HttpsConfig, HttpsError, HttpsTransport, Identity};
-pub use transport::{Body, BoxError, Transport, TransportError};
+pub use transport::{Body, BoxError, Impersonating, Transport, TransportError};
 pub use watch::{Watch, WatchEvent};

@@ -1,19 +1,21 @@
 //! The pod network of one node.
 //!
-//! The [`Network`] seam is used by the kubelet (attach, detach), [`ServiceTable`] by the service proxy. The native
+//! The [`Network`] seam is used by the kubelet (attach, detach), [`ServiceTable`] and [`PolicyTable`]
+//! by the service proxy. The native
 //! implementation speaks rtnetlink and nfnetlink over its own sockets; it has no bridge, no CNI plugin and no helper
 //! program. Invariants: nothing but our own table is ever touched in nftables; an address is never handed out while
 //! the link of its former owner exists; names of links derive from the sandbox, never from the address.
 
 mod dial;
 pub mod native;
+pub mod policies;
 mod pool;
 mod range;
 pub mod services;
 mod simulated;
 
 pub use dial::{DialError, dial};
-pub use native::{Forward, NativeNetwork, NativeNetworkConfig, ServiceTable};
+pub use native::{Forward, NativeNetwork, NativeNetworkConfig, PolicyTable, ServiceTable};
 pub use range::{Range, RangeError};
 pub use simulated::SimulatedNetwork;
 

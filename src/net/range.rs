@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::str::FromStr;
 
 /// A range such as `10.42.0.0/24`, of at least four addresses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Range {
     network: Ipv4Addr,
     prefix: u8,
@@ -41,6 +41,19 @@ impl fmt::Display for Range {
 }
 
 impl Range {
+    /// Addresses of others, such as `192.0.2.1/32` or `0.0.0.0/0`: any prefix will do.
+    ///
+    /// # Errors
+    /// When the text is not an IPv4 range.
+    pub fn block(text: &str) -> Result<Self, RangeError> {
+        let parts =
+            text.split_once('/').and_then(|(address, prefix)| Some((address.parse().ok()?, prefix.parse().ok()?)));
+        let (address, prefix): (Ipv4Addr, u8) =
+            parts.filter(|(_, prefix)| *prefix <= 32).ok_or_else(|| RangeError { text: text.to_owned() })?;
+        let range = Self { network: address, prefix };
+        Ok(Self { network: address & range.mask(), prefix })
+    }
+
     /// The first address, which names the network.
     pub fn network(&self) -> Ipv4Addr {
         self.network
@@ -58,7 +71,7 @@ impl Range {
 
     /// The network mask.
     pub fn mask(&self) -> Ipv4Addr {
-        Ipv4Addr::from(u32::MAX << (32 - u32::from(self.prefix)))
+        Ipv4Addr::from(u32::MAX.checked_shl(32 - u32::from(self.prefix)).unwrap_or(0))
     }
 
     /// The node's own address in the range: the first after the network's.

@@ -1,27 +1,34 @@
-//! The service proxy of a node: what Services and EndpointSlices say becomes what the node's network does.
+//! The network's side of the API on a node: what Services, EndpointSlices and NetworkPolicies say becomes what the node's
+//! network does.
 //!
-//! To be started by the composition with the node's identity, which may list and watch both; it is not yet, for the table that
-//! it makes cannot be shown by the nft(8) of Debian 12, see [`net::ServiceTable`]. [`render`] is pure; the shell feeds it
-//! from informers and hands the result to [`net::ServiceTable`], which changes what differs. Deliberately not here: headless
-//! Services and those of type ExternalName, which are DNS's; IPv6, for pods have IPv4 alone; `loadBalancerSourceRanges`, so
-//! addresses of load balancers with such ranges are not served at all; `healthCheckNodePort`. Invariant: what is in the
-//! kernel is made of one look at all objects, never of a part of them.
+//! Started by the composition with the node's identity, which may list and watch all of them. [`render`] and [`policy`] are
+//! pure; the shells feed them from informers and hand the results to [`net::ServiceTable`] and [`net::PolicyTable`], which
+//! change what differs. Deliberately not here: headless Services and those of type ExternalName, which are DNS's; IPv6, for
+//! pods have IPv4 alone; `loadBalancerSourceRanges`, so addresses of load balancers with such ranges are not served at all;
+//! `healthCheckNodePort`. Invariant: what is in the kernel is made of one look at all objects, never of a part of them.
 
+mod facts;
+pub mod policy;
 pub mod render;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use client::{Client, Dirty, Informer, ListOptions, Scope};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use net::ServiceTable;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use net::policies::Policies;
+use net::{PolicyTable, ServiceTable};
 use task::Tasks;
+
+use self::facts::{Known, NamespaceFacts, PodFacts};
 
 /// How long to wait after the kernel has refused.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Starts the proxy of a node.
-pub fn spawn(client: &Client, tasks: &Tasks, node: &str, table: ServiceTable) {
+/// Leads connections to Services on a node.
+pub fn spawn_services(client: &Client, tasks: &Tasks, node: &str, table: ServiceTable) {
     let services: Informer<Service> = Informer::spawn(client, tasks, Scope::Cluster, ListOptions::default());
     let slices: Informer<EndpointSlice> = Informer::spawn(client, tasks, Scope::Cluster, ListOptions::default());
     let node = node.to_owned();
@@ -32,18 +39,12 @@ pub fn spawn(client: &Client, tasks: &Tasks, node: &str, table: ServiceTable) {
         loop {
             dirty.iter_mut().for_each(|dirty| while dirty.try_next().is_some() {});
             let wanted = render::render(&services.snapshot(), &slices.snapshot(), &node);
-            if let Err(error) = table.apply(wanted).await {
-                warn(&error);
-                tokio::time::sleep(PATIENCE).await;
-                continue;
+            match table.apply(wanted).await {
+                Ok(()) => wait(&mut dirty).await,
+                Err(error) => rest(&error, "Services are not forwarded as they should be").await,
             }
-            wait(&mut dirty).await;
         }
     });
-}
-
-fn warn(error: &(dyn std::error::Error + 'static)) {
-    tracing::warn!(error, "Services are not forwarded as they should be");
 }
 
 async fn wait([services, slices]: &mut [Dirty; 2]) {
@@ -51,4 +52,55 @@ async fn wait([services, slices]: &mut [Dirty; 2]) {
         _ = services.next() => {}
         _ = slices.next() => {}
     }
+}
+
+/// Keeps NetworkPolicies on a node. Of pods and namespaces nothing is known until there is a policy.
+pub fn spawn_policies(client: &Client, tasks: &Tasks, node: &str, table: PolicyTable) {
+    let policies: Informer<NetworkPolicy> = Informer::spawn(client, tasks, Scope::Cluster, ListOptions::default());
+    let (client, group, node) = (client.clone(), tasks.clone(), node.to_owned());
+    tasks.spawn("network-policies", async move {
+        let mut dirty = policies.subscribe();
+        policies.synced().await;
+        // What an earlier agent left goes, before there is any policy.
+        while policies.snapshot().is_empty() {
+            if apply(&table, Policies::default()).await {
+                dirty.next().await;
+            }
+        }
+        let pods: Arc<Known<PodFacts>> = Known::follow(&client, &group, "/api/v1/pods");
+        let namespaces: Arc<Known<NamespaceFacts>> = Known::follow(&client, &group, "/api/v1/namespaces");
+        let (mut of_pods, mut of_namespaces) = (pods.changes(), namespaces.changes());
+        loop {
+            while dirty.try_next().is_some() {}
+            of_pods.mark_unchanged();
+            of_namespaces.mark_unchanged();
+            if let (Some(pods), Some(namespaces)) = (pods.snapshot(), namespaces.snapshot()) {
+                let wanted = policy::render(&policies.snapshot(), &pods, &namespaces, &node);
+                if !apply(&table, wanted).await {
+                    continue;
+                }
+            }
+            tokio::select! {
+                _ = dirty.next() => {}
+                Ok(()) = of_pods.changed() => {}
+                Ok(()) = of_namespaces.changed() => {}
+            }
+        }
+    });
+}
+
+/// Whether the kernel has taken them; else some time has passed.
+async fn apply(table: &PolicyTable, wanted: Policies) -> bool {
+    match table.apply(wanted).await {
+        Ok(()) => true,
+        Err(error) => {
+            rest(&error, "network policies are not kept as they should be").await;
+            false
+        }
+    }
+}
+
+fn rest(error: &(dyn std::error::Error + 'static), what: &str) -> tokio::time::Sleep {
+    tracing::warn!(error, "{what}");
+    tokio::time::sleep(PATIENCE)
 }

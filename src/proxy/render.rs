@@ -176,7 +176,12 @@ fn protocol_name(port: &ServicePort) -> &str {
 }
 
 fn protocol(port: &ServicePort) -> Option<Protocol> {
-    match protocol_name(port) {
+    protocol_of(protocol_name(port))
+}
+
+/// A protocol by its name in the API.
+pub(crate) fn protocol_of(name: &str) -> Option<Protocol> {
+    match name {
         "TCP" => Some(Protocol::Tcp),
         "UDP" => Some(Protocol::Udp),
         "SCTP" => Some(Protocol::Sctp),

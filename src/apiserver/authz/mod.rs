@@ -22,6 +22,9 @@ pub const SCHEDULER: &str = "system:kube-scheduler";
 /// User name of the controllers; also the group of a process that runs them among other things.
 pub const CONTROLLER_MANAGER: &str = "system:kube-controller-manager";
 
+/// Who keeps network policies on nodes. Nodes may act as this user; what they may themselves is what upstream's may.
+pub const NETWORK: &str = "system:node-network";
+
 /// What a decision depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Decision<'a> {

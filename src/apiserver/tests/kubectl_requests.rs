@@ -73,7 +73,7 @@ fn is_about_the_server(path: &str) -> bool {
 /// Lines that say that something is not as kubectl would have it.
 fn complaints(log: &str) -> Vec<&str> {
     // Forced deletions are warned of by kubectl itself, what has no controller yet by this server.
-    let expected = ["Warning: Immediate deletion", "no controller here acts", "no node here forwards"];
+    let expected = ["Warning: Immediate deletion", "no controller here acts"];
     let is_complaint = |line: &&str| {
         let text = line.split_once("Body").map_or(*line, |(text, _)| text).to_lowercase();
         ["warning", "fallback", "falling back", "retry", "throttl", "deprecated"].iter().any(|word| text.contains(word))

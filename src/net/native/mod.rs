@@ -9,6 +9,7 @@ mod link;
 mod netlink;
 mod nfnetlink;
 mod nftables;
+mod policies;
 mod services;
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,7 @@ use self::conntrack::Which;
 use self::link::Pair;
 use self::netlink::Socket;
 use self::nftables::Published;
+pub use self::policies::PolicyTable;
 pub use self::services::ServiceTable;
 use crate::pool::Pool;
 use crate::range::Range;
@@ -73,6 +75,11 @@ impl NativeNetworkConfig {
     /// Name of our nftables table of Services; tags of instances have no dots.
     pub fn service_table(&self) -> String {
         format!("{}.services", self.table())
+    }
+
+    /// Name of our nftables table of network policies.
+    pub fn policy_table(&self) -> String {
+        format!("{}.policies", self.table())
     }
 
     /// Name of the host's link of a sandbox: derived from instance and sandbox, so unique on the host.
@@ -291,6 +298,8 @@ pub async fn reset(config: NativeNetworkConfig) -> Vec<NetworkError> {
         let steps = [
             nftables::remove(&config.table()).map_err(kernel("removal of the nftables table")),
             nftables::remove(&config.service_table()).map_err(kernel("removal of the nftables table of Services")),
+            nftables::remove(&config.policy_table())
+                .map_err(kernel("removal of the nftables table of network policies")),
             gateway().map_err(kernel("removal of the node's address")),
             restore().map_err(kernel("restoring of ip_forward")),
         ];

@@ -8,6 +8,7 @@ use super::*;
 
 mod dial;
 mod host_ports;
+mod policies;
 mod services;
 
 /// Runs a test on a thread in a network namespace of its own, where also all threads of its runtime start.

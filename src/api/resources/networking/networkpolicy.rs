@@ -26,7 +26,6 @@ pub(in crate::resources) const ROW: Resource = Resource {
     validate: |policy| validate(&policy["spec"]),
     validate_update: |new, _| validate(&new["spec"]),
     generation: Generation::SPEC,
-    warn: |_| vec!["this network does not act on NetworkPolicies: no traffic is refused by this one".to_owned()],
     columns: &[cell::NAME, column("Pod-Selector", "string", "", "Which pods it is for.", 0), cell::AGE],
     cells: |policy, now: Timestamp| {
         vec![cell::name(policy), selector::cell(&policy["spec"]["podSelector"]), cell::age(policy, now)]

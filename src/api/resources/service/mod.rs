@@ -6,6 +6,7 @@
 pub mod assign;
 mod check;
 mod default;
+mod idle;
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -45,9 +46,7 @@ pub(super) const ROW: Resource = Resource {
         ("spec.clusterIP", |service| text(&service["spec"], "clusterIP").to_owned()),
         ("spec.type", |service| text(&service["spec"], "type").to_owned()),
     ],
-    warn: |_| {
-        vec!["no node here forwards to Services yet: this one has its addresses, and nothing answers there".to_owned()]
-    },
+    warn: idle::warn,
     returns_deleted: true,
     ..BLANK
 };

@@ -7,6 +7,8 @@
 use api::resources::rbac::GROUP;
 use serde_json::{Value, json};
 
+use crate::authz::NETWORK;
+
 /// Verbs, API groups and resources, separated by blanks; `""` is the core group.
 type Grant = (&'static str, &'static str, &'static str);
 
@@ -143,6 +145,11 @@ const ROLES: &[Role] = &[
             ("list watch", "networking.k8s.io", "servicecidrs"),
         ],
     ),
+    // Of our own: what the network of a node must know beyond what the node may.
+    role(
+        "system:node-network",
+        &[("get list watch", CORE, "pods namespaces"), ("get list watch", "networking.k8s.io", "networkpolicies")],
+    ),
     role(
         "system:auth-delegator",
         &[
@@ -201,6 +208,8 @@ const BINDINGS: &[(&str, &[(&str, &str)])] = &[
     ("system:basic-user", &[("Group", "system:authenticated")]),
     ("system:public-info-viewer", &[("Group", "system:authenticated"), ("Group", "system:unauthenticated")]),
     ("system:node-proxier", &[("User", "system:kube-proxy")]),
+    ("system:node-network", &[("User", NETWORK)]),
+    ("system:node-network-impersonator", &[("Group", "system:nodes")]),
     ("system:node", &[]),
     ("system:service-account-issuer-discovery", &[("Group", "system:serviceaccounts")]),
 ];
@@ -217,7 +226,7 @@ pub(crate) fn objects() -> Vec<Value> {
         .chain(AGGREGATES.iter().map(|(name, parts)| aggregate(name, parts)))
         .chain(SIGNERS.map(approver))
         .chain(bindings)
-        .chain([reader()])
+        .chain([reader(), impersonator()])
         .collect()
 }
 
@@ -280,6 +289,14 @@ fn approver(signer: &str) -> Value {
             "verbs": ["approve"], "apiGroups": ["certificates.k8s.io"], "resources": ["signers"],
             "resourceNames": [format!("kubernetes.io/{signer}")],
         }],
+    })
+}
+
+fn impersonator() -> Value {
+    json!({
+        "apiVersion": format!("{GROUP}/v1"), "kind": "ClusterRole",
+        "metadata": metadata(&format!("{NETWORK}-impersonator")),
+        "rules": [{ "verbs": ["impersonate"], "apiGroups": [""], "resources": ["users"], "resourceNames": [NETWORK] }],
     })
 }
 

@@ -79,6 +79,8 @@ impl Hook {
     pub(super) const TAKEN: Self = Self { kind: "filter", number: 1, priority: 0 };
     pub(super) const FORWARDED: Self = Self { kind: "filter", number: 2, priority: 0 };
     pub(super) const SENT: Self = Self { kind: "filter", number: 3, priority: 0 };
+    /// What the host passes on, before others look at it.
+    pub(super) const FILTERED: Self = Self { kind: "filter", number: 2, priority: -5 };
     /// New connections on their way out.
     pub(super) const PASSED: Self = Self { kind: "nat", number: 4, priority: 100 };
 }
@@ -105,6 +107,8 @@ impl SetForm {
     /// `inet_proto . inet_service : ipv4_addr . inet_service`
     pub(super) const PORTS: Self =
         Self { id: 2, key: (TYPE_PROTOCOL << 6 | TYPE_SERVICE, 8), value: Some((TYPE_ADDRESS << 6 | TYPE_SERVICE, 8)) };
+    /// `ipv4_addr`
+    pub(super) const ADDRESSES: Self = Self { id: 4, key: (TYPE_ADDRESS, 4), value: None };
     /// `ipv4_addr . ipv4_addr`
     pub(super) const PAIRS: Self = Self { id: 3, key: (TYPE_ADDRESS << 6 | TYPE_ADDRESS, 8), value: None };
 }

@@ -27,6 +27,8 @@
 //! and become 127.0.0.1 later than `loopback`; so what is caught there was made up by a pod (CVE-2020-8558).
 
 mod expressions;
+mod filters;
+pub(super) mod policies;
 pub(super) mod services;
 mod spread;
 

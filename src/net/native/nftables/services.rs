@@ -2,35 +2,37 @@
 //!
 //! ```text
 //! table inet <name>.services {
-//!   map frontends     { ipv4_addr . inet_proto . inet_service : pool }
-//!   map node-ports    { inet_proto . inet_service : pool }
-//!   map spread        { pool : goto address-<n> | drop }           map spread-ports { pool : goto port-<n> | drop }
-//!   map endpoints     { pool . number : ipv4_addr . inet_service }
-//!   set members       { pool . ipv4_addr . inet_service }          map clients { ipv4_addr . pool : ipv4_addr . inet_service }
+//!   map spread             { ipv4_addr . inet_proto . inet_service : goto address-<n> | goto sticky-<k> | drop }
+//!   map spread-ports       { inet_proto . inet_service : goto port-<n> | goto sticky-<k> | drop }
+//!   map endpoints          { ipv4_addr . inet_proto . inet_service . number : ipv4_addr . inet_service }
+//!   map endpoints-of-ports { inet_proto . inet_service . number : ipv4_addr . inet_service }
 //!   set hairpins, remote, refused, refused-ports
-//!   chain prerouting, output {          pool of the destination vmap @spread, ports of the host vmap @spread-ports }
-//!   chain address-<n>, port-<n> {       dnat to pool . numgen random mod n map @endpoints }
-//!   chain address-<n>-<s>s, port-<n>-<s>s { dnat to where the client went, if that is a member, for s seconds; else as above }
-//!   chain postrouting {                 masquerade hairpins and what others sent to endpoints elsewhere }
-//!   chain input, forward, sent {        reject what nobody took }
+//!   chain prerouting, output {      destinations vmap @spread, ports of the host vmap @spread-ports }
+//!   chain address-<n>, port-<n> {   dnat to destination . numgen random mod n map @endpoints }
+//!   chain postrouting {             masquerade hairpins and what others sent to endpoints elsewhere }
+//!   chain input, forward, sent {    reject what nobody took }
+//!   set clients-<k>-<endpoint>      { ipv4_addr timeout }
+//!   chain sticky-<k> {              source in @clients-<k>-<endpoint> goto <endpoint's>; numgen random mod n 0 goto … }
+//!   chain sticky-<k>-<endpoint> {   update @clients-<k>-<endpoint>; dnat to the endpoint }
 //! }
 //! ```
 //!
-//! Chains depend on the number of endpoints only, so all Services with three endpoints share one; a further endpoint is one
-//! element of `endpoints`, one of `hairpins`, and one changed verdict. Packets of pods and of the host are translated for
-//! addresses of Services; those of strangers for other addresses only, so that several instances may have the same range.
-//! The table outlives the agent, as connections do. nft(8) 1.0.6 cannot show it: what comes out of a map has no length there
-//! (`netlink_parse_concat_expr`), so it may not be part of a key, as the pool is of those of `endpoints`, `members` and `clients`.
+//! Chains of the first kind depend on the number of endpoints only, so all Services with three endpoints share one; a further
+//! endpoint is one element of `endpoints` for each frontend, one of `hairpins`, and a changed verdict. Pools to which clients
+//! return have chains of their own, which are made anew when their endpoints change, while an endpoint that stays keeps its
+//! clients; what they cost grows with their endpoints. Packets of pods and of the host are translated for addresses of
+//! Services; those of strangers for other addresses only, so that several instances may have the same range. The table
+//! outlives the agent, as connections do. Keys are made of the packet and of numbers alone: nft(8) 1.0.6 cannot show a key
+//! with something in it that came out of a map (`netlink_parse_concat_expr`), nor would it show any other table of the host
+//! then.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::Arc;
 
 use super::super::conntrack::Which;
-use super::super::nfnetlink::Messages;
-use super::expressions::{Compare, DESTINATION, Hook, SOURCE};
 use super::padded;
-use super::spread::{FIRST, Map, Value};
+use super::spread::{Map, Value};
 use crate::Protocol;
 use crate::range::Range;
 use crate::services::{Frontend, Pool, Services};
@@ -39,77 +41,147 @@ use crate::services::{Frontend, Pool, Services};
 #[derive(Debug, Default)]
 pub(in crate::native) struct Book {
     now: Services,
-    /// The number of each pool; together with those that are free they are 1, 2, 3 and so on.
-    numbers: BTreeMap<String, u32>,
-    free: Vec<u32>,
-    /// The endpoints of a pool in the order of their numbers.
-    slots: BTreeMap<String, Vec<SocketAddrV4>>,
+    laid: BTreeMap<String, Arc<Laid>>,
     /// How many pools use a chain.
     chains: BTreeMap<Chain, usize>,
     /// How many endpoints have an address.
     addresses: BTreeMap<Ipv4Addr, usize>,
+    /// The number of the pool to which clients return that came last.
+    last: u32,
+}
+
+/// A pool as it is in the table.
+#[derive(Debug, Default)]
+struct Laid {
+    /// The endpoints in the order of their numbers.
+    slots: Vec<SocketAddrV4>,
+    sticky: Option<Sticky>,
+    is_silent: bool,
 }
 
 /// A chain that chooses among a number of endpoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Chain {
-    by: Map,
-    count: u32,
-    sticky: Option<u32>,
+pub(super) struct Chain {
+    pub(super) by: By,
+    pub(super) count: u32,
 }
 
-/// Elements by their keys; `None` is one that goes.
-type Elements = BTreeMap<(Map, Vec<u8>), Value>;
+/// By what frontends are found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum By {
+    Address,
+    Port,
+}
+
+/// The chains of a pool to which clients return.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Sticky {
+    number: u32,
+    /// For how long they do.
+    pub(super) seconds: u32,
+}
+
+/// What is to be done to the chains of such a pool.
+#[derive(Debug, PartialEq)]
+pub(super) struct Turn {
+    pub(super) sticky: Sticky,
+    /// Whether there was none before, and whether there is none afterwards.
+    pub(super) begins: bool,
+    pub(super) ends: bool,
+    /// All endpoints, those that were not there before, and those that were.
+    pub(super) endpoints: Vec<SocketAddrV4>,
+    pub(super) new: Vec<SocketAddrV4>,
+    pub(super) gone: Vec<SocketAddrV4>,
+}
+
+/// Elements by their keys.
+pub(super) type Elements = BTreeMap<(Map, Vec<u8>), Value>;
 
 /// What leads from one state of the table to another.
 #[derive(Debug, Default, PartialEq)]
 pub(in crate::native) struct Change {
-    chains: Vec<Chain>,
-    unused: Vec<Chain>,
-    gone: Elements,
-    new: Elements,
+    pub(super) chains: Vec<Chain>,
+    pub(super) unused: Vec<Chain>,
+    pub(super) turns: Vec<Turn>,
+    pub(super) gone: Elements,
+    pub(super) new: Elements,
     /// Connections that must not go on as they are.
     pub(in crate::native) stale: Vec<Which>,
 }
 
-impl Chain {
-    fn name(&self) -> String {
-        let by = if self.by == Map::NodePorts { "port" } else { "address" };
-        let sticky = self.sticky.map_or_else(String::new, |seconds| format!("-{seconds}s"));
-        format!("{by}-{}{sticky}", self.count)
+impl By {
+    fn of(frontend: &Frontend) -> Self {
+        if frontend.address.is_some() { Self::Address } else { Self::Port }
     }
 
-    fn render(&self, batch: &mut Messages, table: &str) {
-        let name = self.name();
-        batch.add_plain_chain(table, &name);
-        let Some(seconds) = self.sticky else {
-            batch.add_rule(table, &name, |b| {
-                b.find_pool(self.by, FIRST);
-                b.dice(self.count, FIRST + 1);
-                b.find(Map::Endpoints, FIRST, Some(FIRST));
-                b.lead_to(FIRST);
-            });
-            return;
+    pub(super) fn spread(self) -> Map {
+        match self {
+            Self::Address => Map::Spread,
+            Self::Port => Map::SpreadPorts,
+        }
+    }
+
+    pub(super) fn endpoints(self) -> Map {
+        match self {
+            Self::Address => Map::Endpoints,
+            Self::Port => Map::EndpointsOfPorts,
+        }
+    }
+
+    pub(super) fn refused(self) -> Map {
+        match self {
+            Self::Address => Map::Refused,
+            Self::Port => Map::RefusedPorts,
+        }
+    }
+}
+
+impl Chain {
+    pub(super) fn name(&self) -> String {
+        let by = match self.by {
+            By::Address => "address",
+            By::Port => "port",
         };
-        // Client, pool, address and port stand one after another, so that two of them, or three, are a key.
-        let (client, pool, endpoint) = (FIRST, FIRST + 1, FIRST + 2);
-        batch.add_rule(table, &name, |b| {
-            b.find_pool(self.by, pool);
-            b.load_source(client);
-            b.find(Map::Clients, client, Some(endpoint));
-            b.find(Map::Members, pool, None);
-            b.remember(client, endpoint, seconds);
-            b.lead_to(endpoint);
-        });
-        batch.add_rule(table, &name, |b| {
-            b.find_pool(self.by, pool);
-            b.dice(self.count, endpoint);
-            b.find(Map::Endpoints, pool, Some(endpoint));
-            b.load_source(client);
-            b.forget_client(client, endpoint);
-            b.remember(client, endpoint, seconds);
-            b.lead_to(endpoint);
-        });
+        format!("{by}-{}", self.count)
+    }
+}
+
+impl Sticky {
+    pub(super) fn chain(&self) -> String {
+        format!("sticky-{}", self.number)
+    }
+
+    pub(super) fn chain_of(&self, endpoint: SocketAddrV4) -> String {
+        format!("sticky-{}-{}-{}", self.number, endpoint.ip(), endpoint.port())
+    }
+
+    pub(super) fn clients_of(&self, endpoint: SocketAddrV4) -> String {
+        format!("clients-{}-{}-{}", self.number, endpoint.ip(), endpoint.port())
+    }
+}
+
+impl Laid {
+    /// The chains shared with others.
+    fn chains(&self) -> Option<[Chain; 2]> {
+        let count = u32::try_from(self.slots.len()).ok().filter(|count| *count > 0 && self.sticky.is_none())?;
+        Some([By::Address, By::Port].map(|by| Chain { by, count }))
+    }
+
+    fn verdict(&self, by: By) -> Option<Value> {
+        if self.slots.is_empty() {
+            return self.is_silent.then_some(Value::Drop);
+        }
+        match self.sticky {
+            Some(sticky) => Some(Value::Goto(sticky.chain())),
+            None => {
+                self.chains().into_iter().flatten().find(|chain| chain.by == by).map(|chain| Value::Goto(chain.name()))
+            }
+        }
+    }
+
+    /// What is looked up by the number of an endpoint.
+    fn numbered(&self) -> &[SocketAddrV4] {
+        if self.sticky.is_some() { &[] } else { &self.slots }
     }
 }
 
@@ -120,45 +192,59 @@ impl Book {
         let names: BTreeSet<&String> = self.now.pools.keys().chain(wanted.pools.keys()).collect();
         let touched: Vec<String> =
             names.into_iter().filter(|name| self.now.pools.get(*name) != wanted.pools.get(*name)).cloned().collect();
-        let before = self.elements_of_frontends(&self.now, &wanted, &touched);
-        let stale = self.stale(&wanted, &touched);
+        change.stale = self.stale(&wanted, &touched);
+        let before = self.laid.clone();
         for name in &touched {
             self.change_pool(name, wanted.pools.get(name), pods, &mut change);
         }
-        let after = self.elements_of_frontends(&wanted, &self.now, &touched);
-        settle(&mut change, before, after);
-        change.stale = stale;
+        let frontends: BTreeSet<&Frontend> = self.now.frontends.keys().chain(wanted.frontends.keys()).collect();
+        for frontend in frontends {
+            let former = self.now.frontends.get(frontend).and_then(|name| before.get(name));
+            let present = wanted.frontends.get(frontend).and_then(|name| self.laid.get(name));
+            change.lead(frontend, former.map(|laid| &**laid), present.map(|laid| &**laid));
+        }
         self.now = wanted;
         change
     }
 
     fn change_pool(&mut self, name: &str, wanted: Option<&Pool>, pods: &Range, change: &mut Change) {
-        let before = self.elements_of_pool(name, self.now.pools.get(name));
-        let former: BTreeSet<SocketAddrV4> = self.slots.get(name).into_iter().flatten().copied().collect();
-        let none = BTreeSet::new();
-        let present = wanted.map_or(&none, |pool| &pool.endpoints);
-        for gone in former.difference(present) {
-            let slots = self.slots.entry(name.to_owned()).or_default();
+        let former = self.laid.remove(name).unwrap_or_default();
+        let present = wanted.map(|pool| Arc::new(self.lay(pool, &former)));
+        let (old, new): (BTreeSet<_>, BTreeSet<_>) = (
+            former.slots.iter().copied().collect(),
+            present.iter().flat_map(|laid| laid.slots.iter().copied()).collect(),
+        );
+        for gone in old.difference(&new) {
+            self.count_address(*gone.ip(), false, pods, change);
+        }
+        for came in new.difference(&old) {
+            self.count_address(*came.ip(), true, pods, change);
+        }
+        let later = present.as_deref();
+        self.count_chains(former.chains(), later.and_then(Laid::chains), change);
+        change.turn(&former, later);
+        if let Some(present) = present {
+            self.laid.insert(name.to_owned(), present);
+        }
+    }
+
+    /// The last endpoint takes the place of one that goes, so that few numbers change.
+    fn lay(&mut self, pool: &Pool, former: &Laid) -> Laid {
+        let mut slots = former.slots.clone();
+        let known: BTreeSet<SocketAddrV4> = slots.iter().copied().collect();
+        for gone in known.difference(&pool.endpoints) {
             if let Some(place) = slots.iter().position(|endpoint| endpoint == gone) {
                 slots.swap_remove(place);
             }
-            self.count_address(*gone.ip(), false, pods, change);
         }
-        for new in present.difference(&former) {
-            self.slots.entry(name.to_owned()).or_default().push(*new);
-            self.count_address(*new.ip(), true, pods, change);
-        }
-        if wanted.is_some() && !self.numbers.contains_key(name) {
-            let free = self.free.pop().unwrap_or_else(|| u32::try_from(self.numbers.len() + 1).unwrap_or(u32::MAX));
-            self.numbers.insert(name.to_owned(), free);
-        }
-        let after = self.elements_of_pool(name, wanted);
-        self.count_chains(self.now.pools.get(name).and_then(chains), wanted.and_then(chains), change);
-        settle(change, before, after);
-        if wanted.is_none() {
-            self.free.extend(self.numbers.remove(name));
-            self.slots.remove(name);
-        }
+        slots.extend(pool.endpoints.difference(&known));
+        let sticky = pool.sticky.filter(|_| !slots.is_empty()).map(|seconds| {
+            former.sticky.filter(|sticky| sticky.seconds == seconds).unwrap_or_else(|| {
+                self.last = self.last.wrapping_add(1);
+                Sticky { number: self.last, seconds }
+            })
+        });
+        Laid { slots, sticky, is_silent: pool.is_silent }
     }
 
     fn count_chains(&mut self, before: Option<[Chain; 2]>, after: Option<[Chain; 2]>, change: &mut Change) {
@@ -202,52 +288,17 @@ impl Book {
         if !pods.contains(address) {
             elements.insert((Map::Remote, own.to_vec()), Value::None);
         }
-        match (before, after) {
-            (false, true) => settle(change, Elements::new(), elements),
-            (true, false) => settle(change, elements, Elements::new()),
-            _ => {}
-        }
-    }
-
-    /// The elements of a pool whose number and endpoints are noted.
-    fn elements_of_pool(&self, name: &str, pool: Option<&Pool>) -> Elements {
-        let mut elements = Elements::new();
-        let (Some(pool), Some(number)) = (pool, self.numbers.get(name)) else { return elements };
-        let number = number.to_ne_bytes();
-        for (map, chain) in [Map::Spread, Map::SpreadPorts].into_iter().zip(chains(pool).into_iter().flatten()) {
-            elements.insert((map, number.to_vec()), Value::Goto(chain.name()));
-        }
-        if pool.endpoints.is_empty() && pool.is_silent {
-            for map in [Map::Spread, Map::SpreadPorts] {
-                elements.insert((map, number.to_vec()), Value::Drop);
+        for (key, value) in elements {
+            // What was to go a moment ago stays, and the other way round.
+            let (these, others) = match (before, after) {
+                (false, true) => (&mut change.new, &mut change.gone),
+                (true, false) => (&mut change.gone, &mut change.new),
+                _ => continue,
+            };
+            if others.remove(&key).is_none() {
+                these.insert(key, value);
             }
         }
-        for (slot, endpoint) in (0_u32..).zip(self.slots.get(name).into_iter().flatten()) {
-            let target = [endpoint.ip().octets(), padded(endpoint.port())].concat();
-            if pool.sticky.is_some() {
-                elements.insert((Map::Members, [&number[..], &target].concat()), Value::None);
-            }
-            let key = [number, slot.to_ne_bytes()].concat();
-            elements.insert((Map::Endpoints, key), Value::Bytes(target));
-        }
-        elements
-    }
-
-    /// The elements of those frontends that differ from others, or lead to pools that change.
-    fn elements_of_frontends(&self, services: &Services, others: &Services, touched: &[String]) -> Elements {
-        let mut elements = Elements::new();
-        for (frontend, name) in &services.frontends {
-            if others.frontends.get(frontend) == Some(name) && touched.binary_search(name).is_err() {
-                continue;
-            }
-            let (Some(pool), Some(number)) = (services.pools.get(name), self.numbers.get(name)) else { continue };
-            let (key, maps) = key(frontend);
-            elements.insert((maps.0, key.clone()), Value::Bytes(number.to_ne_bytes().to_vec()));
-            if pool.endpoints.is_empty() && !pool.is_silent {
-                elements.insert((maps.1, key), Value::None);
-            }
-        }
-        elements
     }
 
     /// Datagrams that the kernel would go on sending where they went: to endpoints that are gone, and past frontends that
@@ -278,164 +329,97 @@ impl Book {
     }
 }
 
-/// The chains that choose among a pool's endpoints, for addresses and for ports of the host.
-fn chains(pool: &Pool) -> Option<[Chain; 2]> {
-    let count = u32::try_from(pool.endpoints.len()).ok().filter(|count| *count > 0)?;
-    Some([Map::Frontends, Map::NodePorts].map(|by| Chain { by, count, sticky: pool.sticky }))
-}
-
-/// The key of a frontend, and the map of its pool and the set of those that are refused.
-fn key(frontend: &Frontend) -> (Vec<u8>, (Map, Map)) {
-    let port = [[frontend.protocol.number(), 0, 0, 0], padded(frontend.port)].concat();
-    match frontend.address {
-        Some(address) => ([&address.octets()[..], &port].concat(), (Map::Frontends, Map::Refused)),
-        None => (port, (Map::NodePorts, Map::RefusedPorts)),
-    }
-}
-
-/// Adds to a change what leads from some elements to others.
-fn settle(change: &mut Change, before: Elements, after: Elements) {
-    for (key, value) in &before {
-        // What was to be added a moment ago need not be.
-        if after.get(key) != Some(value) && change.new.remove(key).is_none() {
-            change.gone.insert(key.clone(), value.clone());
-        }
-    }
-    for (key, value) in after {
-        if before.get(&key) != Some(&value) {
-            if change.gone.get(&key) == Some(&value) {
-                change.gone.remove(&key);
-            } else {
-                change.new.insert(key, value);
-            }
-        }
-    }
-}
-
 impl Change {
     pub(in crate::native) fn is_empty(&self) -> bool {
-        self.chains.is_empty() && self.unused.is_empty() && self.gone.is_empty() && self.new.is_empty()
+        self.chains.is_empty()
+            && self.unused.is_empty()
+            && self.turns.is_empty()
+            && self.gone.is_empty()
+            && self.new.is_empty()
     }
 
-    fn render(&self, batch: &mut Messages, table: &str) {
-        for chain in &self.chains {
-            chain.render(batch, table);
+    /// Leads a frontend elsewhere than before.
+    fn lead(&mut self, frontend: &Frontend, before: Option<&Laid>, after: Option<&Laid>) {
+        let same = |one: Option<&Laid>, other: Option<&Laid>| match (one, other) {
+            (Some(one), Some(other)) => std::ptr::eq(one, other),
+            (None, None) => true,
+            _ => false,
+        };
+        if same(before, after) {
+            return;
         }
-        for (elements, present) in [(&self.gone, false), (&self.new, true)] {
-            for map in Map::ALL {
-                let some: Vec<(&[u8], &Value)> = elements
-                    .iter()
-                    .filter(|((own, _), _)| *own == map)
-                    .map(|((_, key), value)| (&key[..], value))
-                    .collect();
-                batch.elements(table, map, &some, present);
+        let (by, key) = (By::of(frontend), key(frontend));
+        let verdict = |laid: Option<&Laid>| laid.and_then(|laid| laid.verdict(by));
+        self.element(by.spread(), key.clone(), verdict(before), verdict(after));
+        let refused =
+            |laid: Option<&Laid>| laid.filter(|laid| laid.slots.is_empty() && !laid.is_silent).map(|_| Value::None);
+        self.element(by.refused(), key.clone(), refused(before), refused(after));
+        let (before, after) = (before.map_or(&[][..], Laid::numbered), after.map_or(&[][..], Laid::numbered));
+        for (number, place) in (0_u32..).zip(0..before.len().max(after.len())) {
+            let (old, new) = (before.get(place), after.get(place));
+            if old != new {
+                let target =
+                    |endpoint: &SocketAddrV4| Value::Bytes([endpoint.ip().octets(), padded(endpoint.port())].concat());
+                let key = [&key[..], &number.to_ne_bytes()].concat();
+                self.element(by.endpoints(), key, old.map(target), new.map(target));
             }
         }
-        for chain in &self.unused {
-            batch.delete_chain(table, &chain.name());
+    }
+
+    fn element(&mut self, map: Map, key: Vec<u8>, before: Option<Value>, after: Option<Value>) {
+        if before == after {
+            return;
+        }
+        if let Some(before) = before {
+            self.gone.insert((map, key.clone()), before);
+        }
+        if let Some(after) = after {
+            self.new.insert((map, key), after);
         }
     }
 
-    /// Changes the table.
-    pub(in crate::native) fn commit(&self, table: &str) -> io::Result<()> {
-        let mut batch = Messages::large_batch();
-        self.render(&mut batch, table);
-        finish(batch, table)
-    }
-
-    /// Replaces the table, which is empty before the change, in one step.
-    pub(in crate::native) fn commit_whole(&self, table: &str, pods: &Range, services: &Range) -> io::Result<()> {
-        let mut batch = Messages::large_batch();
-        // Created first, so that the removal finds it in any case.
-        batch.add_table(table);
-        batch.delete_table(table);
-        batch.add_table(table);
-        Map::ALL.into_iter().for_each(|map| batch.add_map(table, map));
-        render_base(&mut batch, table, pods, services);
-        self.render(&mut batch, table);
-        finish(batch, table)
-    }
-}
-
-/// The last message changes nothing and is answered.
-fn finish(mut batch: Messages, table: &str) -> io::Result<()> {
-    batch.acknowledge_last();
-    batch.add_table(table);
-    batch.commit()
-}
-
-fn render_base(batch: &mut Messages, table: &str, pods: &Range, services: &Range) {
-    batch.add_chain(table, "prerouting", Hook::ARRIVING);
-    batch.add_rule(table, "prerouting", |b| {
-        b.address_in(SOURCE, pods, Compare::Equal);
-        b.find_pool(Map::Frontends, FIRST);
-        b.go(Map::Spread, FIRST);
-    });
-    batch.add_rule(table, "prerouting", |b| {
-        b.address_in(DESTINATION, services, Compare::NotEqual);
-        b.find_pool(Map::Frontends, FIRST);
-        b.go(Map::Spread, FIRST);
-    });
-    batch.add_chain(table, "output", Hook::LEAVING);
-    batch.add_rule(table, "output", |b| {
-        b.find_pool(Map::Frontends, FIRST);
-        b.go(Map::Spread, FIRST);
-    });
-    for chain in ["prerouting", "output"] {
-        batch.add_rule(table, chain, |b| {
-            b.is_for_host();
-            b.address_in(DESTINATION, &Range::loopback(), Compare::NotEqual);
-            b.find_pool(Map::NodePorts, FIRST);
-            b.go(Map::SpreadPorts, FIRST);
-        });
-    }
-    batch.add_chain(table, "postrouting", Hook::PASSED);
-    batch.add_rule(table, "postrouting", |b| {
-        b.is_hairpin();
-        b.masquerade();
-    });
-    batch.add_rule(table, "postrouting", |b| {
-        b.address_in(SOURCE, pods, Compare::NotEqual);
-        b.is_led_away();
-        b.masquerade();
-    });
-    render_refusals(batch, table, pods, services);
-}
-
-fn render_refusals(batch: &mut Messages, table: &str, pods: &Range, services: &Range) {
-    for (chain, hook) in [("input", Hook::TAKEN), ("forward", Hook::FORWARDED), ("sent", Hook::SENT)] {
-        batch.add_chain(table, chain, hook);
-        if chain != "input" {
-            refuse(batch, table, chain, |b| {
-                if chain == "forward" {
-                    b.address_in(SOURCE, pods, Compare::Equal);
+    /// What becomes of the chains of a pool to which clients return.
+    fn turn(&mut self, before: &Laid, after: Option<&Laid>) {
+        let (old, new) = (before.sticky, after.and_then(|laid| laid.sticky));
+        let none = Vec::new();
+        let slots = after.map_or(&none, |laid| &laid.slots);
+        let differ = |one: &[SocketAddrV4], other: &[SocketAddrV4]| {
+            let other: BTreeSet<_> = other.iter().collect();
+            one.iter().filter(|endpoint| !other.contains(endpoint)).copied().collect()
+        };
+        let mut turn = |sticky: Sticky, before: &[SocketAddrV4], after: &[SocketAddrV4]| {
+            let (begins, ends) = (before.is_empty(), after.is_empty());
+            let (new, gone) = (differ(after, before), differ(before, after));
+            self.turns.push(Turn { sticky, begins, ends, endpoints: after.to_vec(), new, gone });
+        };
+        match (old, new) {
+            (Some(old), Some(new)) if old == new => {
+                if before.slots != *slots {
+                    turn(new, &before.slots, slots);
                 }
-                b.address_in(DESTINATION, services, Compare::Equal);
-            });
-        }
-        refuse(batch, table, chain, |b| b.is_refused(Map::Refused));
-        if chain != "forward" {
-            refuse(batch, table, chain, |b| {
-                b.is_for_host();
-                b.address_in(DESTINATION, &Range::loopback(), Compare::NotEqual);
-                b.is_refused(Map::RefusedPorts);
-            });
+            }
+            (old, new) => {
+                if let Some(new) = new {
+                    turn(new, &[], slots);
+                }
+                if let Some(old) = old {
+                    turn(old, &before.slots, &[]);
+                }
+            }
         }
     }
 }
 
-fn refuse(batch: &mut Messages, table: &str, chain: &str, which: impl Fn(&mut Messages)) {
-    for how in [Compare::Equal, Compare::NotEqual] {
-        batch.add_rule(table, chain, |b| {
-            which(b);
-            b.is_tcp(how);
-            match how {
-                Compare::Equal => b.reset(),
-                Compare::NotEqual => b.refuse(),
-            }
-        });
+/// The key of a frontend.
+fn key(frontend: &Frontend) -> Vec<u8> {
+    let port = [[frontend.protocol.number(), 0, 0, 0], padded(frontend.port)].concat();
+    match frontend.address {
+        Some(address) => [&address.octets()[..], &port].concat(),
+        None => port,
     }
 }
+
+mod render;
 
 #[cfg(test)]
 mod tests;

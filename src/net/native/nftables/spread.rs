@@ -8,15 +8,19 @@ use super::expressions::{
     CREATE, Compare, DELETE_ELEMENTS, DESTINATION, DNAT, META_PROTOCOL, NETWORK_HEADER, NEW_CHAIN, NEW_ELEMENTS,
     NEW_SET, PORT, SOURCE, TCP, TRANSPORT_HEADER, TYPE_ADDRESS, TYPE_PROTOCOL, TYPE_SERVICE, VERDICT,
 };
+use super::services::By;
 
 /// `NFT_MSG_DELCHAIN`.
 const DELETE_CHAIN: u16 = NFTABLES << 8 | 5;
+/// `NFT_MSG_DELRULE`, `NFT_MSG_DELSET`.
+const DELETE_RULE: u16 = NFTABLES << 8 | 8;
+const DELETE_SET: u16 = NFTABLES << 8 | 11;
 /// `NFT_REG32_00`, and by addition those that follow.
-pub(super) const FIRST: u32 = 8;
+const FIRST: u32 = 8;
 /// Type of nft(8) for a mark: a number of four bytes.
 const TYPE_MARK: u32 = 19;
 /// `NFT_DATA_VERDICT`.
-const VERDICTS: u32 = 0xffff_ff00;
+pub(super) const VERDICTS: u32 = 0xffff_ff00;
 /// `NFT_SET_MAP`, `NFT_SET_TIMEOUT`, `NFT_SET_EVAL`.
 const IS_MAP: u32 = 8;
 const HAS_TIMEOUT: u32 = 0x10;
@@ -26,9 +30,8 @@ const GOTO: i32 = -4;
 const DROP: i32 = 0;
 /// `NFT_NG_RANDOM`.
 const RANDOM: u32 = 1;
-/// `NFT_DYNSET_OP_UPDATE`, `NFT_DYNSET_OP_DELETE`.
+/// `NFT_DYNSET_OP_UPDATE`.
 const UPDATE: u32 = 1;
-const FORGET: u32 = 2;
 /// `NFT_REJECT_TCP_RST`, `NFT_REJECT_ICMPX_UNREACH`, `NFT_REJECT_ICMPX_PORT_UNREACH`.
 const RESET: u32 = 1;
 const UNREACHABLE: u32 = 2;
@@ -36,28 +39,24 @@ const NO_SUCH_PORT: u8 = 1;
 /// `NFT_CT_STATUS` and `IPS_DST_NAT` of nf_conntrack_common.h.
 const CONNECTION_STATUS: u32 = 2;
 const IS_TRANSLATED: u32 = 1 << 5;
-/// How many clients are remembered at most.
+/// How many clients of an endpoint are remembered at most.
 const REMEMBERED: u32 = 65_535;
+/// The number that a set must have, and by which none of these is looked up.
+const CLIENTS: u32 = 1000;
 /// Elements of one message; its length is limited to 64 KiB.
 const AT_ONCE: usize = 400;
 
 /// A set or map of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Map {
-    /// `address . protocol . port : pool`
-    Frontends,
-    /// `protocol . port : pool`, ports of all addresses of the host.
-    NodePorts,
-    /// `pool : verdict` for what came by [`Map::Frontends`].
+    /// `address . protocol . port : verdict`
     Spread,
-    /// `pool : verdict` for what came by [`Map::NodePorts`].
+    /// `protocol . port : verdict`, ports of all addresses of the host.
     SpreadPorts,
-    /// `pool . number : address . port`
+    /// `address . protocol . port . number : address . port`
     Endpoints,
-    /// `pool . address . port` of the endpoints to which clients return.
-    Members,
-    /// `client . pool : address . port`, written by rules.
-    Clients,
+    /// `protocol . port . number : address . port`
+    EndpointsOfPorts,
     /// `address . address`: endpoints, twice.
     Hairpins,
     /// `address` of endpoints that are no pods of this node.
@@ -69,14 +68,11 @@ pub(super) enum Map {
 }
 
 impl Map {
-    pub(super) const ALL: [Self; 11] = [
-        Self::Frontends,
-        Self::NodePorts,
+    pub(super) const ALL: [Self; 8] = [
         Self::Spread,
         Self::SpreadPorts,
         Self::Endpoints,
-        Self::Members,
-        Self::Clients,
+        Self::EndpointsOfPorts,
         Self::Hairpins,
         Self::Remote,
         Self::Refused,
@@ -85,13 +81,10 @@ impl Map {
 
     pub(super) fn name(self) -> &'static str {
         match self {
-            Self::Frontends => "frontends",
-            Self::NodePorts => "node-ports",
             Self::Spread => "spread",
             Self::SpreadPorts => "spread-ports",
             Self::Endpoints => "endpoints",
-            Self::Members => "members",
-            Self::Clients => "clients",
+            Self::EndpointsOfPorts => "endpoints-of-ports",
             Self::Hairpins => "hairpins",
             Self::Remote => "remote",
             Self::Refused => "refused",
@@ -107,16 +100,12 @@ impl Map {
     fn parts(self) -> (&'static [u32], &'static [u32]) {
         const TARGET: &[u32] = &[TYPE_ADDRESS, TYPE_SERVICE];
         match self {
-            Self::Frontends => (&[TYPE_ADDRESS, TYPE_PROTOCOL, TYPE_SERVICE], &[TYPE_MARK]),
-            Self::NodePorts => (&[TYPE_PROTOCOL, TYPE_SERVICE], &[TYPE_MARK]),
-            Self::Spread | Self::SpreadPorts => (&[TYPE_MARK], &[]),
-            Self::Endpoints => (&[TYPE_MARK, TYPE_MARK], TARGET),
-            Self::Members => (&[TYPE_MARK, TYPE_ADDRESS, TYPE_SERVICE], &[]),
-            Self::Clients => (&[TYPE_ADDRESS, TYPE_MARK], TARGET),
+            Self::Spread | Self::Refused => (&[TYPE_ADDRESS, TYPE_PROTOCOL, TYPE_SERVICE], &[]),
+            Self::SpreadPorts | Self::RefusedPorts => (&[TYPE_PROTOCOL, TYPE_SERVICE], &[]),
+            Self::Endpoints => (&[TYPE_ADDRESS, TYPE_PROTOCOL, TYPE_SERVICE, TYPE_MARK], TARGET),
+            Self::EndpointsOfPorts => (&[TYPE_PROTOCOL, TYPE_SERVICE, TYPE_MARK], TARGET),
             Self::Hairpins => (&[TYPE_ADDRESS, TYPE_ADDRESS], &[]),
             Self::Remote => (&[TYPE_ADDRESS], &[]),
-            Self::Refused => (&[TYPE_ADDRESS, TYPE_PROTOCOL, TYPE_SERVICE], &[]),
-            Self::RefusedPorts => (&[TYPE_PROTOCOL, TYPE_SERVICE], &[]),
         }
     }
 }
@@ -140,14 +129,10 @@ impl Messages {
         let kind = |parts: &[u32]| parts.iter().fold(0, |all, part| all << 6 | part);
         let (key, value) = map.parts();
         let is_verdicts = matches!(map, Map::Spread | Map::SpreadPorts);
-        let mut flags = if value.is_empty() && !is_verdicts { 0 } else { IS_MAP };
-        if map == Map::Clients {
-            flags |= HAS_TIMEOUT | IS_WRITTEN_BY_RULES;
-        }
         self.message(NEW_SET, CREATE, INET, |b| {
             b.text(1, table);
             b.text(2, map.name());
-            b.number(3, flags);
+            b.number(3, if value.is_empty() && !is_verdicts { 0 } else { IS_MAP });
             b.number(4, kind(key));
             b.number(5, size(key));
             if is_verdicts {
@@ -156,10 +141,35 @@ impl Messages {
                 b.number(6, kind(value));
                 b.number(7, size(value));
             }
-            if map == Map::Clients {
-                b.nested(9, |b| b.number(1, REMEMBERED));
-            }
             b.number(10, map.number());
+        });
+    }
+
+    /// A set of clients, written by rules.
+    pub(super) fn add_clients(&mut self, table: &str, set: &str) {
+        self.message(NEW_SET, CREATE, INET, |b| {
+            b.text(1, table);
+            b.text(2, set);
+            b.number(3, HAS_TIMEOUT | IS_WRITTEN_BY_RULES);
+            b.number(4, TYPE_ADDRESS);
+            b.number(5, 4);
+            b.nested(9, |b| b.number(1, REMEMBERED));
+            b.number(10, CLIENTS);
+        });
+    }
+
+    pub(super) fn delete_set(&mut self, table: &str, set: &str) {
+        self.message(DELETE_SET, 0, INET, |b| {
+            b.text(1, table);
+            b.text(2, set);
+        });
+    }
+
+    /// Removes all rules of a chain.
+    pub(super) fn flush_chain(&mut self, table: &str, chain: &str) {
+        self.message(DELETE_RULE, 0, INET, |b| {
+            b.text(1, table);
+            b.text(2, chain);
         });
     }
 
@@ -204,7 +214,7 @@ impl Messages {
         });
     }
 
-    fn verdict(&mut self, code: i32, chain: Option<&str>) {
+    pub(super) fn verdict(&mut self, code: i32, chain: Option<&str>) {
         self.nested(2, |b| {
             b.bytes(1, &code.to_be_bytes());
             if let Some(chain) = chain {
@@ -213,49 +223,56 @@ impl Messages {
         });
     }
 
-    /// Loads the parts of a key of [`Map::Frontends`] (or with `DESTINATION` left out, of [`Map::NodePorts`]) and the pool
-    /// that it leads to into a register.
-    pub(super) fn find_pool(&mut self, map: Map, into: u32) {
-        let first = match map {
-            Map::NodePorts => FIRST,
-            _ => {
+    /// Loads the key by which the frontend of a packet is found, and tells which register follows.
+    fn load_frontend(&mut self, by: By) -> u32 {
+        let first = match by {
+            By::Port => FIRST,
+            By::Address => {
                 self.load(NETWORK_HEADER, DESTINATION, 4, FIRST);
                 FIRST + 1
             }
         };
-        self.load_port(first);
-        self.find(map, FIRST, Some(into));
-    }
-
-    /// Protocol and destination port.
-    fn load_port(&mut self, first: u32) {
         self.meta(META_PROTOCOL, first);
         self.load(TRANSPORT_HEADER, PORT, 2, first + 1);
+        first + 2
+    }
+
+    /// Goes where [`Map::Spread`] or [`Map::SpreadPorts`] says.
+    pub(super) fn spread(&mut self, by: By) {
+        self.load_frontend(by);
+        self.find(by.spread(), Some(VERDICT));
+    }
+
+    /// Leads a connection to one of a number of endpoints.
+    pub(super) fn lead_to_one_of(&mut self, by: By, count: u32) {
+        let number = self.load_frontend(by);
+        self.dice(count, number);
+        self.find(by.endpoints(), Some(FIRST));
+        self.expression("nat", |b| {
+            b.number(1, DNAT);
+            b.number(2, u32::from(IPV4));
+            b.number(3, FIRST);
+            b.number(5, FIRST + 1);
+        });
     }
 
     /// Whether a packet is for something in [`Map::Refused`] or [`Map::RefusedPorts`].
-    pub(super) fn is_refused(&mut self, map: Map) {
-        match map {
-            Map::RefusedPorts => self.load_port(FIRST),
-            _ => {
-                self.load(NETWORK_HEADER, DESTINATION, 4, FIRST);
-                self.load_port(FIRST + 1);
-            }
-        }
-        self.find(map, FIRST, None);
+    pub(super) fn is_refused(&mut self, by: By) {
+        self.load_frontend(by);
+        self.find(by.refused(), None);
     }
 
     /// Whether source and destination are in [`Map::Hairpins`].
     pub(super) fn is_hairpin(&mut self) {
         self.load(NETWORK_HEADER, SOURCE, 4, FIRST);
         self.load(NETWORK_HEADER, DESTINATION, 4, FIRST + 1);
-        self.find(Map::Hairpins, FIRST, None);
+        self.find(Map::Hairpins, None);
     }
 
     /// Whether a connection was led to an endpoint elsewhere.
     pub(super) fn is_led_away(&mut self) {
         self.load(NETWORK_HEADER, DESTINATION, 4, FIRST);
-        self.find(Map::Remote, FIRST, None);
+        self.find(Map::Remote, None);
         self.expression("ct", |b| {
             b.number(1, FIRST);
             b.number(2, CONNECTION_STATUS);
@@ -274,15 +291,11 @@ impl Messages {
         });
     }
 
-    pub(super) fn load_source(&mut self, into: u32) {
-        self.load(NETWORK_HEADER, SOURCE, 4, into);
-    }
-
-    /// Looks a key up, and what it leads to.
-    pub(super) fn find(&mut self, map: Map, key: u32, into: Option<u32>) {
+    /// Looks up the key that begins in the first register, and what it leads to.
+    fn find(&mut self, map: Map, into: Option<u32>) {
         self.expression("lookup", |b| {
             b.text(1, map.name());
-            b.number(2, key);
+            b.number(2, FIRST);
             if let Some(into) = into {
                 b.number(3, into);
             }
@@ -290,13 +303,8 @@ impl Messages {
         });
     }
 
-    /// Goes where [`Map::Spread`] or [`Map::SpreadPorts`] says.
-    pub(super) fn go(&mut self, map: Map, key: u32) {
-        self.find(map, key, Some(VERDICT));
-    }
-
     /// A number below `count`.
-    pub(super) fn dice(&mut self, count: u32, into: u32) {
+    fn dice(&mut self, count: u32, into: u32) {
         self.expression("numgen", |b| {
             b.number(1, into);
             b.number(2, count);
@@ -304,36 +312,40 @@ impl Messages {
         });
     }
 
-    /// Remembers where a client went: its key and the endpoint stand in registers.
-    pub(super) fn remember(&mut self, key: u32, endpoint: u32, seconds: u32) {
-        self.client(UPDATE, key, endpoint, Some(seconds));
-    }
-
-    /// Forgets where a client went. A mere update would only lengthen the life of what is there.
-    pub(super) fn forget_client(&mut self, key: u32, endpoint: u32) {
-        self.client(FORGET, key, endpoint, None);
-    }
-
-    fn client(&mut self, operation: u32, key: u32, endpoint: u32, seconds: Option<u32>) {
-        self.expression("dynset", |b| {
-            b.text(1, Map::Clients.name());
-            b.number(2, Map::Clients.number());
-            b.number(3, operation);
-            b.number(4, key);
-            b.number(5, endpoint);
-            if let Some(seconds) = seconds {
-                b.bytes(6, &(u64::from(seconds) * 1000).to_be_bytes());
-            }
+    /// True of one packet in `count`.
+    pub(super) fn is_chosen_of(&mut self, count: u32) {
+        self.dice(count, FIRST);
+        self.expression("cmp", |b| {
+            b.number(1, FIRST);
+            b.number(2, Compare::Equal as u32);
+            b.data(3, &[0; 4]);
         });
     }
 
-    /// Leads a connection to the address and port that stand in a register and the next.
-    pub(super) fn lead_to(&mut self, endpoint: u32) {
-        self.expression("nat", |b| {
-            b.number(1, DNAT);
-            b.number(2, u32::from(IPV4));
-            b.number(3, endpoint);
-            b.number(5, endpoint + 1);
+    pub(super) fn go_to(&mut self, chain: &str) {
+        self.expression("immediate", |b| {
+            b.number(1, VERDICT);
+            b.nested(2, |b| b.verdict(GOTO, Some(chain)));
+        });
+    }
+
+    /// Whether the sender is in a set of clients.
+    pub(super) fn is_client(&mut self, set: &str) {
+        self.load(NETWORK_HEADER, SOURCE, 4, FIRST);
+        self.expression("lookup", |b| {
+            b.text(1, set);
+            b.number(2, FIRST);
+        });
+    }
+
+    /// Remembers the sender for some time.
+    pub(super) fn remember(&mut self, set: &str, seconds: u32) {
+        self.load(NETWORK_HEADER, SOURCE, 4, FIRST);
+        self.expression("dynset", |b| {
+            b.text(1, set);
+            b.number(3, UPDATE);
+            b.number(4, FIRST);
+            b.bytes(6, &(u64::from(seconds) * 1000).to_be_bytes());
         });
     }
 

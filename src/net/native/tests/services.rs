@@ -15,17 +15,17 @@ fn table(state: PathBuf) -> ServiceTable {
     ServiceTable::new(&config(state), "10.91.9.0/24".parse().unwrap())
 }
 
-fn frontend(address: Option<Ipv4Addr>, protocol: Protocol, port: u16) -> Frontend {
+pub(super) fn frontend(address: Option<Ipv4Addr>, protocol: Protocol, port: u16) -> Frontend {
     Frontend { address, protocol, port }
 }
 
-fn pool(endpoints: &[(Ipv4Addr, u16)]) -> Pool {
+pub(super) fn pool(endpoints: &[(Ipv4Addr, u16)]) -> Pool {
     let endpoints = endpoints.iter().map(|(address, port)| SocketAddrV4::new(*address, *port)).collect();
     Pool { endpoints, ..Pool::default() }
 }
 
 /// One pool behind frontends.
-fn services(frontends: &[Frontend], pool: Pool) -> Services {
+pub(super) fn services(frontends: &[Frontend], pool: Pool) -> Services {
     Services {
         frontends: frontends.iter().map(|frontend| (*frontend, "web".to_owned())).collect(),
         pools: [("web".to_owned(), pool)].into(),
@@ -33,7 +33,7 @@ fn services(frontends: &[Frontend], pool: Pool) -> Services {
 }
 
 /// A pod that answers with its name, for ever.
-fn answering(namespace: &NetNs, port: u16, name: u8) {
+pub(super) fn answering(namespace: &NetNs, port: u16, name: u8) {
     let listener = within(namespace, move || TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap());
     std::thread::spawn(move || {
         for stream in listener.incoming() {
@@ -45,7 +45,7 @@ fn answering(namespace: &NetNs, port: u16, name: u8) {
 }
 
 /// Who answers, and whom it saw; or how it was refused.
-fn ask(from: Option<&NetNs>, to: impl Into<SocketAddr>) -> Result<(u8, Ipv4Addr), io::ErrorKind> {
+pub(super) fn ask(from: Option<&NetNs>, to: impl Into<SocketAddr>) -> Result<(u8, Ipv4Addr), io::ErrorKind> {
     let to = to.into();
     let connect = move || {
         let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(2)).map_err(|error| error.kind())?;
@@ -144,6 +144,9 @@ fn connections_spread_over_the_endpoints_and_follow_their_changes() {
         let second = heard();
         assert_eq!(second.len(), 1, "{second}");
         assert_ne!(first, second);
+        // Those who stay keep their clients when another comes.
+        table.apply(sticky(&endpoints)).await.unwrap();
+        assert_eq!(heard(), second);
         // Another agent begins anew, and somebody has taken the table away.
         let again = self::table(state);
         again.apply(services(&own, pool(&endpoints))).await.unwrap();
@@ -199,6 +202,38 @@ fn thousands_of_endpoints_are_one_batch() {
         table.apply(many).await.unwrap();
         assert_eq!(ask(None, (VIP, 80)), Err(io::ErrorKind::ConnectionRefused));
     });
+}
+
+/// nft(8) of Debian 12 dies of a table with keys that it does not understand, and then shows no other table either.
+#[test]
+fn the_table_is_shown_by_nft() {
+    on_pretend_host(async |state| {
+        let _network = NativeNetwork::start(config(state.clone())).await.unwrap();
+        let table = table(state);
+        let all = [frontend(Some(VIP), Protocol::Tcp, 80), frontend(None, Protocol::Tcp, 30080)];
+        let endpoints: Vec<_> = (2..5).map(|last| (Ipv4Addr::new(10, 91, 0, last), 8080)).collect();
+        let mut wanted = services(&all, pool(&endpoints));
+        wanted.frontends.insert(frontend(Some(VIP), Protocol::Udp, 53), "sticky".to_owned());
+        wanted.pools.insert("sticky".to_owned(), Pool { sticky: Some(600), ..pool(&endpoints) });
+        table.apply(wanted).await.unwrap();
+        let shown = shown(&["-n", "list", "ruleset"]);
+        for line in [
+            "ip daddr . meta l4proto . th dport vmap @spread",
+            "10.91.9.7 . 6 . 80 : goto address-3",
+            "ip daddr . meta l4proto . th dport . numgen random mod 3 map @endpoints",
+            "update @clients-1-10.91.0.2-8080 { ip saddr timeout 600s }",
+            "ip saddr @clients-1-10.91.0.4-8080 goto sticky-1-10.91.0.4-8080",
+        ] {
+            assert!(shown.contains(line), "{line} is not in\n{shown}");
+        }
+    });
+}
+
+#[expect(clippy::disallowed_methods, reason = "a test may look at tables with nft(8)")]
+pub(super) fn shown(arguments: &[&str]) -> String {
+    let output = std::process::Command::new("nft").args(arguments).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
 }
 
 #[expect(clippy::disallowed_methods, reason = "a test may make routes with ip(8)")]

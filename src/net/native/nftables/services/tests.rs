@@ -50,10 +50,8 @@ fn an_endpoint_more_is_a_few_elements() {
         [
             "chain address-1",
             "chain port-1",
-            "+ frontends 0a2b00090600000000500000 : 01000000",
-            "+ spread 01000000 : goto address-1",
-            "+ spread-ports 01000000 : goto port-1",
-            "+ endpoints 0100000000000000 : 0a2a00021f900000",
+            "+ spread 0a2b00090600000000500000 : goto address-1",
+            "+ endpoints 0a2b0009060000000050000000000000 : 0a2a00021f900000",
             "+ hairpins 0a2a00020a2a0002",
         ]
     );
@@ -66,11 +64,9 @@ fn an_endpoint_more_is_a_few_elements() {
             "chain port-2",
             "no chain address-1",
             "no chain port-1",
-            "- spread 01000000 : goto address-1",
-            "- spread-ports 01000000 : goto port-1",
-            "+ spread 01000000 : goto address-2",
-            "+ spread-ports 01000000 : goto port-2",
-            "+ endpoints 0100000001000000 : 0a2a00031f900000",
+            "- spread 0a2b00090600000000500000 : goto address-1",
+            "+ spread 0a2b00090600000000500000 : goto address-2",
+            "+ endpoints 0a2b0009060000000050000001000000 : 0a2a00031f900000",
             "+ hairpins 0a2a00030a2a0003",
         ]
     );
@@ -83,21 +79,17 @@ fn an_endpoint_more_is_a_few_elements() {
             "chain port-1",
             "no chain address-2",
             "no chain port-2",
-            "- spread 01000000 : goto address-2",
-            "- spread-ports 01000000 : goto port-2",
-            "- endpoints 0100000000000000 : 0a2a00021f900000",
-            "- endpoints 0100000001000000 : 0a2a00031f900000",
+            "- spread 0a2b00090600000000500000 : goto address-2",
+            "- endpoints 0a2b0009060000000050000000000000 : 0a2a00021f900000",
+            "- endpoints 0a2b0009060000000050000001000000 : 0a2a00031f900000",
             "- hairpins 0a2a00020a2a0002",
-            "+ spread 01000000 : goto address-1",
-            "+ spread-ports 01000000 : goto port-1",
-            "+ endpoints 0100000000000000 : 0a2a00031f900000",
+            "+ spread 0a2b00090600000000500000 : goto address-1",
+            "+ endpoints 0a2b0009060000000050000000000000 : 0a2a00031f900000",
         ]
     );
     let gone = book.change(Services::default(), &pods());
     assert!(gone.new.is_empty());
-    assert_eq!(gone.gone.len(), 5);
-    // The number is free again.
-    assert!(shown(&book.change(one, &pods())).contains(&"+ spread 01000000 : goto address-1".to_owned()));
+    assert_eq!(gone.gone.len(), 3);
 }
 
 #[test]
@@ -107,33 +99,49 @@ fn without_endpoints_a_frontend_is_refused_and_a_silent_one_is_dropped() {
     let silent = Pool { is_silent: true, ..Pool::default() };
     let change =
         book.change(services(&[(web, "web"), (node, "local")], &[("web", pool(&[])), ("local", silent)]), &pods());
-    assert_eq!(
-        shown(&change),
-        [
-            "+ frontends 0a2b00090600000000500000 : 02000000",
-            "+ node-ports 0600000075800000 : 01000000",
-            "+ spread 01000000 : drop",
-            "+ spread-ports 01000000 : drop",
-            "+ refused 0a2b00090600000000500000",
-        ]
-    );
+    assert_eq!(shown(&change), ["+ spread-ports 0600000075800000 : drop", "+ refused 0a2b00090600000000500000"]);
     let full = pool(&["192.0.2.1:80"]);
     let change =
         book.change(services(&[(web, "web"), (node, "local")], &[("web", full.clone()), ("local", full)]), &pods());
     let shown = shown(&change);
     assert!(shown.contains(&"- refused 0a2b00090600000000500000".to_owned()), "{shown:?}");
+    assert!(shown.contains(&"- spread-ports 0600000075800000 : drop".to_owned()), "{shown:?}");
     assert!(shown.contains(&"+ remote c0000201".to_owned()), "it is no pod of this node: {shown:?}");
     assert_eq!(shown.iter().filter(|line| line.contains("hairpins")).count(), 1);
 }
 
 #[test]
-fn clients_return_to_members_only() {
+fn an_endpoint_that_stays_keeps_its_clients() {
     let mut book = Book::default();
-    let web = frontend(Some(WEB), Protocol::Tcp, 80);
-    let sticky = Pool { sticky: Some(600), ..pool(&["10.42.0.2:80"]) };
-    let shown = shown(&book.change(services(&[(web, "web")], &[("web", sticky)]), &pods()));
-    assert!(shown.contains(&"chain address-1-600s".to_owned()), "{shown:?}");
-    assert!(shown.contains(&"+ members 010000000a2a000200500000".to_owned()), "{shown:?}");
+    let (web, node) = (frontend(Some(WEB), Protocol::Tcp, 80), frontend(None, Protocol::Tcp, 30080));
+    let sticky = |seconds: u32, endpoints: &[&str]| {
+        let pool = Pool { sticky: Some(seconds), ..pool(endpoints) };
+        services(&[(web, "web"), (node, "web")], &[("web", pool)])
+    };
+    let [a, b]: [SocketAddrV4; 2] = ["10.42.0.2:80", "10.42.0.3:80"].map(|text| text.parse().unwrap());
+    let first = book.change(sticky(600, &["10.42.0.2:80"]), &pods());
+    assert_eq!(
+        shown(&first),
+        [
+            "+ spread 0a2b00090600000000500000 : goto sticky-1",
+            "+ spread-ports 0600000075800000 : goto sticky-1",
+            "+ hairpins 0a2a00020a2a0002",
+        ]
+    );
+    let sticky_1 = Sticky { number: 1, seconds: 600 };
+    let turn = Turn { sticky: sticky_1, begins: true, ends: false, endpoints: vec![a], new: vec![a], gone: vec![] };
+    assert_eq!(first.turns, [turn]);
+    let more = book.change(sticky(600, &["10.42.0.2:80", "10.42.0.3:80"]), &pods());
+    let turn = Turn { sticky: sticky_1, begins: false, ends: false, endpoints: vec![a, b], new: vec![b], gone: vec![] };
+    assert_eq!(more.turns, [turn]);
+    assert_eq!(shown(&more), ["+ hairpins 0a2a00030a2a0003"]);
+    // Another time is another chain.
+    let longer = book.change(sticky(900, &["10.42.0.3:80"]), &pods());
+    let sticky_2 = Sticky { number: 2, seconds: 900 };
+    let begins = Turn { sticky: sticky_2, begins: true, ends: false, endpoints: vec![b], new: vec![b], gone: vec![] };
+    let ends = Turn { sticky: sticky_1, begins: false, ends: true, endpoints: vec![], new: vec![], gone: vec![a, b] };
+    assert_eq!(longer.turns, [begins, ends]);
+    assert_eq!(book.change(Services::default(), &pods()).turns.len(), 1);
 }
 
 #[test]
@@ -170,6 +178,7 @@ fn elements_that_came_by_steps_are_those_that_would_come_at_once() {
         }
     };
     let (mut book, mut there, mut chains) = (Book::default(), Elements::new(), BTreeSet::new());
+    let mut turning = BTreeMap::<u32, BTreeSet<SocketAddrV4>>::new();
     for step in 0..200 {
         let change = book.change(state(step), &pods());
         for (key, value) in &change.gone {
@@ -182,12 +191,24 @@ fn elements_that_came_by_steps_are_those_that_would_come_at_once() {
             assert!(chains.insert(chain), "step {step}: {chain:?} was there");
         }
         assert!(change.unused.iter().all(|chain| chains.remove(chain)), "step {step}");
+        for turn in change.turns {
+            let known = turning.remove(&turn.sticky.number);
+            assert_eq!(known.is_none(), turn.begins, "step {step}");
+            let mut known = known.unwrap_or_default();
+            assert!(turn.gone.iter().all(|endpoint| known.remove(endpoint)), "step {step}");
+            known.extend(&turn.new);
+            assert_eq!(known, turn.endpoints.iter().copied().collect(), "step {step}");
+            assert_eq!(known.is_empty(), turn.ends, "step {step}");
+            if !turn.ends {
+                turning.insert(turn.sticky.number, known);
+            }
+        }
         let count = |map: Map, all: &Elements| all.keys().filter(|(own, _)| *own == map).count();
         let fresh = Book::default().change(state(step), &pods());
         assert_eq!(chains, fresh.chains.iter().copied().collect(), "step {step}");
-        let fresh = fresh.new;
+        assert_eq!(turning.len(), fresh.turns.len(), "step {step}");
         for map in Map::ALL {
-            assert_eq!(count(map, &there), count(map, &fresh), "step {step}: {map:?}");
+            assert_eq!(count(map, &there), count(map, &fresh.new), "step {step}: {map:?}");
         }
     }
 }

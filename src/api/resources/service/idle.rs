@@ -1,0 +1,30 @@
+//! What is said of a Service and not done by any node here.
+
+use serde_json::Value;
+
+use super::is_external_name;
+use crate::resources::path::{items, number, present, text};
+
+/// What its writer is to know.
+pub(super) fn warn(service: &Value) -> Vec<String> {
+    let spec = &service["spec"];
+    let is_headless = spec["clusterIP"] == "None";
+    let is_balanced = spec["type"] == "LoadBalancer";
+    let facts = [
+        (is_external_name(service), "spec.externalName: there is no cluster DNS here yet that would say it"),
+        (
+            is_headless,
+            "spec.clusterIP: there is no cluster DNS here yet that would name the pods of a headless Service",
+        ),
+        (is_balanced, "spec.type: nothing here gives a load balancer an address; the node ports lead to the Service"),
+        (present(spec, "loadBalancerClass"), "spec.loadBalancerClass: no load balancer here looks at it"),
+        (!text(spec, "loadBalancerIP").is_empty(), "spec.loadBalancerIP: no load balancer here looks at it"),
+        (
+            !items(spec, "loadBalancerSourceRanges").is_empty(),
+            "spec.loadBalancerSourceRanges: not kept here, so addresses of the load balancer are not served at all",
+        ),
+        (number(spec, "healthCheckNodePort") != 0, "spec.healthCheckNodePort: no node here answers there"),
+        (present(spec, "trafficDistribution"), "spec.trafficDistribution: endpoints are not chosen by where they are"),
+    ];
+    facts.into_iter().filter(|(is_so, _)| *is_so).map(|(_, text)| text.to_owned()).collect()
+}

@@ -1,0 +1,63 @@
+//! Keeps network policies, on the real kernel.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use task::blocking;
+
+use super::nftables::policies::Book;
+use super::{NativeNetworkConfig, kernel, nftables};
+use crate::NetworkError;
+use crate::policies::Policies;
+
+/// The network policies of one node. What it was told last stays in the kernel when the agent ends.
+#[derive(Debug)]
+pub struct PolicyTable {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    table: String,
+    /// What is in the kernel; none if that is not known.
+    book: Mutex<Option<Book>>,
+}
+
+impl PolicyTable {
+    /// For the node of a network.
+    pub fn new(config: &NativeNetworkConfig) -> Self {
+        Self { inner: Arc::new(Inner { table: config.policy_table(), book: Mutex::default() }) }
+    }
+
+    /// Makes these all the policies there are; without any there is no table. The first time the whole table is replaced at once, later only what differs.
+    ///
+    /// # Errors
+    /// When the kernel refuses; the next call replaces the whole table.
+    pub async fn apply(&self, wanted: Policies) -> Result<(), NetworkError> {
+        let inner = Arc::clone(&self.inner);
+        blocking(move || inner.apply(wanted)).await
+    }
+}
+
+impl Inner {
+    fn apply(&self, wanted: Policies) -> Result<(), NetworkError> {
+        let mut known = self.book.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(mut book) = known.take().filter(|_| wanted != Policies::default()) {
+            let change = book.change(wanted.clone());
+            match if change.is_empty() { Ok(()) } else { change.commit(&self.table) } {
+                Ok(()) => {
+                    *known = Some(book);
+                    return Ok(());
+                }
+                Err(error) => tracing::warn!(%error, "the table of network policies is made anew"),
+            }
+        }
+        if wanted == Policies::default() {
+            return nftables::remove(&self.table).map_err(kernel("removal of the table of network policies"));
+        }
+        let mut book = Book::default();
+        let change = book.change(wanted);
+        change.commit_whole(&self.table).map_err(kernel("table of network policies"))?;
+        *known = Some(book);
+        Ok(())
+    }
+}
