@@ -53,7 +53,7 @@ pub use components::Component;
 pub use entropy::Entropy;
 pub use node::{NodeConnector, NodeError};
 pub use proxy::Kubelets;
-pub use serve::{TlsConfigError, tls_config};
+pub use serve::{TlsConfigError, certified_key, tls_config, tls_config_by};
 pub use server::{ApiServer, Body, BoxError, Caller, Config};
 pub use version::VersionInfo;
 

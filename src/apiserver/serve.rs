@@ -13,7 +13,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
@@ -59,11 +60,24 @@ pub enum TlsConfigError {
     Certificate(#[source] rustls::Error),
 }
 
-/// TLS with an optional client certificate of this authority (PEM), for HTTP/2 and HTTP/1.1.
+/// TLS with an optional client certificate of this authority (PEM), for HTTP/2 and HTTP/1.1. The authority's own
+/// certificate is shown as well: who knows nothing of it but its fingerprint gets to know it by that.
 ///
 /// # Errors
 /// If the authority or the credential is unusable.
 pub fn tls_config(authority: &str, credential: &Credential) -> Result<Arc<ServerConfig>, TlsConfigError> {
+    let key = certified_key(authority, credential)?;
+    tls_config_by(authority, Arc::new(SingleCertAndKey::from(key)))
+}
+
+/// The same with certificates that somebody else keeps fresh.
+///
+/// # Errors
+/// If the authority is unusable.
+pub fn tls_config_by(
+    authority: &str,
+    certificates: Arc<dyn ResolvesServerCert>,
+) -> Result<Arc<ServerConfig>, TlsConfigError> {
     let pem = |what| TlsConfigError::Pem { what };
     let root = CertificateDer::from_pem_slice(authority.as_bytes()).map_err(|_| pem("certificate authority"))?;
     let mut roots = RootCertStore::empty();
@@ -73,15 +87,25 @@ pub fn tls_config(authority: &str, credential: &Credential) -> Result<Arc<Server
         .allow_unauthenticated()
         .build()
         .map_err(TlsConfigError::Verifier)?;
-    let (certificate, key) = credential.to_der().ok_or(pem("server's credential"))?;
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(TlsConfigError::Certificate)?
         .with_client_cert_verifier(verifier)
-        .with_single_cert(vec![certificate], key)
-        .map_err(TlsConfigError::Certificate)?;
+        .with_cert_resolver(certificates);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
+}
+
+/// What a server shows: its certificate, then its authority's.
+///
+/// # Errors
+/// If the authority or the credential is unusable.
+pub fn certified_key(authority: &str, credential: &Credential) -> Result<CertifiedKey, TlsConfigError> {
+    let pem = |what| TlsConfigError::Pem { what };
+    let root = CertificateDer::from_pem_slice(authority.as_bytes()).map_err(|_| pem("certificate authority"))?;
+    let (certificate, key) = credential.to_der().ok_or(pem("server's credential"))?;
+    CertifiedKey::from_der(vec![certificate, root], key, &rustls::crypto::ring::default_provider())
+        .map_err(TlsConfigError::Certificate)
 }
 
 impl ApiServer {

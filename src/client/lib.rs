@@ -26,6 +26,6 @@ pub use kubeconfig::{Kubeconfig, KubeconfigError};
 pub use object::{Key, Object, Scope};
 pub use options::{DeleteOptions, ListOptions, Page, Patch};
 pub use partial::{Owner, Partial, PartialMetadata};
-pub use transport::https::{HttpsConfig, HttpsError, HttpsTransport, Identity};
+pub use transport::https::{AuthorityError, Fingerprint, HttpsConfig, HttpsError, HttpsTransport, Identity, authority};
 pub use transport::{Body, BoxError, Impersonating, Transport, TransportError};
 pub use watch::{Watch, WatchEvent};

@@ -6,6 +6,7 @@
 //! prove itself to the configured authority.
 
 mod connection;
+mod pinned;
 mod tls;
 
 #[cfg(test)]
@@ -26,6 +27,7 @@ use tokio::time::Instant;
 use crate::transport::{Body, BoxError, Transport, TransportError};
 use connection::{Attempt, Connection, Connector};
 
+pub use pinned::{AuthorityError, Fingerprint, authority};
 pub use tls::HttpsError;
 
 /// Requests on one HTTP/2 connection at most; upstream API servers admit 100.
@@ -95,11 +97,8 @@ pub struct HttpsTransport {
 impl HttpsTransport {
     /// A transport whose connections end with the task group. Connects when the first request comes.
     pub fn new(config: HttpsConfig, tasks: &Tasks) -> Result<Self, HttpsError> {
-        let uri: Uri = config.server.parse().map_err(|_| HttpsError::Server { server: config.server.clone() })?;
-        let authority = uri.authority().filter(|_| uri.scheme_str() == Some("https")).cloned();
-        let authority = authority.ok_or_else(|| HttpsError::Server { server: config.server.clone() })?;
-        let host = authority.host().trim_matches(['[', ']']).to_owned();
-        let port = authority.port_u16().unwrap_or(443);
+        let (uri, authority) = split(&config.server)?;
+        let (host, port) = place(&authority);
         let name = tls::server_name(config.server_name.as_deref().unwrap_or(&host))?;
         let connector = Connector { tls: tls::client_config(&config)?, name, host, port, tasks: tasks.clone() };
         Ok(Self {
@@ -195,6 +194,19 @@ impl HttpsTransport {
             }
         }
     }
+}
+
+/// An `https` URL, and who is meant by it.
+fn split(server: &str) -> Result<(Uri, Authority), HttpsError> {
+    let refused = || HttpsError::Server { server: server.to_owned() };
+    let uri: Uri = server.parse().map_err(|_| refused())?;
+    let authority = uri.authority().filter(|_| uri.scheme_str() == Some("https")).cloned();
+    Ok((uri, authority.ok_or_else(refused)?))
+}
+
+/// Host, without the brackets of an IPv6 address, and port.
+fn place(authority: &Authority) -> (String, u16) {
+    (authority.host().trim_matches(['[', ']']).to_owned(), authority.port_u16().unwrap_or(443))
 }
 
 fn bearer(token: &str) -> Result<HeaderValue, BoxError> {
