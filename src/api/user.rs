@@ -26,6 +26,10 @@ pub const MASTERS: &str = "system:masters";
 pub const AUTHENTICATED: &str = "system:authenticated";
 /// Group of kubelets.
 pub const NODES: &str = "system:nodes";
+/// Group of machines that join the cluster with a token.
+pub const JOINERS: &str = "system:bootstrappers:coracle:join";
+/// What a group begins with whose members may join as one node only.
+const JOINER: &str = "system:bootstrappers:coracle:node:";
 
 impl UserInfo {
     /// A user with its groups; `system:authenticated` is added.
@@ -38,6 +42,17 @@ impl UserInfo {
     pub fn anonymous() -> Self {
         let groups = vec!["system:unauthenticated".to_owned()];
         Self { username: "system:anonymous".to_owned(), uid: String::new(), groups, extra: BTreeMap::new() }
+    }
+
+    /// The group of those who may join as one node only. Tokens give groups without dots, and names of nodes have no colons.
+    pub fn joiners_as(node: &str) -> String {
+        format!("{JOINER}{}", node.replace('.', ":"))
+    }
+
+    /// The only node as which the user may join, if there is just one.
+    pub fn joins_as(&self) -> Option<String> {
+        let node = self.groups.iter().find_map(|group| group.strip_prefix(JOINER))?;
+        Some(node.replace(':', "."))
     }
 
     /// Whether the user is in a group.

@@ -37,8 +37,8 @@ pub(crate) fn create(call: &Call, object: &mut Value) -> Result<(), ApiError> {
         return Ok(());
     }
     stamp_requestor(object, &call.user);
-    if let Some(node) = call.user.node_name() {
-        own_name_only(object, node)?;
+    if let Some(node) = call.user.node_name().map(str::to_owned).or_else(|| call.user.joins_as()) {
+        own_name_only(object, &node)?;
     }
     if signer_of(object) != CLIENTS {
         return Ok(());
@@ -50,7 +50,8 @@ pub(crate) fn create(call: &Call, object: &mut Value) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// A node asks for no certificate that makes it another (`admitCSR` of `plugin/pkg/admission/noderestriction`).
+/// A node asks for no certificate that makes it another (`admitCSR` of `plugin/pkg/admission/noderestriction`), nor does a
+/// machine whose token is for one node.
 fn own_name_only(object: &Value, node: &str) -> Result<(), ApiError> {
     if !OF_NODES.contains(&signer_of(object)) {
         return Ok(());

@@ -137,8 +137,8 @@ fn may_control(request: &ResourceRequest) -> bool {
         ("certificates.k8s.io", "certificatesigningrequests", "approval" | "status") => r.verb == "update",
         // Nodes' own certificates are approved, if others confirm that; the built-in signers sign.
         ("certificates.k8s.io", "signers", "") => match r.name.strip_prefix("kubernetes.io/") {
-            Some("kube-apiserver-client-kubelet") => matches!(r.verb.as_str(), "approve" | "sign"),
-            Some("kube-apiserver-client" | "kubelet-serving") => r.verb == "sign",
+            Some("kube-apiserver-client-kubelet" | "kubelet-serving") => matches!(r.verb.as_str(), "approve" | "sign"),
+            Some("kube-apiserver-client") => r.verb == "sign",
             _ => false,
         },
         ("authorization.k8s.io", "subjectaccessreviews", "") => r.verb == "create",

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use api::resources::certificate::order::{Order, Usage};
-use api::resources::certificate::request::Request;
+use api::resources::certificate::request::{Request, validity_of};
 use jiff::Timestamp;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, KeyUsagePurpose, PublicKeyData, SerialNumber};
 use rustls_pki_types::pem::PemObject;
@@ -85,6 +85,32 @@ impl Credential {
     /// The private key, PEM.
     pub fn key(&self) -> &str {
         &self.key
+    }
+
+    /// The certificate that somebody has issued for a key.
+    pub(super) fn new(certificate: String, key: String) -> Self {
+        Self { certificate, key }
+    }
+
+    /// What a file holds that [`Credential::keep`] has written; none if it is absent or damaged.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn kept(path: &Path) -> io::Result<Option<Self>> {
+        Ok(files::read_private(path)?.and_then(|text| split(&text)))
+    }
+
+    /// Replaces a file, which nobody else may read.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn keep(&self, path: &Path) -> io::Result<()> {
+        files::write_private(path, join(self).as_bytes())
+    }
+
+    /// When the certificate begins and ends.
+    pub fn validity(&self) -> Option<(Timestamp, Timestamp)> {
+        validity_of(self.certificate.as_bytes())
     }
 
     /// Both in the form that rustls takes; none if the text is not PEM.

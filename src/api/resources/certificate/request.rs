@@ -176,9 +176,16 @@ fn address(octets: &[u8]) -> Option<IpAddr> {
 
 /// When the first certificate of a text ends; none if it cannot be read.
 pub fn end_of(text: &[u8]) -> Option<Timestamp> {
+    validity_of(text).map(|(_, end)| end)
+}
+
+/// When the first certificate of a text begins and ends; none if it cannot be read.
+pub fn validity_of(text: &[u8]) -> Option<(Timestamp, Timestamp)> {
     let block = Pem::iter_from_buffer(text).next()?.ok()?;
     let (_, certificate) = X509Certificate::from_der(&block.contents).ok()?;
-    Timestamp::from_second(certificate.validity().not_after.timestamp()).ok()
+    let validity = certificate.validity();
+    let moment = |time: i64| Timestamp::from_second(time).ok();
+    Some((moment(validity.not_before.timestamp())?, moment(validity.not_after.timestamp())?))
 }
 
 /// Checks that a text is a chain of certificates and nothing else.

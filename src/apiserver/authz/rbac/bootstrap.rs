@@ -1,10 +1,12 @@
 //! Roles and bindings that every cluster has, as `plugin/pkg/auth/authorizer/rbac/bootstrappolicy/policy.go` lists them,
-//! for the kinds that there are.
+//! for the kinds that there are; and the bindings by which machines join, as `kubeadm init` makes them
+//! (`cmd/kubeadm/app/phases/bootstraptoken/node`).
 //!
 //! Invariant: what is missing of them is added at each start, what somebody has added stays; an object whose annotation
 //! `rbac.authorization.kubernetes.io/autoupdate` is `false` is left alone.
 
 use api::resources::rbac::GROUP;
+use api::user::{JOINERS, NODES};
 use serde_json::{Value, json};
 
 use crate::authz::NETWORK;
@@ -212,11 +214,17 @@ const BINDINGS: &[(&str, &[(&str, &str)])] = &[
     ("system:node-network-impersonator", &[("Group", "system:nodes")]),
     ("system:node", &[]),
     ("system:service-account-issuer-discovery", &[("Group", "system:serviceaccounts")]),
+    ("system:node-bootstrapper", &[("Group", JOINERS)]),
+    ("system:certificates.k8s.io:certificatesigningrequests:nodeclient", &[("Group", JOINERS)]),
+    ("system:certificates.k8s.io:certificatesigningrequests:selfnodeclient", &[("Group", NODES)]),
 ];
 
 /// A namespaced role with its binding: namespace, name, grants with one named object, subject.
 const EXTENSION_READER: (&str, &str, &str) =
     ("kube-system", "extension-apiserver-authentication-reader", "extension-apiserver-authentication");
+
+/// Who may read what nodes are to know of the cluster.
+const CLUSTER_READER: (&str, &str, &str) = ("kube-system", "coracle:cluster-reader", "coracle-cluster");
 
 /// All objects, as they would be created.
 pub(crate) fn objects() -> Vec<Value> {
@@ -226,7 +234,7 @@ pub(crate) fn objects() -> Vec<Value> {
         .chain(AGGREGATES.iter().map(|(name, parts)| aggregate(name, parts)))
         .chain(SIGNERS.map(approver))
         .chain(bindings)
-        .chain([reader(), impersonator()])
+        .chain([reader(EXTENSION_READER), impersonator(), reader(CLUSTER_READER), binding_of_nodes()])
         .collect()
 }
 
@@ -309,8 +317,7 @@ fn binding(role: &str, subjects: &[(&str, &str)]) -> Value {
     })
 }
 
-fn reader() -> Value {
-    let (namespace, name, config_map) = EXTENSION_READER;
+fn reader((namespace, name, config_map): (&str, &str, &str)) -> Value {
     let mut metadata = metadata(name);
     metadata["namespace"] = json!(namespace);
     json!({
@@ -319,6 +326,17 @@ fn reader() -> Value {
             "verbs": ["get", "list", "watch"], "apiGroups": [""], "resources": ["configmaps"],
             "resourceNames": [config_map],
         }],
+    })
+}
+
+fn binding_of_nodes() -> Value {
+    let (namespace, name, _) = CLUSTER_READER;
+    let mut metadata = metadata(name);
+    metadata["namespace"] = json!(namespace);
+    json!({
+        "apiVersion": format!("{GROUP}/v1"), "kind": "RoleBinding", "metadata": metadata,
+        "roleRef": { "apiGroup": GROUP, "kind": "Role", "name": name },
+        "subjects": [{ "kind": "Group", "apiGroup": GROUP, "name": NODES }],
     })
 }
 
