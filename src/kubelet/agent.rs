@@ -79,7 +79,7 @@ impl Kubelet {
         }
         let sources = take_over(&shared).await?;
         if let Some(client) = client {
-            tasks.spawn("node", node::keep(Arc::clone(&shared), client, registering));
+            tasks.spawn("node", node::keep(Arc::clone(&shared), client, sources.nodes.clone(), registering));
         }
         tasks.spawn("cpu usage", metrics::watch(Arc::clone(&shared)));
         tasks.spawn("volume usage", volumes::usage::watch(Arc::clone(&shared)));

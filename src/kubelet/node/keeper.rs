@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use client::events::{EventType, node_reference};
-use client::{Client, ClientError, Key, Patch};
+use client::{Client, ClientError, Informer, Key, Patch};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, NodeStatus};
@@ -20,12 +20,17 @@ const PERIOD: Duration = Duration::from_secs(10);
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(7));
 
 /// Registers the node and keeps it up to date for ever.
-pub(crate) async fn keep(shared: Arc<Shared>, client: Client, registered: tokio::sync::watch::Sender<bool>) {
+pub(crate) async fn keep(
+    shared: Arc<Shared>,
+    client: Client,
+    shown: Option<Informer<Node>>,
+    registered: tokio::sync::watch::Sender<bool>,
+) {
     let facts = {
         let shared = Arc::clone(&shared);
         task::blocking(move || Facts::read(&shared.config)).await
     };
-    let mut keeper = Keeper { shared, client, facts, node: Node::default(), written_at: None };
+    let mut keeper = Keeper { shared, client, shown, facts, node: Node::default(), written_at: None };
     keeper.register_until_done().await;
     keeper.tell_start();
     registered.send_replace(true);
@@ -42,6 +47,8 @@ pub(crate) async fn keep(shared: Arc<Shared>, client: Client, registered: tokio:
 struct Keeper {
     shared: Arc<Shared>,
     client: Client,
+    /// The node as the API server shows it.
+    shown: Option<Informer<Node>>,
     facts: Facts,
     node: Node,
     written_at: Option<Timestamp>,
@@ -122,9 +129,18 @@ impl Keeper {
         self.client.patch_status(&self.key(), &Patch::Merge(json!({ "status": status }))).await
     }
 
-    /// Writes the status if it has changed or is old. A node that was deleted is registered again.
+    /// What others have said of the node's conditions meanwhile, as the controller does that has heard nothing for long.
+    fn contradiction(&self) -> Option<NodeStatus> {
+        let shown = self.shown.as_ref()?.get(&self.key())?.status.clone()?;
+        object::contradicts(self.node.status.as_ref()?, &shown).then_some(shown)
+    }
+
+    /// Writes the status if it has changed, is not what others see, or is old. A node that was deleted is registered again.
     async fn update_status(&mut self) -> Result<(), ClientError> {
         let now = self.shared.now();
+        if let Some(shown) = self.contradiction() {
+            self.node.status = Some(shown);
+        }
         let status = self.render(self.node.status.as_ref()).await;
         let old = self.node.status.as_ref();
         let fresh = self.written_at.is_some_and(|at| now.duration_since(at) < REPORT_PERIOD);
@@ -192,6 +208,9 @@ impl Keeper {
             if before != now {
                 self.tell(if now { lacks } else { has });
             }
+        }
+        if old.is_some_and(|old| !holds(old, "Ready")) && holds(new, "Ready") {
+            self.tell("NodeReady");
         }
     }
 }

@@ -21,6 +21,9 @@ const LEASE_SECONDS: i32 = 40;
 /// The largest images are listed, as upstream's `nodeStatusMaxImages`.
 const MAX_IMAGES: usize = 50;
 
+/// The conditions that are ours.
+const OWN: [&str; 4] = ["MemoryPressure", "DiskPressure", "PIDPressure", "Ready"];
+
 /// What the status is made of.
 pub(super) struct Sources<'a> {
     pub(super) config: &'a KubeletConfig,
@@ -155,9 +158,8 @@ fn conditions(sources: &Sources<'_>, old: Option<&k8s::NodeStatus>) -> Vec<k8s::
             last_transition_time: known.and_then(|known| known.last_transition_time.clone()).or(Some(now)),
         }
     });
-    let own = ["MemoryPressure", "DiskPressure", "PIDPressure", "Ready"];
     let foreign = old.iter().flat_map(|old| old.conditions.iter().flatten());
-    let foreign = foreign.filter(|condition| !own.contains(&condition.type_.as_str())).cloned();
+    let foreign = foreign.filter(|condition| !OWN.contains(&condition.type_.as_str())).cloned();
     foreign.chain(rows).collect()
 }
 
@@ -219,6 +221,15 @@ pub(super) fn micro(time: Timestamp) -> MicroTime {
     let rounded =
         time.round(jiff::TimestampRound::new().smallest(jiff::Unit::Microsecond).mode(jiff::RoundMode::Trunc));
     MicroTime(rounded.unwrap_or(time))
+}
+
+/// Whether a status shows one of our conditions in another way than we did.
+pub(super) fn contradicts(said: &k8s::NodeStatus, shown: &k8s::NodeStatus) -> bool {
+    let find = |status: &k8s::NodeStatus, name: &str| {
+        let found = status.conditions.iter().flatten().find(|condition| condition.type_ == name);
+        found.map(|condition| condition.status.clone())
+    };
+    OWN.iter().any(|name| find(said, name) != find(shown, name))
 }
 
 /// Whether two statuses differ in more than the heartbeat.

@@ -23,7 +23,7 @@ use super::memory::{Files, Memory};
 use super::operation::{self, Job, Outcome};
 use super::plan::{Action, Desired, Plan, Subject, Wish, plan};
 use super::pulling::Pulling;
-use super::{observe, report};
+use super::{observe, report, status};
 use crate::admission::Rejection;
 use crate::container::unsupported_fields;
 use crate::probe::Prober;
@@ -73,6 +73,8 @@ pub(super) struct Worker {
     pub(super) known: BTreeSet<SandboxId>,
     /// The object whose status is written.
     told: Option<Target>,
+    /// The version of the object whose word about readiness has been answered.
+    corrected: Option<String>,
     pub(super) messages: BTreeMap<runtime::ContainerId, String>,
     pub(super) prober: Prober,
     pub(super) pulling: Pulling,
@@ -109,6 +111,7 @@ impl Worker {
             memory,
             known,
             told: None,
+            corrected: None,
             messages: BTreeMap::new(),
             prober,
             pulling: Pulling::default(),
@@ -155,6 +158,11 @@ impl Worker {
             self.told.clone_from(&assignment.report_to);
         }
         let wish = assignment.wish;
+        if status::is_marked_unready(pod, &self.memory.status) && self.corrected != pod.metadata.resource_version {
+            // The node was given up for a while. One answer to each such word; what comes of it shows later.
+            self.corrected.clone_from(&pod.metadata.resource_version);
+            self.memory.acknowledged = false;
+        }
         self.memory.heed(pod);
         self.memory.resize_pending.clone_from(&assignment.resize_pending);
         let records = || observed.sandboxes.iter().flat_map(|sandbox| &sandbox.containers);

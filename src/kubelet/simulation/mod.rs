@@ -8,6 +8,7 @@ mod chaos;
 mod lifecycle;
 mod pulls;
 mod scenarios;
+mod silence;
 mod sizes;
 mod talking;
 mod volumes;

@@ -7,7 +7,7 @@ mod conditions;
 mod containers;
 mod phase;
 
-use k8s_openapi::api::core::v1::{ContainerStatus, HostIP, PodIP, PodStatus};
+use k8s_openapi::api::core::v1::{ContainerStatus, HostIP, Pod, PodIP, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::plan::{Draft, Wish};
@@ -27,6 +27,19 @@ fn shorten_messages(lists: [&mut Vec<ContainerStatus>; 3]) {
             message.truncate(end.unwrap_or(0));
         }
     }
+}
+
+/// Whether others have said that a pod is not ready which is, as the controller does whose node was out of reach
+/// (`MarkPodsNotReady` upstream). A kubelet always gives a reason.
+pub(super) fn is_marked_unready(pod: &Pod, own: &PodStatus) -> bool {
+    let ready = |status: &PodStatus| {
+        let found = status.conditions.iter().flatten().find(|condition| condition.type_ == "Ready");
+        found.map(|condition| (condition.status.clone(), condition.reason.clone()))
+    };
+    let shown = pod.status.as_ref().and_then(ready);
+    let has_reason = shown.as_ref().is_some_and(|(_, reason)| reason.as_deref().is_some_and(|text| !text.is_empty()));
+    let is_false = shown.is_some_and(|(status, _)| status == "False");
+    is_false && !has_reason && ready(own).is_some_and(|(status, _)| status == "True")
 }
 
 /// Whether the pod has failed before anything was done for it.
