@@ -1,15 +1,18 @@
 //! Can this host run pods? Every failed check names its remedy.
 //!
-//! The server runs the same checks before it starts and stops at the first that fails for good.
+//! The server runs the same checks before it starts and stops at the first that fails for good. With `--server` it is also
+//! checked whether the host could join that server's cluster.
 
 use std::fs;
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::bail;
+use clap::Args;
 use rustix::thread::{CapabilitySet, capabilities};
 
-use super::instance::Instance;
+use super::Root;
+use super::token::JoinToken;
 
 /// Oldest kernel that is tested.
 const KERNEL: (u32, u32) = (6, 1);
@@ -41,13 +44,31 @@ impl Finding {
     }
 }
 
+/// Flags of `coracle doctor`.
+#[derive(Debug, Args)]
+pub(super) struct DoctorArguments {
+    #[command(flatten)]
+    root: Root,
+    /// Check as well whether this host could join the cluster of a server
+    #[arg(long, value_name = "https://HOST:PORT", requires = "token_file")]
+    server: Option<String>,
+    /// The token for that
+    #[arg(long, value_name = "FILE", requires = "server")]
+    token_file: Option<PathBuf>,
+}
+
 /// Prints all findings; an error if a needed one failed.
 #[expect(clippy::print_stdout, reason = "the findings are the product of this command")]
-pub(super) fn run(instance: &Instance) -> anyhow::Result<()> {
+pub(super) async fn run(arguments: &DoctorArguments) -> anyhow::Result<()> {
     let mut failed = 0;
     let mut findings = check_host();
-    findings.push(Finding::wanted("port 6443 is free", port_problem(6443)));
-    findings.push(Finding::wanted("state folder can be made", folder_problem(&instance.root)));
+    match (&arguments.server, &arguments.token_file) {
+        (Some(server), Some(file)) => {
+            findings.push(Finding::needed("server is known by the token", server_problem(server, file).await));
+        }
+        _ => findings.push(Finding::wanted("port 6443 is free", port_problem(6443))),
+    }
+    findings.push(Finding::wanted("state folder can be made", folder_problem(&arguments.root.instance()?.root)));
     for finding in findings {
         match (&finding.problem, finding.weight) {
             (None, _) => println!("ok    {}", finding.name),
@@ -143,6 +164,15 @@ fn resource_problem() -> Option<String> {
     let own = capabilities(None).map(|sets| sets.effective).unwrap_or_else(|_| CapabilitySet::empty());
     let text = "absent: OOM scores cannot be lowered and hard limits not raised; give the service this capability";
     (!own.contains(CapabilitySet::SYS_RESOURCE)).then(|| text.to_owned())
+}
+
+async fn server_problem(server: &str, file: &Path) -> Option<String> {
+    let meet = async {
+        let token = JoinToken::read(file)?;
+        Ok::<_, anyhow::Error>(client::authority(server, token.authority).await?)
+    };
+    let text = |error| format!("{error:#}; check address, clock and firewall, or make another token on the server");
+    meet.await.err().map(text)
 }
 
 fn port_problem(port: u16) -> Option<String> {

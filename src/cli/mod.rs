@@ -4,7 +4,9 @@
 //! says and exits with 0, or prints one sentence with its chain of causes to standard error and exits with 1 (2 for a
 //! wrong command line).
 
+mod agent;
 mod bridge;
+mod cluster;
 mod doctor;
 mod image;
 mod instance;
@@ -15,6 +17,7 @@ mod reset;
 mod server;
 mod settings;
 mod snapshot;
+mod token;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -39,6 +42,16 @@ enum Command {
     /// Run control plane and node
     #[command(after_help = "Example: coracle server --node-name edge-1 --pod-cidr 10.42.0.0/24")]
     Server(Box<server::ServerArguments>),
+    /// Run a node of a cluster whose control plane is elsewhere
+    #[command(after_help = "Example: coracle agent --server https://192.0.2.1:6443 --token-file /etc/coracle/token")]
+    Agent(Box<agent::AgentArguments>),
+    /// Let machines join the cluster of this host's server
+    Token {
+        #[command(flatten)]
+        root: Root,
+        #[command(subcommand)]
+        command: token::TokenCommand,
+    },
     /// Work with the images of this node
     Image {
         #[command(flatten)]
@@ -51,7 +64,7 @@ enum Command {
     Kubeconfig(Root),
     /// Check whether this host can run pods; every failed check names its remedy
     #[command(after_help = "Example: coracle doctor")]
-    Doctor(Root),
+    Doctor(doctor::DoctorArguments),
     /// Save all objects of the cluster to a file, or go back to them
     Snapshot {
         #[command(flatten)]
@@ -118,6 +131,11 @@ pub(crate) fn main() -> ExitCode {
 fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Command::Server(arguments) => arguments.run(&cli.logs),
+        Command::Agent(arguments) => arguments.run(&cli.logs),
+        Command::Token { root, command } => {
+            cli.logs.start()?;
+            one_thread()?.block_on(token::run(command, &root))
+        }
         Command::Image { root, command } => {
             cli.logs.start()?;
             one_thread()?.block_on(image::run(command, &root.instance()?.root))
@@ -126,7 +144,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             print!("{}", root.instance()?.kubeconfig()?);
             Ok(())
         }
-        Command::Doctor(root) => doctor::run(&root.instance()?),
+        Command::Doctor(arguments) => one_thread()?.block_on(doctor::run(&arguments)),
         Command::Reset(arguments) => {
             cli.logs.start()?;
             one_thread()?.block_on(arguments.run())

@@ -11,14 +11,15 @@ use apiserver::authn::certificate_user;
 use apiserver::pki::{Pki, Subject};
 use apiserver::tls_config;
 use client::Client;
+use client::events::{Recorder, Source};
 use kubelet::{Door, Kubelet, KubeletConfig, Seams};
-use net::{NativeNetwork, NativeNetworkConfig, PolicyTable, ServiceTable};
+use net::{NativeNetwork, NativeNetworkConfig, NodeRoutes, PolicyTable, ServiceTable};
 use runtime::{Images, LogLimits, NativeConfig, NativeImages, NativeRuntime, PidLimits, RegistryOptions};
 use task::{SystemClock, Tasks};
 use tokio::net::TcpListener;
 
 use super::instance::Instance;
-use super::server::{KUBERNETES_VERSION, NodeFacts, Server};
+use super::server::{Composition, KUBERNETES_VERSION, NodeFacts};
 
 /// Largest packet of pods unless told otherwise.
 pub(super) const MTU: u32 = 1500;
@@ -32,26 +33,28 @@ static SHIM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/coracle-shim"));
 
 /// Starts everything that runs pods.
 pub(super) async fn start(
-    server: &Server,
+    server: &Composition,
     facts: &NodeFacts,
     transport: Arc<dyn client::Transport>,
     network_user: Arc<dyn client::Transport>,
-    pki: &Pki,
+    door: Door,
 ) -> anyhow::Result<Arc<Kubelet>> {
     let listener = listen(server.settings.kubelet_listen).await?;
-    let door = door(server, facts, pki)?;
     let (instance, settings) = (&server.instance, &server.settings);
     let images = images_of(instance)?;
     let runtime = native_runtime(instance, images.clone(), server.tasks.clone(), settings.handlers()?).await?;
     let network = NativeNetworkConfig {
         instance: instance.tag.clone(),
         range: facts.pods,
+        cluster: facts.cluster,
         state: instance.root.join("network"),
         mtu: settings.mtu.unwrap_or(MTU),
         api: facts.forward(),
     };
     let (services, policies) = (ServiceTable::new(&network, facts.services), PolicyTable::new(&network));
+    let routes = NodeRoutes::new(&network);
     let network = NativeNetwork::start(network).await.context("cannot prepare the pod network")?;
+    keep_routes(server, facts, transport.clone(), routes);
     proxy::spawn_services(&Client::new(transport.clone(), "service-proxy"), &server.tasks, &facts.name, services);
     proxy::spawn_policies(&Client::new(network_user, "network-policies"), &server.tasks, &facts.name, policies);
     let config = KubeletConfig {
@@ -71,7 +74,7 @@ pub(super) async fn start(
         coracle_version: env!("CARGO_PKG_VERSION").to_owned(),
         kubelet_port: listener.local_addr()?.port(),
         labels: settings.labels()?,
-        taints: Vec::new(),
+        taints: settings.taints()?,
         allowed_unsafe_sysctls: settings.allowed_unsafe_sysctls.clone(),
         cluster_dns: settings.cluster_dns.clone(),
         cluster_domain: settings.cluster_domain.clone().unwrap_or_else(|| "cluster.local".to_owned()),
@@ -95,6 +98,14 @@ pub(super) async fn start(
     Ok(kubelet)
 }
 
+/// Keeps the routes to the pods of other nodes.
+fn keep_routes(server: &Composition, facts: &NodeFacts, transport: Arc<dyn client::Transport>, routes: NodeRoutes) {
+    let client = Client::new(transport, &format!("coracle-routes/{}", facts.name));
+    let source = Source { component: "route-controller".to_owned(), host: facts.name.clone() };
+    let recorder = Recorder::spawn(&client, &server.tasks, server.clock.clone(), source);
+    proxy::routes::spawn(&client, &server.tasks, &facts.name, recorder, routes);
+}
+
 /// The kubelet's socket. Who has not said which port it is gets another one where the usual is taken, for instance by a
 /// second instance on the host: clients find the port in the node's status.
 async fn listen(asked: Option<SocketAddr>) -> anyhow::Result<TcpListener> {
@@ -110,8 +121,8 @@ async fn listen(asked: Option<SocketAddr>) -> anyhow::Result<TcpListener> {
     }
 }
 
-/// The kubelet's certificate, and whose certificates it takes.
-fn door(server: &Server, facts: &NodeFacts, pki: &Pki) -> anyhow::Result<Door> {
+/// The certificate of the kubelet beside an authority, and whose certificates it takes.
+pub(super) fn door(server: &Composition, facts: &NodeFacts, pki: &Pki) -> anyhow::Result<Door> {
     let mut addresses = vec![facts.address, IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
     addresses.dedup();
     let common_name = format!("system:node:{}", facts.name);

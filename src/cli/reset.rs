@@ -23,7 +23,7 @@ pub(super) struct ResetArguments {
     /// Do it: all pods end and all state of this instance is removed
     #[arg(long)]
     yes: bool,
-    /// Addresses of this node's pods, if the server was given others [default: 10.42.0.0/24]
+    /// Addresses of this node's pods, if they are not on record [default: 10.42.0.0/24]
     #[arg(long, value_name = "CIDR", default_value = "10.42.0.0/24")]
     pod_cidr: String,
 }
@@ -50,6 +50,7 @@ impl ResetArguments {
         let network = NativeNetworkConfig {
             instance: instance.tag.clone(),
             range: self.pod_cidr.parse()?,
+            cluster: self.pod_cidr.parse()?,
             state: instance.root.join("network"),
             mtu: node::MTU,
             api: None,

@@ -8,13 +8,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, ensure};
 use api::user::{MASTERS, NODES, UserInfo};
 use apiserver::authn::{Issuer, SecretToken, SigningKeys, StaticTokens};
 use apiserver::pki::{Kubeconfig, Pki, Subject, write_private};
 use apiserver::{ApiServer, Component, Config, Entropy, Kubelets, VersionInfo, tls_config};
 use clap::Args;
 use client::Client;
+use control::certificates::Authority;
 use control::{Clients, Controllers, ControllersConfig, tokens};
 use kubelet::Kubelet;
 use net::{Forward, Range};
@@ -23,6 +24,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::bridge::{ToApiServer, ToKubelets};
+use super::cluster::Cluster;
 use super::instance::Instance;
 use super::logs::LogOptions;
 use super::settings::Settings;
@@ -56,18 +58,22 @@ impl ServerArguments {
         logs.start()?;
         doctor::require_host()?;
         let _taken = instance.take()?;
-        oci::sys::heap::limit_arenas(ARENAS);
-        match runtime::raise_open_files() {
-            Ok(limit) => tracing::debug!(limit, "limit of open files"),
-            Err(error) => tracing::warn!(%error, "the limit of open files could not be raised"),
-        }
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-        runtime.block_on(Server { instance, settings, clock: Arc::new(SystemClock), tasks: Tasks::new() }.run())
+        block_on(Composition { instance, settings, clock: Arc::new(SystemClock), tasks: Tasks::new() }.run())
     }
 }
 
-/// What the parts of the composition share.
-pub(super) struct Server {
+/// Runs what pods need: with few heap arenas, many descriptors and two threads.
+pub(super) fn block_on(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    oci::sys::heap::limit_arenas(ARENAS);
+    match runtime::raise_open_files() {
+        Ok(limit) => tracing::debug!(limit, "limit of open files"),
+        Err(error) => tracing::warn!(%error, "the limit of open files could not be raised"),
+    }
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(work)
+}
+
+/// What the parts of the composition share, of a server or an agent.
+pub(super) struct Composition {
     pub(super) instance: Instance,
     pub(super) settings: Settings,
     pub(super) clock: SharedClock,
@@ -79,6 +85,8 @@ pub(super) struct NodeFacts {
     pub(super) name: String,
     pub(super) address: IpAddr,
     pub(super) pods: Range,
+    /// Addresses of the pods of all nodes.
+    pub(super) cluster: Range,
     pub(super) services: Range,
     /// Where the API server can be reached, if it listens on all addresses on that of the node.
     pub(super) advertise: SocketAddr,
@@ -96,7 +104,7 @@ impl NodeFacts {
     }
 }
 
-impl Server {
+impl Composition {
     async fn run(self) -> anyhow::Result<()> {
         let started = self.clock.now();
         let listen = self.settings.listen.unwrap_or(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 6443)));
@@ -130,22 +138,18 @@ impl Server {
         tracing::info!(address = %listen, kubeconfig = %self.instance.kubeconfig_path().display(), "API is served");
 
         snapshot::serve(&self.instance, &store, &self.tasks)?;
-        self.start_controllers(&server, &pki)?;
+        self.start_controllers(&server, &pki, &facts)?;
+        self.publish(&server, &facts);
         if !self.settings.disable_agent.unwrap_or(false) {
             let user = UserInfo::authenticated(&format!("system:node:{}", facts.name), &[NODES]);
             let transport = ToApiServer::connect(&server, user);
             let network = ToApiServer::connect(&server, UserInfo::authenticated(apiserver::authz::NETWORK, &[]));
-            let kubelet = node::start(&self, &facts, transport, network, &pki).await?;
+            let door = node::door(&self, &facts, &pki)?;
+            let kubelet = node::start(&self, &facts, transport, network, door).await?;
             to_kubelets.connect(&facts.name, kubelet.clone());
-            self.announce_ready(kubelet, started);
+            announce_ready(&self, kubelet, started);
         }
-        self.tasks.spawn("heap trim", async {
-            let mut timer = tokio::time::interval(TRIM_EVERY);
-            loop {
-                timer.tick().await;
-                task::blocking(oci::sys::heap::trim).await;
-            }
-        });
+        trim_heap(&self.tasks);
         wait_for_signal().await?;
         tracing::info!("shutting down; pods go on");
         self.tasks.shutdown().await;
@@ -160,19 +164,17 @@ impl Server {
             text.as_deref().unwrap_or(usual).parse::<Range>().with_context(|| format!("--{name}"))
         };
         let pods = range("pod-cidr", &settings.pod_cidr, "10.42.0.0/24")?;
+        let cluster = range("cluster-cidr", &settings.cluster_cidr, &pods.widened(16).to_string())?;
+        ensure!(
+            cluster.widened(pods.prefix()) == cluster && cluster.contains(pods.network()),
+            "--pod-cidr {pods} is no part of --cluster-cidr {cluster}"
+        );
         let services = range("service-cidr", &settings.service_cidr, "10.43.0.0/16")?;
-        let name = match &settings.node_name {
-            Some(name) => name.clone(),
-            None => rustix::system::uname().nodename().to_string_lossy().to_lowercase(),
-        };
-        let problems = api::names::dns1123_subdomain(&name);
-        if !problems.is_empty() {
-            bail!("node name {name:?}: {}; choose another with --node-name", problems.join("; "));
-        }
+        let name = node_name(settings)?;
         let address = settings.node_ip.or_else(outward_address).unwrap_or(IpAddr::V4(pods.gateway()));
         let reached = if listen.ip().is_unspecified() { address } else { listen.ip() };
         let advertise = SocketAddr::new(reached, listen.port());
-        Ok(NodeFacts { name, address, pods, services, advertise })
+        Ok(NodeFacts { name, address, pods, cluster, services, advertise })
     }
 
     /// The way to kubelets, with an identity that may do everything there.
@@ -228,15 +230,20 @@ impl Server {
         Ok(())
     }
 
-    fn start_controllers(&self, server: &Arc<ApiServer>, pki: &Arc<Pki>) -> anyhow::Result<()> {
+    fn start_controllers(&self, server: &Arc<ApiServer>, pki: &Arc<Pki>, facts: &NodeFacts) -> anyhow::Result<()> {
         let client = |component: &str| {
             let user = UserInfo::authenticated(&format!("system:{component}"), &[]);
             Client::new(ToApiServer::connect(server, user), component)
         };
         let (authority, clock, issuer) = (Arc::clone(pki), Arc::clone(&self.clock), Arc::clone(server));
+        // What the API server is known by is for no node.
+        let mut reserved = vec![facts.advertise.ip(), IpAddr::V4(facts.services.gateway())];
+        reserved.extend(self.settings.tls_san.iter().filter_map(|name| name.parse::<IpAddr>().ok()));
         let config = ControllersConfig {
             root_ca: pki.certificate().to_owned(),
-            sign: Arc::new(move |order| Ok(authority.issue(order, clock.now())?)),
+            authority: Authority { sign: Arc::new(move |order| Ok(authority.issue(order, clock.now())?)), reserved },
+            node_grace: self.settings.node_grace()?,
+            pods: facts.cluster.to_string().parse().ok(),
             issue: Arc::new(move |order: &tokens::Order| {
                 let tokens::Order { namespace, secret, account, account_uid } = order.clone();
                 Ok(issuer.secret_token(SecretToken { namespace, secret, account, account_uid })?)
@@ -250,15 +257,45 @@ impl Server {
         Ok(())
     }
 
-    /// Logs once that the node is ready, and how long the start took.
-    fn announce_ready(&self, kubelet: Arc<Kubelet>, started: jiff::Timestamp) {
-        let clock = self.clock.clone();
-        self.tasks.spawn("ready announcement", async move {
-            kubelet.registered().await;
-            let elapsed = clock.now().duration_since(started);
-            tracing::info!(elapsed_ms = elapsed.as_millis(), "node is ready");
-        });
+    /// Tells nodes that join what all of them know.
+    fn publish(&self, server: &Arc<ApiServer>, facts: &NodeFacts) {
+        let user = UserInfo::authenticated("system:apiserver", &[MASTERS]);
+        let client = Client::new(ToApiServer::connect(server, user), "coracle-server");
+        let (dns, domain) = (self.settings.cluster_dns.clone(), self.settings.cluster_domain.clone());
+        Cluster { pods: facts.cluster, services: facts.services, dns, domain }.publish(client, &self.tasks);
     }
+}
+
+/// The name of this host's node.
+pub(super) fn node_name(settings: &Settings) -> anyhow::Result<String> {
+    let name = match &settings.node_name {
+        Some(name) => name.clone(),
+        None => rustix::system::uname().nodename().to_string_lossy().to_lowercase(),
+    };
+    let problems = api::names::dns1123_subdomain(&name);
+    ensure!(problems.is_empty(), "node name {name:?}: {}; choose another with --node-name", problems.join("; "));
+    Ok(name)
+}
+
+/// Logs once that the node is ready, and how long the start took.
+pub(super) fn announce_ready(composition: &Composition, kubelet: Arc<Kubelet>, started: jiff::Timestamp) {
+    let clock = composition.clock.clone();
+    composition.tasks.spawn("ready announcement", async move {
+        kubelet.registered().await;
+        let elapsed = clock.now().duration_since(started);
+        tracing::info!(elapsed_ms = elapsed.as_millis(), "node is ready");
+    });
+}
+
+/// Gives free memory back now and then.
+pub(super) fn trim_heap(tasks: &Tasks) {
+    tasks.spawn("heap trim", async {
+        let mut timer = tokio::time::interval(TRIM_EVERY);
+        loop {
+            timer.tick().await;
+            task::blocking(oci::sys::heap::trim).await;
+        }
+    });
 }
 
 /// The address that packets to the world would carry; none without a route. Connecting a UDP socket sends nothing.
@@ -269,7 +306,8 @@ fn outward_address() -> Option<IpAddr> {
     Some(socket.local_addr().ok()?.ip()).filter(|address| !address.is_unspecified())
 }
 
-async fn wait_for_signal() -> anyhow::Result<()> {
+/// Waits until this process is told to end.
+pub(super) async fn wait_for_signal() -> anyhow::Result<()> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::select! {
         _ = terminate.recv() => {}

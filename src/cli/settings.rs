@@ -12,8 +12,12 @@ use anyhow::Context;
 use api::quantity::Quantity;
 use clap::Args;
 use control::localpath::LocalStorage;
+use k8s_openapi::api::core::v1::Taint;
 use kubelet::Threshold;
 use serde::Deserialize;
+
+/// How often a node shows that it lives.
+const NODE_PULSE: Duration = Duration::from_secs(10);
 
 /// What can be set, by flag or file.
 #[derive(Debug, Clone, Default, PartialEq, Args, Deserialize)]
@@ -37,6 +41,12 @@ pub(super) struct Settings {
     /// Addresses of this node's pods [default: 10.42.0.0/24]
     #[arg(long, value_name = "CIDR")]
     pub(super) pod_cidr: Option<String>,
+    /// Taint that the node registers with, `key=value:Effect` or `key:Effect`; may be given several times
+    #[arg(long, value_name = "TAINT")]
+    pub(super) register_with_taints: Vec<String>,
+    /// Addresses of the pods of all nodes [default: the /16 around --pod-cidr]
+    #[arg(long, value_name = "CIDR")]
+    pub(super) cluster_cidr: Option<String>,
     /// Addresses of services [default: 10.43.0.0/16]
     #[arg(long, value_name = "CIDR")]
     pub(super) service_cidr: Option<String>,
@@ -83,6 +93,10 @@ pub(super) struct Settings {
     /// A part that is not to be there, `local-storage`; may be given several times
     #[arg(long, value_name = "PART")]
     pub(super) disable: Vec<String>,
+    /// How long a node may show no sign of life before it is not ready any more, like 40s; more than the 10 s between two
+    /// signs [default: 40s]
+    #[arg(long, value_name = "DURATION")]
+    pub(super) node_monitor_grace_period: Option<String>,
     /// Run the control plane only, without a node
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub(super) disable_agent: Option<bool>,
@@ -112,6 +126,8 @@ impl Settings {
             node_ip: self.node_ip.or(file.node_ip),
             node_label: either(self.node_label, file.node_label),
             pod_cidr: self.pod_cidr.or(file.pod_cidr),
+            register_with_taints: either(self.register_with_taints, file.register_with_taints),
+            cluster_cidr: self.cluster_cidr.or(file.cluster_cidr),
             service_cidr: self.service_cidr.or(file.service_cidr),
             cluster_dns: either(self.cluster_dns, file.cluster_dns),
             cluster_domain: self.cluster_domain.or(file.cluster_domain),
@@ -127,6 +143,7 @@ impl Settings {
             tls_san: either(self.tls_san, file.tls_san),
             write_kubeconfig: self.write_kubeconfig.or(file.write_kubeconfig),
             disable: either(self.disable, file.disable),
+            node_monitor_grace_period: self.node_monitor_grace_period.or(file.node_monitor_grace_period),
             disable_agent: self.disable_agent.or(file.disable_agent),
         }
     }
@@ -184,6 +201,49 @@ impl Settings {
 }
 
 impl Settings {
+    /// The taints with which the node registers.
+    pub(super) fn taints(&self) -> anyhow::Result<Vec<Taint>> {
+        let split = |text: &String| {
+            let (key, effect) = text.rsplit_once(':').with_context(|| format!("taint {text:?} has no ':'"))?;
+            let (key, value) = key.split_once('=').map_or((key, None), |(key, value)| (key, Some(value.to_owned())));
+            let known = ["NoSchedule", "PreferNoSchedule", "NoExecute"].contains(&effect);
+            anyhow::ensure!(known, "effect of taint {text:?} is not NoSchedule, PreferNoSchedule or NoExecute");
+            Ok(Taint { key: key.to_owned(), value, effect: effect.to_owned(), time_added: None })
+        };
+        self.register_with_taints.iter().map(split).collect()
+    }
+
+    /// How long a node may show no sign of life.
+    pub(super) fn node_grace(&self) -> anyhow::Result<Duration> {
+        let Some(text) = &self.node_monitor_grace_period else { return Ok(control::node::GRACE) };
+        let grace = text.parse::<jiff::SignedDuration>().ok().and_then(|grace| Duration::try_from(grace).ok());
+        let grace = grace.with_context(|| format!("node-monitor-grace-period {text:?} is no duration like 40s"))?;
+        anyhow::ensure!(
+            grace > NODE_PULSE,
+            "node-monitor-grace-period is not more than the 10 s between two signs of life"
+        );
+        Ok(grace)
+    }
+
+    /// Names of those that are set and that only a server has.
+    pub(super) fn of_control_plane(&self) -> Vec<&'static str> {
+        let set = [
+            ("listen", self.listen.is_some()),
+            ("pod-cidr", self.pod_cidr.is_some()),
+            ("cluster-cidr", self.cluster_cidr.is_some()),
+            ("service-cidr", self.service_cidr.is_some()),
+            ("cluster-dns", !self.cluster_dns.is_empty()),
+            ("cluster-domain", self.cluster_domain.is_some()),
+            ("token-auth-file", self.token_auth_file.is_some()),
+            ("tls-san", !self.tls_san.is_empty()),
+            ("write-kubeconfig", self.write_kubeconfig.is_some()),
+            ("node-monitor-grace-period", self.node_monitor_grace_period.is_some()),
+            ("disable", !self.disable.is_empty()),
+            ("disable-agent", self.disable_agent.is_some()),
+        ];
+        set.into_iter().filter_map(|(name, is_set)| is_set.then_some(name)).collect()
+    }
+
     /// Programs of other runtimes, by handler.
     pub(super) fn handlers(&self) -> anyhow::Result<BTreeMap<String, PathBuf>> {
         let split = |text: &String| {
@@ -240,6 +300,34 @@ mod tests {
         for wrong in ["cpu", "pods=5", "cpu=x", "memory=-1"] {
             assert!(settings(&format!("system-reserved: [{wrong}]")).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn taints_are_read_as_kubectl_writes_them() {
+        let settings = |text: &str| parse(text).unwrap().taints();
+        let taints = settings("register-with-taints: ['a.b/c=d:NoExecute', 'e:NoSchedule']").unwrap();
+        let shown: Vec<_> = taints.iter().map(|taint| (&*taint.key, taint.value.as_deref(), &*taint.effect)).collect();
+        assert_eq!(shown, [("a.b/c", Some("d"), "NoExecute"), ("e", None, "NoSchedule")]);
+        for wrong in ["a", "a=b", "a:Sometimes"] {
+            assert!(settings(&format!("register-with-taints: ['{wrong}']")).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_node_has_more_time_than_between_two_of_its_signs() {
+        let settings = |text: &str| parse(text).unwrap().node_grace();
+        assert_eq!(settings("").unwrap(), Duration::from_secs(40));
+        assert_eq!(settings("node-monitor-grace-period: 1m30s").unwrap(), Duration::from_secs(90));
+        for wrong in ["10s", "-40s", "soon"] {
+            assert!(settings(&format!("node-monitor-grace-period: {wrong}")).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn settings_of_the_control_plane_are_named() {
+        let settings = parse("node-name: a\nlisten: 127.0.0.1:1\ncluster-dns: [127.0.0.1]\n").unwrap();
+        assert_eq!(settings.of_control_plane(), ["listen", "cluster-dns"]);
+        assert!(parse("node-name: a\nmax-pods: 3\n").unwrap().of_control_plane().is_empty());
     }
 
     #[test]

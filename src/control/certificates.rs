@@ -4,17 +4,23 @@
 //! may (`approver/sarapprove.go`); the signers issue what is approved and fits them, and say why the rest does not
 //! ([`signer`]); the cleaner removes what is over ([`due`]). [`decide`] and [`due`] are pure. The key of the authority is
 //! not here: [`Sign`] has it. Requests for signers of other names are left to whoever signs them.
+//!
+//! Upstream leaves it to people, or to a provider's controller, to approve what kubelets ask for as servers. Here nobody else
+//! is there, so [`vouch`] looks whether a node may be known by that.
 
 mod decide;
+mod serving;
 mod signer;
 
 #[cfg(test)]
 mod tests;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use api::resources::certificate::order::Order;
+use api::resources::certificate::request::Request;
 use client::reconcile::{self, Outcome, Queue};
 use client::{Client, ClientError, DeleteOptions, Informer, Key, ListOptions, Scope};
 use http::Method;
@@ -23,11 +29,13 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::certificates::v1::{
     CertificateSigningRequest, CertificateSigningRequestCondition, CertificateSigningRequestStatus,
 };
+use k8s_openapi::api::core::v1::Node;
 use serde_json::{Value, json};
 use task::{SharedClock, Tasks};
 
 use crate::BoxError;
 pub use decide::{Review, Step, decide, due};
+pub use serving::{Doubt, vouch};
 pub use signer::{Signer, Violation};
 
 /// Requests worked on at a time.
@@ -50,25 +58,37 @@ enum SyncError {
     Sign(#[source] BoxError),
 }
 
+/// The cluster's authority.
+#[derive(Clone)]
+pub struct Authority {
+    /// Signs with its key.
+    pub sign: Sign,
+    /// Addresses that no node may be known by, as those of the API server.
+    pub reserved: Vec<IpAddr>,
+}
+
 struct Shell {
     client: Client,
     clock: SharedClock,
     requests: Informer<CertificateSigningRequest>,
-    sign: Sign,
+    nodes: Informer<Node>,
+    authority: Authority,
 }
 
 /// Starts the controller.
-pub fn spawn(client: &Client, clock: &SharedClock, tasks: &Tasks, sign: Sign) {
+pub fn spawn(client: &Client, clock: &SharedClock, tasks: &Tasks, nodes: &Informer<Node>, authority: Authority) {
     let shell = Arc::new(Shell {
         client: client.clone(),
         clock: SharedClock::clone(clock),
         requests: Informer::spawn(client, tasks, Scope::Cluster, ListOptions::default()),
-        sign,
+        nodes: nodes.clone(),
+        authority,
     });
     let queue = Queue::default();
     tasks.spawn("certificates-feed", reconcile::feed(shell.requests.subscribe(), queue.clone()));
     tasks.spawn("certificates-controller", async move {
         shell.requests.synced().await;
+        shell.nodes.synced().await;
         reconcile::run(queue, WORKERS, |key| sync(Arc::clone(&shell), key)).await;
     });
 }
@@ -85,8 +105,9 @@ async fn sync(shell: Arc<Shell>, key: Key) -> Result<Outcome, SyncError> {
     let is_waiting = match decide(&request) {
         Step::Nothing => false,
         Step::Review(reviews) => !settled(shell.approve(&request, &reviews).await)?.unwrap_or(true),
+        Step::Vouch(asked) => !settled(shell.vouch(&request, &asked).await)?.unwrap_or(true),
         Step::Sign(order) => {
-            let certificate = (shell.sign)(&order).map_err(SyncError::Sign)?;
+            let certificate = (shell.authority.sign)(&order).map_err(SyncError::Sign)?;
             settled(shell.issue(&request, certificate).await)?;
             false
         }
@@ -119,14 +140,31 @@ impl Shell {
         for review in reviews {
             let answer = self.client.request(Method::POST, REVIEWS, Some(&access_review(request, review))).await?;
             if answer["status"]["allowed"] == true {
-                let approved = json!(with_condition(request, decide::APPROVED, "AutoApproved", review.message, None));
-                let name = request.metadata.name.as_deref().unwrap_or_default();
-                let path = format!("{REQUESTS}/{name}/approval");
-                tracing::info!(request = name, subresource = review.subresource, "approved a request of a node");
-                return self.client.request(Method::PUT, &path, Some(&approved)).await.map(|_| true);
+                self.write_approval(request, review.message).await?;
+                return Ok(true);
             }
         }
         Ok(false)
+    }
+
+    /// Approves what a node asks for as a server, unless there is a doubt; whether it was.
+    async fn vouch(&self, request: &CertificateSigningRequest, asked: &Request) -> Result<bool, ClientError> {
+        let author = request.spec.username.as_deref().unwrap_or_default();
+        match vouch(asked, author, &self.nodes.snapshot(), &self.authority.reserved) {
+            Ok(()) => self.write_approval(request, serving::MESSAGE).await.map(|()| true),
+            Err(doubt) => {
+                let name = request.metadata.name.as_deref().unwrap_or_default();
+                tracing::warn!(request = name, author, %doubt, "a request for a server's certificate is not approved");
+                Ok(false)
+            }
+        }
+    }
+
+    async fn write_approval(&self, request: &CertificateSigningRequest, message: &str) -> Result<(), ClientError> {
+        let approved = json!(with_condition(request, decide::APPROVED, "AutoApproved", message, None));
+        let name = request.metadata.name.as_deref().unwrap_or_default();
+        tracing::info!(request = name, message, "approved a request of a node");
+        self.client.request(Method::PUT, &format!("{REQUESTS}/{name}/approval"), Some(&approved)).await.map(drop)
     }
 
     async fn issue(&self, request: &CertificateSigningRequest, certificate: String) -> Result<(), ClientError> {

@@ -15,6 +15,7 @@ pub mod kinds;
 pub mod localpath;
 pub mod namespace;
 pub mod node;
+pub mod nodeipam;
 pub mod podgc;
 pub mod scheduler;
 pub mod serviceaccount;
@@ -35,7 +36,11 @@ pub struct ControllersConfig {
     /// Certificate of the cluster's authority, PEM; published in every namespace as `kube-root-ca.crt`.
     pub root_ca: String,
     /// Signs what signing requests ask for, with the authority's key.
-    pub sign: certificates::Sign,
+    pub authority: certificates::Authority,
+    /// How long a node may show no sign of life.
+    pub node_grace: std::time::Duration,
+    /// Addresses of all pods, of which each node gets some; none if nodes bring their own.
+    pub pods: Option<nodeipam::Ranges>,
     /// Signs tokens of service accounts that lie in Secrets.
     pub issue: tokens::Issue,
     /// Whether volumes are provided of nodes' own disks.
@@ -76,11 +81,12 @@ impl Controllers {
         tokens::spawn(client, tasks, &accounts, config.root_ca, config.issue);
         bootstrap::spawn(client, clock, tasks);
         namespace::spawn(client, clock, tasks, &namespaces, &pods);
-        node::spawn(client, clock, tasks, (&nodes, &pods));
+        node::spawn(client, clock, tasks, (&nodes, &pods), config.node_grace);
+        nodeipam::spawn(client, clock, tasks, &nodes, config.pods);
         tainteviction::spawn(client, clock, tasks, (&nodes, &pods));
         podgc::spawn(client, clock, tasks, &nodes, &pods);
         aggregation::spawn(client, tasks);
-        certificates::spawn(client, clock, tasks, config.sign);
+        certificates::spawn(client, clock, tasks, &nodes, config.authority);
         disruption::spawn(client, clock, tasks, &pods);
         endpoints::spawn(client, tasks, &pods);
         expiry::spawn(client, clock, tasks);

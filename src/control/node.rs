@@ -30,8 +30,8 @@ use tokio::time::Instant;
 pub use decide::{Action, Eviction, decide};
 use zones::Weather;
 
-/// How long a node may show no sign of life: the default of `nodeLeaseDurationSeconds`.
-const GRACE: Duration = Duration::from_secs(40);
+/// How long a node may show no sign of life unless told otherwise: the default of `nodeLeaseDurationSeconds`.
+pub const GRACE: Duration = Duration::from_secs(40);
 const LEASES: &str = "kube-node-lease";
 /// Nodes worked on at a time.
 const WORKERS: usize = 4;
@@ -53,10 +53,17 @@ struct Shell {
     ready: Mutex<HashMap<String, bool>>,
     /// When the next node of a zone may be made to let go of its pods.
     next: Mutex<HashMap<String, Instant>>,
+    grace: Duration,
 }
 
 /// Starts the controller.
-pub fn spawn(client: &Client, clock: &SharedClock, tasks: &Tasks, (nodes, pods): (&Informer<Node>, &Informer<Pod>)) {
+pub fn spawn(
+    client: &Client,
+    clock: &SharedClock,
+    tasks: &Tasks,
+    (nodes, pods): (&Informer<Node>, &Informer<Pod>),
+    grace: Duration,
+) {
     let source = Source { component: "node-controller".to_owned(), host: String::new() };
     let shell = Arc::new(Shell {
         client: client.clone(),
@@ -69,6 +76,7 @@ pub fn spawn(client: &Client, clock: &SharedClock, tasks: &Tasks, (nodes, pods):
         pulses: Mutex::default(),
         ready: Mutex::default(),
         next: Mutex::default(),
+        grace,
     });
     let queue = shell.queue.clone();
     let (mut leases, leases_queue) = (shell.leases.subscribe(), queue.clone());
@@ -93,17 +101,17 @@ async fn sync(shell: Arc<Shell>, key: Key) -> Result<Outcome, ClientError> {
         return Ok(Outcome::Done);
     };
     let silent_since = shell.observe(&key.name, &node);
-    let silence = silent_since.elapsed();
+    let (silence, grace) = (silent_since.elapsed(), shell.grace);
     shell.note_readiness(&key.name, Some(decide::is_ready(&node)));
     let (eviction, wait) = shell.eviction(&node);
-    for action in decide(&node, silence >= GRACE, eviction, shell.clock.now()) {
+    for action in decide(&node, silence >= grace, eviction, shell.clock.now()) {
         shell.act(&key, &node, action).await?;
     }
-    if silence >= GRACE && !decide::is_ready(&node) {
+    if silence >= grace && !decide::is_ready(&node) {
         shell.mark_pods(&key.name).await?;
     }
     // A node that is silent already comes back by its next sign.
-    let rest = GRACE.checked_sub(silence).filter(|rest| !rest.is_zero());
+    let rest = grace.checked_sub(silence).filter(|rest| !rest.is_zero());
     Ok([rest, wait].into_iter().flatten().min().map_or(Outcome::Done, Outcome::Again))
 }
 

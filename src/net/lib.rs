@@ -15,7 +15,7 @@ pub mod services;
 mod simulated;
 
 pub use dial::{DialError, dial};
-pub use native::{Forward, NativeNetwork, NativeNetworkConfig, PolicyTable, ServiceTable};
+pub use native::{Forward, MissingRoute, NativeNetwork, NativeNetworkConfig, NodeRoutes, PolicyTable, ServiceTable};
 pub use range::{Range, RangeError};
 pub use simulated::SimulatedNetwork;
 

@@ -59,13 +59,22 @@ impl Range {
         self.network
     }
 
+    /// The range with this prefix that this one is part of; itself if it is no longer than that.
+    pub fn widened(&self, prefix: u8) -> Self {
+        if !(1..self.prefix).contains(&prefix) {
+            return *self;
+        }
+        let wide = Self { network: self.network, prefix };
+        Self { network: self.network & wide.mask(), prefix }
+    }
+
     /// Whether an address is in the range.
     pub fn contains(&self, address: Ipv4Addr) -> bool {
         address & self.mask() == self.network
     }
 
     /// How many bits all addresses have in common.
-    pub(crate) fn prefix(&self) -> u8 {
+    pub fn prefix(&self) -> u8 {
         self.prefix
     }
 

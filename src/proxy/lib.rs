@@ -10,6 +10,7 @@
 mod facts;
 pub mod policy;
 pub mod render;
+pub mod routes;
 
 use std::sync::Arc;
 use std::time::Duration;

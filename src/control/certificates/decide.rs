@@ -25,6 +25,8 @@ pub enum Step {
     Nothing,
     /// Approve it if one of these rights of its author is confirmed.
     Review(Vec<Review>),
+    /// Approve it if a node may be known by that.
+    Vouch(Box<Request>),
     /// Issue the certificate.
     Sign(Box<Order>),
     /// Say that the signer does not issue it.
@@ -71,6 +73,7 @@ pub fn decide(request: &CertificateSigningRequest) -> Step {
             let is_own = request.spec.username.as_ref() == Some(&asked.common_name);
             Step::Review(is_own.then_some(SELF_NODE_CLIENT).into_iter().chain([NODE_CLIENT]).collect())
         }
+        (false, Ok(_)) if signer == Signer::KubeletServing => Step::Vouch(Box::new(asked)),
         (false, _) => Step::Nothing,
     }
 }

@@ -39,7 +39,7 @@ const NEXT_HOP: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 /// Name of the link inside the sandbox.
 const INSIDE: &str = "eth0";
 /// Routing protocol number of our routes, so that they can be told from others: see rtnetlink(7), `RTPROT_*`.
-const ROUTE_PROTOCOL: RouteProtocol = RouteProtocol::Other(67);
+pub(super) const ROUTE_PROTOCOL: RouteProtocol = RouteProtocol::Other(67);
 
 /// A pair to be made.
 #[derive(Debug, Clone)]

@@ -10,6 +10,7 @@ mod netlink;
 mod nfnetlink;
 mod nftables;
 mod policies;
+mod routes;
 mod services;
 #[cfg(test)]
 mod tests;
@@ -30,6 +31,7 @@ use self::link::Pair;
 use self::netlink::Socket;
 use self::nftables::Published;
 pub use self::policies::PolicyTable;
+pub use self::routes::{MissingRoute, NodeRoutes};
 pub use self::services::ServiceTable;
 use crate::pool::Pool;
 use crate::range::Range;
@@ -49,6 +51,8 @@ pub struct NativeNetworkConfig {
     pub instance: String,
     /// Addresses of this node's pods.
     pub range: Range,
+    /// Addresses of the pods of all nodes, who see each other's own.
+    pub cluster: Range,
     /// Folder for the address record and former host settings.
     pub state: PathBuf,
     /// Largest packet of pods.
@@ -91,6 +95,20 @@ impl NativeNetworkConfig {
 
     fn record(&self) -> PathBuf {
         self.state.join("addresses.json")
+    }
+
+    fn routes_record(&self) -> PathBuf {
+        self.state.join("routes.json")
+    }
+
+    fn range_record(&self) -> PathBuf {
+        self.state.join("range")
+    }
+
+    /// The range with which the network was started, as far as that is known.
+    fn started_range(&self) -> Range {
+        let recorded = fs::read_to_string(self.range_record()).ok();
+        recorded.and_then(|text| text.trim().parse().ok()).unwrap_or(self.range)
     }
 
     fn former_forward(&self) -> PathBuf {
@@ -274,11 +292,14 @@ fn prepare_host(config: &NativeNetworkConfig, pool: &Pool) -> Result<(), Network
         fs::write(&path, &former).map_err(|source| record(&path, source))?;
         fs::write(FORWARD, "1").map_err(kernel("setting of ip_forward"))?;
     }
+    let path = config.range_record();
+    fs::write(&path, config.range.to_string()).map_err(|source| record(&path, source))?;
     let mut host = Socket::route().map_err(kernel("netlink socket"))?;
     link::bring_up(&mut host, 1).map_err(kernel("loopback"))?;
     link::set_gateway(&mut host, config.range.gateway(), true).map_err(kernel("address of the node"))?;
     let published: Vec<_> = pool.all_published().map(|(address, ports)| Published { address, ports }).collect();
-    nftables::replace(&config.table(), &config.range, config.api.as_ref(), &published).map_err(kernel("nftables table"))
+    nftables::replace(&config.table(), (&config.range, &config.cluster), config.api.as_ref(), &published)
+        .map_err(kernel("nftables table"))
 }
 
 /// Makes the host as it was before [`NativeNetwork::start`]; goes on after failures and returns them all. Pods must be
@@ -294,12 +315,13 @@ pub async fn reset(config: NativeNetworkConfig) -> Vec<NetworkError> {
             fs::write(FORWARD, former)?;
             fs::remove_file(path)
         };
-        let gateway = || link::set_gateway(&mut Socket::route()?, config.range.gateway(), false);
+        let gateway = || link::set_gateway(&mut Socket::route()?, config.started_range().gateway(), false);
         let steps = [
             nftables::remove(&config.table()).map_err(kernel("removal of the nftables table")),
             nftables::remove(&config.service_table()).map_err(kernel("removal of the nftables table of Services")),
             nftables::remove(&config.policy_table())
                 .map_err(kernel("removal of the nftables table of network policies")),
+            routes::remove_all(&config.routes_record()).map_err(kernel("removal of routes to other nodes' pods")),
             gateway().map_err(kernel("removal of the node's address")),
             restore().map_err(kernel("restoring of ip_forward")),
         ];

@@ -9,6 +9,7 @@ use super::*;
 mod dial;
 mod host_ports;
 mod policies;
+mod routes;
 mod services;
 
 /// Runs a test on a thread in a network namespace of its own, where also all threads of its runtime start.
@@ -41,6 +42,7 @@ fn config(state: PathBuf) -> NativeNetworkConfig {
     NativeNetworkConfig {
         instance: "test".to_owned(),
         range: "10.91.7.0/28".parse().unwrap(),
+        cluster: "10.91.6.0/23".parse().unwrap(),
         state,
         mtu: 1500,
         api: None,

@@ -19,6 +19,7 @@ use apiserver::{ApiServer, Caller, Config, Entropy, NodeConnector, NodeError, Ve
 use async_trait::async_trait;
 use bytes::Bytes;
 use client::{Body, Client, Informer, Key, ListOptions, Object, Scope, Transport, TransportError};
+use control::certificates::Authority;
 use control::localpath::LocalStorage;
 use control::{Clients, Controllers, ControllersConfig, tokens};
 use http::{Request, Response};
@@ -125,7 +126,14 @@ pub(crate) async fn cluster_of(clock: SharedClock, seed: u64, local_storage: Loc
         let tokens::Order { namespace, secret, account, account_uid } = order.clone();
         Ok(issuer.secret_token(SecretToken { namespace, secret, account, account_uid })?)
     });
-    let config = ControllersConfig { root_ca: "the CA".to_owned(), sign, issue, local_storage };
+    let config = ControllersConfig {
+        root_ca: "the CA".to_owned(),
+        authority: Authority { sign, reserved: vec![std::net::IpAddr::from([192, 0, 2, 1])] },
+        node_grace: control::node::GRACE,
+        pods: "10.42.0.0/16".parse().ok(),
+        issue,
+        local_storage,
+    };
     Controllers::spawn(&clients, &clock, &tasks, config);
     Cluster { pki, client, tasks, server, clock, disks }
 }

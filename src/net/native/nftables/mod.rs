@@ -7,7 +7,7 @@
 //!   map ports-anywhere { inet_proto . inet_service : ipv4_addr . inet_service }               host ports of all addresses
 //!   set hairpins       { ipv4_addr . ipv4_addr }                                              pods with host ports, twice
 //!   chain postrouting { type nat hook postrouting priority srcnat;
-//!     ip saddr <pods> ip daddr != <pods> masquerade
+//!     ip saddr <pods> ip daddr != <pods of all nodes> masquerade
 //!     ip saddr . ip daddr @hairpins masquerade
 //!     ip saddr 127.0.0.0/8 ip daddr <pods> masquerade }
 //!   chain prerouting { type nat hook prerouting priority dstnat;
@@ -54,9 +54,14 @@ pub(super) struct Published<'a> {
     pub(super) ports: &'a [PortMapping],
 }
 
-/// Replaces the table with one that hides the pods' addresses from everybody outside their range, leads the pods of
-/// this instance, and the host itself, to the API server, and has these host ports.
-pub(super) fn replace(table: &str, pods: &Range, api: Option<&Forward>, published: &[Published<'_>]) -> io::Result<()> {
+/// Replaces the table with one that hides the addresses of this node's pods from everybody who is none of the cluster's,
+/// leads the pods of this instance, and the host itself, to the API server, and has these host ports.
+pub(super) fn replace(
+    table: &str,
+    (pods, cluster): (&Range, &Range),
+    api: Option<&Forward>,
+    published: &[Published<'_>],
+) -> io::Result<()> {
     let mut batch = Messages::batch();
     // Created first, so that the removal finds it in any case.
     batch.add_table(table);
@@ -65,7 +70,7 @@ pub(super) fn replace(table: &str, pods: &Range, api: Option<&Forward>, publishe
     batch.add_set(table, PORTS, SetForm::ADDRESS_PORTS);
     batch.add_set(table, PORTS_ANYWHERE, SetForm::PORTS);
     batch.add_set(table, HAIRPINS, SetForm::PAIRS);
-    render_loopback(&mut batch, table, pods);
+    render_loopback(&mut batch, table, (pods, cluster));
     batch.add_chain(table, "prerouting", Hook::ARRIVING);
     batch.add_chain(table, "output", Hook::LEAVING);
     if let Some(forward) = api {
@@ -96,7 +101,7 @@ pub(super) fn replace(table: &str, pods: &Range, api: Option<&Forward>, publishe
 }
 
 /// What hides addresses: of pods from the outside, of a pod from itself, and the host's loopback from pods.
-fn render_loopback(batch: &mut Messages, table: &str, pods: &Range) {
+fn render_loopback(batch: &mut Messages, table: &str, (pods, cluster): (&Range, &Range)) {
     let loopback = Range::loopback();
     batch.add_chain(table, "loopback", Hook::RAW);
     batch.add_rule(table, "loopback", |b| {
@@ -107,7 +112,7 @@ fn render_loopback(batch: &mut Messages, table: &str, pods: &Range) {
     batch.add_chain(table, "postrouting", Hook::PASSED);
     batch.add_rule(table, "postrouting", |b| {
         b.address_in(SOURCE, pods, Compare::Equal);
-        b.address_in(DESTINATION, pods, Compare::NotEqual);
+        b.address_in(DESTINATION, cluster, Compare::NotEqual);
         b.masquerade();
     });
     batch.add_rule(table, "postrouting", |b| {

@@ -1,0 +1,111 @@
+//! Routes to the pods of other nodes: what Node objects say becomes what the node's network does.
+//!
+//! Started by the composition with the node's identity. [`wanted`] is pure. A node's pods are reached by its first internal
+//! IPv4 address, if that is on a network of this host. Deliberately not here: tunnels to nodes elsewhere; that one is not
+//! reached is told in an event of that node and in the log.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use client::events::{EventType, Recorder, node_reference};
+use client::{Client, Informer, ListOptions, Scope};
+use k8s_openapi::api::core::v1::Node;
+use net::{NodeRoutes, Range};
+use task::Tasks;
+
+/// How soon a route is made again that the kernel has dropped, as it does when a link goes down.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// The routes that a node needs.
+pub fn wanted(nodes: &[Arc<Node>], own: &str) -> BTreeMap<Range, Ipv4Addr> {
+    let others = nodes.iter().filter(|node| node.metadata.name.as_deref() != Some(own));
+    others.filter_map(|node| Some((range_of(node)?, address_of(node)?))).collect()
+}
+
+fn range_of(node: &Node) -> Option<Range> {
+    node.spec.as_ref()?.pod_cidr.as_deref()?.parse().ok()
+}
+
+fn address_of(node: &Node) -> Option<Ipv4Addr> {
+    let addresses = node.status.as_ref()?.addresses.as_ref()?;
+    let internal = addresses.iter().filter(|address| address.type_ == "InternalIP");
+    internal.filter_map(|address| address.address.parse().ok()).next()
+}
+
+/// Keeps the routes until the task group ends.
+pub fn spawn(client: &Client, tasks: &Tasks, node: &str, recorder: Recorder, routes: NodeRoutes) {
+    let nodes: Informer<Node> = Informer::spawn(client, tasks, Scope::Cluster, ListOptions::default());
+    let own = node.to_owned();
+    tasks.spawn("node-routes", async move {
+        let mut dirty = nodes.subscribe();
+        nodes.synced().await;
+        let mut told = BTreeSet::new();
+        loop {
+            while dirty.try_next().is_some() {}
+            let wanted = wanted(&nodes.snapshot(), &own);
+            let has_others = !wanted.is_empty();
+            match routes.apply(wanted).await {
+                Ok(missing) => told = tell(&recorder, &own, &missing, &told),
+                Err(error) => {
+                    let error: &dyn std::error::Error = &error;
+                    tracing::warn!(error, "pods of other nodes are not reached as they should be");
+                }
+            }
+            // A node that is alone waits for others only.
+            if has_others {
+                let _ = tokio::time::timeout(LOOK, dirty.next()).await;
+            } else {
+                dirty.next().await;
+            }
+        }
+    });
+}
+
+/// Tells once about each route that is missing; all that have been told of.
+fn tell(
+    recorder: &Recorder,
+    own: &str,
+    missing: &[net::MissingRoute],
+    told: &BTreeSet<(Range, Ipv4Addr)>,
+) -> BTreeSet<(Range, Ipv4Addr)> {
+    for missing in missing.iter().filter(|missing| !told.contains(&(missing.pods, missing.via))) {
+        let message = format!("{missing}; add a route to {} on both, or put them on one network", missing.pods);
+        tracing::warn!(message, "no route to the pods of another node");
+        recorder.event(&node_reference(own), EventType::Warning, "NoRouteToNode", &message);
+    }
+    missing.iter().map(|missing| (missing.pods, missing.via)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn every_other_node_with_pods_and_an_address_gets_a_route() {
+        let node = |name: &str, range: Value, addresses: Value| -> Arc<Node> {
+            let addresses: Vec<Value> = addresses
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|pair| json!({ "type": pair[0], "address": pair[1] }))
+                .collect();
+            let node = json!({
+                "metadata": { "name": name }, "spec": { "podCIDR": range }, "status": { "addresses": addresses },
+            });
+            Arc::new(serde_json::from_value(node).unwrap())
+        };
+        let addresses = json!([["Hostname", "b"], ["InternalIP", "fd00::2"], ["InternalIP", "192.0.2.2"]]);
+        let nodes = [
+            node("own", json!("10.42.0.0/24"), json!([["InternalIP", "192.0.2.1"]])),
+            node("b", json!("10.42.1.0/24"), addresses),
+            node("no-pods-yet", Value::Null, json!([["InternalIP", "192.0.2.3"]])),
+            node("nowhere", json!("10.42.2.0/24"), json!([])),
+        ];
+        let expected = BTreeMap::from([("10.42.1.0/24".parse().unwrap(), Ipv4Addr::new(192, 0, 2, 2))]);
+        assert_eq!(wanted(&nodes, "own"), expected);
+    }
+}
