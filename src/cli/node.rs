@@ -26,7 +26,7 @@ pub(super) const MTU: u32 = 1500;
 /// How long the start of a container may take inside its shim; the kubelet's `runtimeRequestTimeout`.
 const START_DEADLINE: Duration = Duration::from_secs(120);
 /// Where the kubelet's API is usually found.
-const KUBELET: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 10250);
+pub(super) const KUBELET: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 10250);
 
 /// The per-pod program, built by the build script.
 static SHIM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/coracle-shim"));

@@ -235,6 +235,7 @@ impl Composition {
             let user = UserInfo::authenticated(&format!("system:{component}"), &[]);
             Client::new(ToApiServer::connect(server, user), component)
         };
+        let kubelet = self.settings.kubelet_listen.unwrap_or(node::KUBELET);
         let (authority, clock, issuer) = (Arc::clone(pki), Arc::clone(&self.clock), Arc::clone(server));
         // What the API server is known by is for no node.
         let mut reserved = vec![facts.advertise.ip(), IpAddr::V4(facts.services.gateway())];
@@ -248,6 +249,7 @@ impl Composition {
                 let tokens::Order { namespace, secret, account, account_uid } = order.clone();
                 Ok(issuer.secret_token(SecretToken { namespace, secret, account, account_uid })?)
             }),
+            load_balancers: self.settings.load_balancers([facts.advertise.port(), kubelet.port()].into())?,
             local_storage: self.settings.local_storage()?,
         };
         let clients = Clients { scheduler: client("kube-scheduler"), controllers: client("kube-controller-manager") };

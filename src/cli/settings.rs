@@ -2,7 +2,7 @@
 //!
 //! The file is YAML with the flags' names as keys. An unknown key is an error that names its line.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::Context;
 use api::quantity::Quantity;
 use clap::Args;
+use control::balancer::LoadBalancers;
 use control::localpath::LocalStorage;
 use k8s_openapi::api::core::v1::Taint;
 use kubelet::Threshold;
@@ -18,6 +19,9 @@ use serde::Deserialize;
 
 /// How often a node shows that it lives.
 const NODE_PULSE: Duration = Duration::from_secs(10);
+/// Parts that can be left out.
+const LOAD_BALANCER: &str = "load-balancer";
+const LOCAL_STORAGE: &str = "local-storage";
 
 /// What can be set, by flag or file.
 #[derive(Debug, Clone, Default, PartialEq, Args, Deserialize)]
@@ -90,7 +94,7 @@ pub(super) struct Settings {
     /// Where the administrator's kubeconfig is written as well
     #[arg(long, value_name = "FILE")]
     pub(super) write_kubeconfig: Option<PathBuf>,
-    /// A part that is not to be there, `local-storage`; may be given several times
+    /// A part that is not to be there, `load-balancer` or `local-storage`; may be given several times
     #[arg(long, value_name = "PART")]
     pub(super) disable: Vec<String>,
     /// How long a node may show no sign of life before it is not ready any more, like 40s; more than the 10 s between two
@@ -184,10 +188,21 @@ impl Settings {
 
     /// Whether nodes' own disks are for claims.
     pub(super) fn local_storage(&self) -> anyhow::Result<LocalStorage> {
-        if let Some(unknown) = self.disable.iter().find(|part| *part != "local-storage") {
-            anyhow::bail!("{unknown:?} cannot be disabled, only local-storage");
+        Ok(if self.has(LOCAL_STORAGE)? { LocalStorage::On } else { LocalStorage::Off })
+    }
+
+    /// Whether Services of that type get addresses; the ports are those by which nodes are called.
+    pub(super) fn load_balancers(&self, reserved: BTreeSet<u16>) -> anyhow::Result<LoadBalancers> {
+        Ok(if self.has(LOAD_BALANCER)? { LoadBalancers::On { reserved } } else { LoadBalancers::Off })
+    }
+
+    /// Whether a part is there.
+    fn has(&self, part: &str) -> anyhow::Result<bool> {
+        const PARTS: [&str; 2] = [LOAD_BALANCER, LOCAL_STORAGE];
+        if let Some(unknown) = self.disable.iter().find(|part| !PARTS.contains(&part.as_str())) {
+            anyhow::bail!("{unknown:?} cannot be disabled, only {}", PARTS.join(" and "));
         }
-        Ok(if self.disable.is_empty() { LocalStorage::On } else { LocalStorage::Off })
+        Ok(!self.disable.iter().any(|disabled| disabled == part))
     }
 
     /// The node's labels.

@@ -5,6 +5,7 @@
 //! decides. Invariant: none keeps state that it could not rebuild from the API after a crash.
 
 pub mod aggregation;
+pub mod balancer;
 pub mod bootstrap;
 pub mod certificates;
 pub mod disruption;
@@ -27,7 +28,8 @@ pub mod workload;
 use std::fmt;
 
 use client::{Client, Informer, ListOptions, Scope};
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod, ServiceAccount};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use task::{SharedClock, Tasks};
 
 /// What the controllers need to know.
@@ -43,6 +45,8 @@ pub struct ControllersConfig {
     pub pods: Option<nodeipam::Ranges>,
     /// Signs tokens of service accounts that lie in Secrets.
     pub issue: tokens::Issue,
+    /// Whether Services get addresses of load balancers.
+    pub load_balancers: balancer::LoadBalancers,
     /// Whether volumes are provided of nodes' own disks.
     pub local_storage: localpath::LocalStorage,
 }
@@ -88,7 +92,11 @@ impl Controllers {
         aggregation::spawn(client, tasks);
         certificates::spawn(client, clock, tasks, &nodes, config.authority);
         disruption::spawn(client, clock, tasks, &pods);
-        endpoints::spawn(client, tasks, &pods);
+        let services: Informer<Service> = Informer::spawn(client, tasks, Scope::Cluster, ListOptions::default());
+        let slices: Informer<EndpointSlice> = Informer::spawn(client, tasks, Scope::Cluster, ListOptions::default());
+        endpoints::spawn(client, tasks, &pods, &services, &slices);
+        let balanced = balancer::Watched { services, slices, nodes: nodes.clone() };
+        balancer::spawn(client, clock, tasks, balanced, config.load_balancers);
         expiry::spawn(client, clock, tasks);
         garbage::spawn(client, clock, tasks);
         let storage = volumes::spawn(client, clock, tasks, &pods);

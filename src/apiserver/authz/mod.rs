@@ -125,7 +125,7 @@ fn may_control(request: &ResourceRequest) -> bool {
         ("", "serviceaccounts" | "configmaps" | "events", "") | ("coordination.k8s.io", "leases", "") => writes,
         ("", "namespaces", "finalize" | "status")
         | ("", "nodes", "" | "status")
-        | ("", "pods", "status")
+        | ("", "pods" | "services", "status")
         | ("policy", "poddisruptionbudgets", "status")
         | ("", "persistentvolumes", "status")
         | ("", "persistentvolumeclaims", "status") => {

@@ -152,6 +152,7 @@ fn components_may_do_what_they_are_for() {
         "POST /api/v1/namespaces/x/pods",
         "PUT /apis/apps/v1/namespaces/x/replicasets/r",
         "PUT /apis/apps/v1/namespaces/x/deployments/d/status",
+        "PUT /api/v1/namespaces/x/services/s/status",
         "POST /api/v1/namespaces/x/endpoints",
         "PUT /apis/discovery.k8s.io/v1/namespaces/x/endpointslices/s",
     ] {

@@ -42,13 +42,19 @@ struct Shell {
 }
 
 /// Starts the controller.
-pub fn spawn(client: &Client, tasks: &Tasks, pods: &Informer<Pod>) {
+pub fn spawn(
+    client: &Client,
+    tasks: &Tasks,
+    pods: &Informer<Pod>,
+    services: &Informer<Service>,
+    slices: &Informer<EndpointSlice>,
+) {
     let shell = Arc::new(Shell {
         client: client.clone(),
-        services: Informer::spawn(client, tasks, Scope::Cluster, ListOptions::default()),
+        services: services.clone(),
         pods: pods.clone(),
         endpoints: Informer::spawn(client, tasks, Scope::Cluster, ListOptions::default()),
-        slices: Informer::spawn(client, tasks, Scope::Cluster, ListOptions::default()),
+        slices: slices.clone(),
         unseen: Unseen::default(),
         mirrored: Unseen::default(),
     });

@@ -9,14 +9,12 @@ use crate::resources::path::{items, number, present, text};
 pub(super) fn warn(service: &Value) -> Vec<String> {
     let spec = &service["spec"];
     let is_headless = spec["clusterIP"] == "None";
-    let is_balanced = spec["type"] == "LoadBalancer";
     let facts = [
         (is_external_name(service), "spec.externalName: there is no cluster DNS here yet that would say it"),
         (
             is_headless,
             "spec.clusterIP: there is no cluster DNS here yet that would name the pods of a headless Service",
         ),
-        (is_balanced, "spec.type: nothing here gives a load balancer an address; the node ports lead to the Service"),
         (present(spec, "loadBalancerClass"), "spec.loadBalancerClass: no load balancer here looks at it"),
         (!text(spec, "loadBalancerIP").is_empty(), "spec.loadBalancerIP: no load balancer here looks at it"),
         (

@@ -132,6 +132,7 @@ pub(crate) async fn cluster_of(clock: SharedClock, seed: u64, local_storage: Loc
         node_grace: control::node::GRACE,
         pods: "10.42.0.0/16".parse().ok(),
         issue,
+        load_balancers: control::balancer::LoadBalancers::On { reserved: [6443].into() },
         local_storage,
     };
     Controllers::spawn(&clients, &clock, &tasks, config);
