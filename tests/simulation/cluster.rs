@@ -10,6 +10,8 @@ use apiserver::{ApiServer, Config, Entropy, NodeConnector, NodeError, VersionInf
 use async_trait::async_trait;
 use bytes::Bytes;
 use client::Client;
+use control::balancer::LoadBalancers;
+use control::certificates::Authority;
 use control::localpath::LocalStorage;
 use control::{Clients, Controllers, ControllersConfig};
 use http::{Request, Response};
@@ -149,8 +151,15 @@ impl Cluster {
         let clients = Clients { scheduler: client("kube-scheduler"), controllers: client("kube-controller-manager") };
         let sign = Arc::new(|_: &_| Err("no certificates are issued here".into()));
         let issue = Arc::new(|_: &_| Err("no tokens are issued here".into()));
-        let local_storage = LocalStorage::Off;
-        let config = ControllersConfig { root_ca: "the CA".to_owned(), sign, issue, local_storage };
+        let config = ControllersConfig {
+            root_ca: "the CA".to_owned(),
+            authority: Authority { sign, reserved: Vec::new() },
+            node_grace: control::node::GRACE,
+            pods: None,
+            issue,
+            load_balancers: LoadBalancers::Off,
+            local_storage: LocalStorage::Off,
+        };
         Controllers::spawn(&clients, clock, &tasks, config);
         self.controllers = Some(tasks);
     }
