@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use net::NativeNetworkConfig;
 use runtime::Runtime;
-use task::Tasks;
+use task::{Tasks, chain};
 
 use super::{Root, node, oci};
 
@@ -78,9 +78,4 @@ fn remove(folder: &Path) -> anyhow::Result<()> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         other => other.with_context(|| format!("cannot remove {}", folder.display())),
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

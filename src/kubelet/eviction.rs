@@ -15,11 +15,12 @@ use std::time::Duration;
 use api::placement::is_tolerated;
 use client::events::{EventType, node_reference};
 use k8s_openapi::api::core::v1::{Pod, Taint};
+use task::chain;
 
 use crate::admission::{Rejection, is_critical};
 use crate::container::{Qos, qos};
 use crate::pod::eviction::Eviction;
-use crate::shared::{Shared, chain};
+use crate::shared::Shared;
 use threshold::{Resource, Seen, Starved};
 pub use threshold::{Signal, Threshold, ThresholdError};
 

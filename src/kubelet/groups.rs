@@ -10,11 +10,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use runtime::Resources;
+use task::chain;
 use tokio::sync::watch;
 
 use crate::container::{MIN_SHARES, shares};
 use crate::node::Capacity;
-use crate::shared::{Shared, chain};
+use crate::shared::Shared;
 
 /// Pause between two tries.
 const PAUSE: Duration = Duration::from_secs(5);

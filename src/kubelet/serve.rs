@@ -23,12 +23,13 @@ use http_body_util::{BodyExt, Full};
 use k8s_openapi::List;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
 use runtime::{ContainerId, RuntimeError};
+use task::chain;
 use tokio::sync::mpsc;
 
 use crate::logs::{self, Ending, Query};
 use crate::metrics;
 use crate::pod::{PodDirs, parts};
-use crate::shared::{Entry, Shared, chain};
+use crate::shared::{Entry, Shared};
 use crate::stream::{self, Named};
 
 /// Pieces of a log that wait for a slow client.

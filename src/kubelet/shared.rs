@@ -268,29 +268,6 @@ pub(crate) fn in_full(metadata: &ObjectMeta) -> String {
     format!("{}_{}({})", text(&metadata.name), text(&metadata.namespace), text(&metadata.uid))
 }
 
-/// An error of the operating system in the words of Go's `syscall.Errno`, which users know and search for.
-pub(crate) fn errno_text(error: &std::io::Error) -> String {
-    let text = error.to_string();
-    let text = text.split(" (os error").next().unwrap_or_default();
-    let mut letters = text.chars();
-    letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
-}
-
-/// An error with all its sources, for a user who sees one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
-}
-
 /// Why a container could not be made ready to start.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PrepareError {

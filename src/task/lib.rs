@@ -6,6 +6,8 @@
 
 mod clock;
 mod tasks;
+mod words;
 
 pub use clock::{Clock, SharedClock, SimulatedClock, SystemClock};
 pub use tasks::{Tasks, blocking};
+pub use words::{chain, errno_text};

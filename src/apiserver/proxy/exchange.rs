@@ -3,7 +3,6 @@
 //! Nobody but the answer's body drives the connection: dropping it, as when the client has gone, closes the connection,
 //! and no task is left behind. Errors are worded as Go words them, because users see them.
 
-use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -19,6 +18,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use task::{chain, errno_text};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
@@ -126,21 +126,6 @@ impl http_body::Body for Driven {
 /// An error of an exchange in the words of Go's `net/http`.
 pub(super) fn in_words(error: &hyper::Error) -> String {
     if error.is_incomplete_message() || error.is_canceled() { "EOF".to_owned() } else { chain(error) }
-}
-
-/// An error with all its sources, for a user who sees one line.
-pub(super) fn chain(error: &dyn Error) -> String {
-    let (mut text, mut source) = (error.to_string(), error.source());
-    while let Some(cause) = source {
-        text.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
-    text
-}
-
-fn errno_text(error: &io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or_default().to_lowercase()
 }
 
 fn tls_text(error: &io::Error) -> String {

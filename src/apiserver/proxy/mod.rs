@@ -143,7 +143,7 @@ async fn to_kubelet(call: Call, ask: Ask, node: &str, passage: &Passage) -> Resu
         request.extensions_mut().insert(upgrade);
     }
     let response = server.config.nodes.send(node, request).await.map_err(|error| {
-        let cause = crate::proxy::exchange::chain(&error);
+        let cause = task::chain(&error);
         ApiError::unavailable(format!("error trying to reach service: {cause}"))
     })?;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {

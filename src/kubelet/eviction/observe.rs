@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
 use runtime::{ContainerId, Measure, SandboxStatus, Stats, Usage};
+use task::chain;
 
 use super::rank::{Candidate, Part};
 use super::threshold::{Observation, Resource, Signal};
 use crate::admission::{is_critical, wants};
 use crate::container::amount;
 use crate::pod::{PodDirs, parts};
-use crate::shared::{Shared, chain};
+use crate::shared::Shared;
 use crate::volumes::usage::tree;
 
 /// What the node has left. What cannot be read is not known.

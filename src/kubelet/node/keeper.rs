@@ -9,10 +9,11 @@ use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, NodeStatus};
 use serde_json::json;
+use task::chain;
 
 use super::facts::Facts;
 use super::object::{self, REPORT_PERIOD, Sources};
-use crate::shared::{Shared, chain};
+use crate::shared::Shared;
 
 /// How often the host is looked at and the lease is renewed, as upstream.
 const PERIOD: Duration = Duration::from_secs(10);

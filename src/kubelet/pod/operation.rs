@@ -17,6 +17,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus, ResourceRequirements};
 use runtime::{ContainerId, Credentials, ImageError, PullProgress, SandboxId};
 use serde_json::json;
+use task::chain;
 
 use super::assignment::Target;
 use runtime::remove_tree;
@@ -28,7 +29,7 @@ use super::{parts, report};
 use crate::container::{self, pull_credentials};
 use crate::logs::{self, links};
 use crate::references;
-use crate::shared::{Shared, chain};
+use crate::shared::Shared;
 use crate::volumes::{self, MadeOf};
 
 /// Pause after a failure that has no wait of its own.

@@ -9,9 +9,9 @@ use bytes::Bytes;
 use http::{HeaderMap, Request};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use task::chain;
 
 use super::http::dial;
-use crate::shared::chain;
 
 /// gRPC's code for what a server does not have.
 const UNIMPLEMENTED: &str = "12";

@@ -18,11 +18,10 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, SignatureScheme};
+use task::{chain, errno_text};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-
-use crate::shared::{chain, errno_text};
 
 /// How much of an answer is read, as upstream's `maxRespBodyLength`.
 const BODY_LIMIT: usize = 10 * 1024;

@@ -12,6 +12,7 @@ use client::events::EventType;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, HTTPGetAction, Pod, Probe, TCPSocketAction};
 use runtime::{ContainerId, ExecSpec, SandboxId};
+use task::chain;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -20,7 +21,7 @@ use super::verdict::{Pace, Rule, Series, Verdict};
 use super::{Verdicts, grpc, probes};
 use crate::pod::plan::FailedProbe;
 use crate::pod::report;
-use crate::shared::{Shared, chain};
+use crate::shared::Shared;
 
 /// How much a probe command may print, as upstream's `maxReadLength`.
 const OUTPUT_LIMIT: usize = 10 * 1024;

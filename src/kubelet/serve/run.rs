@@ -9,10 +9,11 @@ use std::time::Duration;
 use client::Body;
 use http::{Response, StatusCode};
 use runtime::ExecSpec;
+use task::chain;
 
 use super::{Refusal, plain};
 use crate::logs::pairs;
-use crate::shared::{Shared, chain};
+use crate::shared::Shared;
 use crate::stream::{Named, running};
 
 /// How much of what is printed is kept of each stream.

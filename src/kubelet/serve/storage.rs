@@ -5,9 +5,10 @@
 
 use http::{Method, Response, StatusCode};
 use serde_json::json;
+use task::chain;
 
 use super::{Body, json_text, plain};
-use crate::shared::{Shared, chain};
+use crate::shared::Shared;
 use crate::volumes::provided;
 
 /// Makes or removes a directory.

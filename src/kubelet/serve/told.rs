@@ -8,9 +8,10 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use runtime::{ContainerState, SandboxStatus};
 use serde_json::json;
+use task::chain;
 
 use super::{Body, json_text, plain};
-use crate::shared::{Shared, chain};
+use crate::shared::Shared;
 
 /// `/healthz` and its parts. What makes pods run needs the runtime: if that does not answer, nothing goes on.
 pub(super) async fn health(shared: &Shared, part: Option<&str>) -> Response<Body> {

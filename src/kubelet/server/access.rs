@@ -3,10 +3,11 @@
 use api::user::UserInfo;
 use http::{HeaderValue, Method, StatusCode};
 use serde_json::{Value, json};
+use task::chain;
 
 use super::attributes::Wish;
 use crate::serve::Refusal;
-use crate::shared::{Shared, chain};
+use crate::shared::Shared;
 
 /// The user of a bearer token.
 pub(super) async fn authenticate(shared: &Shared, header: Option<&HeaderValue>) -> Result<UserInfo, Refusal> {

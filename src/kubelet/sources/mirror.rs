@@ -9,9 +9,10 @@ use std::time::Duration;
 use client::{DeleteOptions, Key};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use task::chain;
 
 use super::{MIRROR, StaticPod};
-use crate::shared::{Shared, chain};
+use crate::shared::Shared;
 
 /// Pause between two tries.
 const PAUSE: Duration = Duration::from_secs(5);

@@ -5,11 +5,12 @@
 use http::StatusCode;
 use k8s_openapi::api::core::v1::ContainerStatus;
 use runtime::{ContainerId, SandboxId, Sharing, Wanted};
+use task::chain;
 
 use super::bad_request;
 use crate::logs::pairs;
 use crate::serve::Refusal;
-use crate::shared::{Entry, Shared, chain};
+use crate::shared::{Entry, Shared};
 
 /// A container as paths name it.
 #[derive(Debug, Clone, Copy)]

@@ -2,8 +2,7 @@
 
 use runtime::RuntimeError;
 use serde_json::{Value, json};
-
-use crate::shared::chain;
+use task::chain;
 
 /// The `Status` of a command's end.
 pub(super) fn of(end: &Result<i32, RuntimeError>, command: &[String]) -> Value {

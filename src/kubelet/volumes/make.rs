@@ -13,6 +13,7 @@ use client::events::EventType;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, ImageVolumeSource, Pod, Volume};
 use runtime::{PullProgress, VolumeSource};
+use task::chain;
 
 use super::ownership::Group;
 use super::source::{Found, Source};
@@ -21,7 +22,7 @@ use super::{Problem, atomic, content, directory, group, host_path, image_note, o
 use crate::container::{Context, References, huge_pages, pod_resources, pull_credentials};
 use crate::pod::{PodDirs, report};
 use crate::references;
-use crate::shared::{Shared, chain};
+use crate::shared::Shared;
 
 /// One volume about to be made.
 pub(super) struct Making<'a> {

@@ -6,13 +6,13 @@ use std::path::Path;
 use k8s_openapi::api::core::v1::{ConfigMap, Container, EmptyDirVolumeSource, HostPathVolumeSource, VolumeMount};
 use runtime::Propagation;
 use serde_json::json;
+use task::chain;
 
 use super::atomic::{self, File, Files, Owner};
 use super::make::{make_empty, memory_size};
 use super::mounts::{one_mount, sub_path};
 use super::*;
 use crate::container::{Context, Token, TokenWish};
-use crate::shared::chain;
 
 fn files(entries: &[(&str, &str)]) -> Files {
     let file = |content: &str| File { content: content.as_bytes().to_vec(), mode: 0o640, owner: Owner::default() };

@@ -3,7 +3,6 @@
 //! Its server must prove itself to the authority of the configuration, or to those that the host trusts if there is none,
 //! under the name of the address, or `service.namespace.svc`. Errors are worded as Go words them: users see them.
 
-use std::error::Error;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -21,6 +20,7 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
 use serde_json::Value;
+use task::chain;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -175,14 +175,4 @@ fn words(error: &std::io::Error) -> String {
         Some(inner) => format!("tls: {inner}"),
         None => error.to_string(),
     }
-}
-
-/// An error with all its sources, for a user who sees one line.
-fn chain(error: &dyn Error) -> String {
-    let (mut text, mut source) = (error.to_string(), error.source());
-    while let Some(cause) = source {
-        text.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
-    text
 }

@@ -9,12 +9,12 @@ use std::time::Duration;
 use client::events::EventType;
 use k8s_openapi::api::core::v1::{Container, HTTPGetAction, LifecycleHandler};
 use runtime::{ContainerId, ContainerState, ExecSpec, SandboxId};
+use task::chain;
 
 use super::super::plan::{Hook, Stop};
 use super::super::{observe, parts, report};
 use super::{Job, Outcome, PAUSE};
 use crate::probe::http::{Get, GetError};
-use crate::shared::chain;
 
 /// How much of a command's output is kept for the log of this program.
 const OUTPUT_LIMIT: usize = 10 * 1024;

@@ -7,12 +7,12 @@ use client::events::EventType;
 use k8s_openapi::api::node::v1::RuntimeClass;
 use net::Attach;
 use runtime::{RuntimeError, SandboxId};
+use task::chain;
 
 use super::super::files::PodDirs;
 use super::super::{report, users};
 use super::{Job, Outcome, retry};
 use crate::container::{ResolvConf, host_ports, huge_pages, kernel_name, name_resolution, sandbox_spec};
-use crate::shared::chain;
 
 /// Why nobody knows which runtime a pod wants.
 #[derive(Debug, thiserror::Error)]

@@ -9,6 +9,7 @@ use std::path::Path;
 use client::events::EventType;
 use k8s_openapi::api::core::v1::Container;
 use runtime::{ContainerId, ContainerSpec, Image, RuntimeError};
+use task::{chain, errno_text};
 
 use super::super::files::{PodDirs, write_whole};
 use super::super::memory::StartError;
@@ -18,7 +19,7 @@ use super::{Job, Outcome};
 use crate::container::{self, Request, ResolvConf};
 use crate::logs::links;
 use crate::references;
-use crate::shared::{PrepareError, chain, errno_text};
+use crate::shared::PrepareError;
 use crate::volumes::{self, MadeOf, Prepared};
 
 /// SIGTERM

@@ -10,15 +10,15 @@ use std::time::Duration;
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use net::DialError;
+use task::{chain, errno_text};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 
 use super::Target;
-use crate::shared::{chain, errno_text};
 
-/// How much is read at once.
-const PIECE: usize = 64 << 10;
+/// How much is read at once: with what wires put before it, four records of TLS, which are written in one call.
+const PIECE: usize = (64 << 10) - 64;
 
 /// Bytes before every piece of data in which wires write what they have to say of it.
 pub(super) const HEADROOM: usize = 8;
