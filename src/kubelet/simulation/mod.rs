@@ -3,6 +3,7 @@
 //! The runtime, images and network are the seams' own simulators; the API server is `api`, a store of objects with merge
 //! patch, list and watch and nothing else. Time is tokio's, paused: an hour of back-off takes no time.
 
+mod agents;
 mod api;
 mod chaos;
 mod lifecycle;
@@ -10,6 +11,7 @@ mod pulls;
 mod scenarios;
 mod silence;
 mod sizes;
+mod statics;
 mod talking;
 mod volumes;
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use runtime::SandboxId;
-use runtime::simulated::{Call, Ending, ExecOutcome, Program, PullOutcome, StartFailure};
+use runtime::simulated::{Call, ExecOutcome, Program, PullOutcome, StartFailure};
 use serde_json::{Value, json};
 
 use super::World;
@@ -185,100 +185,6 @@ async fn a_dead_sandbox_is_replaced_and_its_container_counted() {
     assert_eq!(last["exitCode"], 137, "{last}");
     assert_eq!(world.network.attached(), [format!("{uid}-1")]);
     assert!(world.events("Pod").contains(&"SandboxChanged".to_owned()));
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_agent_that_starts_again_leaves_running_containers_alone() {
-    let mut world = started().await;
-    world.create("web", one_container());
-    world.until_pod("web", "it is ready", is_ready).await;
-    let before = world.pod("web").expect("the pod")["status"].clone();
-    world.start_agent().await;
-    tokio::time::sleep(Duration::from_secs(60)).await;
-    assert_eq!(world.pod("web").expect("the pod")["status"], before);
-    assert_eq!(starts(&world), 1);
-    world.delete("web", 30);
-    world.until_gone("web").await;
-}
-
-/// How often a container was started.
-fn starts(world: &World) -> usize {
-    world.runtime.calls().into_iter().filter(|call| matches!(call, Call::StartContainer(..))).count()
-}
-
-/// A pod that has succeeded and given its sandbox back.
-async fn finished() -> World {
-    let world = started().await;
-    world.program("web", &[Program::exits(Duration::from_secs(1), 0)]);
-    let mut spec = one_container();
-    spec["restartPolicy"] = json!("Never");
-    world.create("web", spec);
-    world.until_pod("web", "it succeeds", |pod| phase(pod) == "Succeeded").await;
-    world.until("its sandbox is gone", |world| world.network.attached().is_empty()).await;
-    world
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_finished_pod_is_not_run_again_by_the_next_agent() {
-    let mut world = finished().await;
-    let before = world.pod("web").expect("the pod")["status"].clone();
-    world.start_agent().await;
-    tokio::time::sleep(Duration::from_secs(60)).await;
-    assert_eq!(starts(&world), 1);
-    assert_eq!(world.pod("web").expect("the pod")["status"], before);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_finished_pod_is_not_run_again_without_an_api_server() {
-    let mut world = finished().await;
-    world.with_api = false;
-    world.start_agent().await;
-    tokio::time::sleep(Duration::from_secs(60)).await;
-    assert_eq!(starts(&world), 1);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_finished_pod_is_not_run_again_when_its_checkpoint_is_lost() {
-    let mut world = finished().await;
-    std::fs::remove_dir_all(world.directory.path().join("lib/pods")).expect("the checkpoints");
-    world.start_agent().await;
-    tokio::time::sleep(Duration::from_secs(60)).await;
-    assert_eq!(starts(&world), 1);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_container_with_a_new_image_is_left_alone_by_the_next_agent() {
-    let mut world = started().await;
-    world.create("web", one_container());
-    world.until_pod("web", "it is ready", is_ready).await;
-    let mut spec = one_container();
-    spec["containers"][0]["image"] = json!("web:2");
-    world.api.patch("/api/v1/namespaces/default/pods/web", &json!({ "spec": spec }));
-    world
-        .until_pod("web", "it runs the new image", |pod| {
-            is_ready(pod) && pod["status"]["containerStatuses"][0]["restartCount"] == 1
-        })
-        .await;
-    world.with_api = false;
-    world.start_agent().await;
-    tokio::time::sleep(Duration::from_secs(60)).await;
-    assert_eq!(starts(&world), 2);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_pod_deleted_while_the_agent_was_away_is_removed_once_the_list_is_complete() {
-    let mut world = started().await;
-    world.create("web", one_container());
-    world.until_pod("web", "it is ready", is_ready).await;
-    world.start_agent().await;
-    world.delete("web", 0);
-    world.start_agent().await;
-    world.until("nothing is left", |world| world.network.attached().is_empty() && world.runtime.running() == 0).await;
-    world
-        .until("its files are gone", |world| {
-            std::fs::read_dir(world.directory.path().join("lib/pods")).expect("a directory").next().is_none()
-        })
-        .await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -497,120 +403,6 @@ async fn an_active_deadline_ends_the_pod() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_static_pod_runs_without_an_api_server_and_goes_with_its_manifest() {
-    let mut world = World::without_api();
-    let manifests = world.directory.path().join("manifests");
-    std::fs::create_dir_all(&manifests).expect("a directory");
-    let manifest =
-        "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec: {containers: [{name: web, image: 'web:1'}]}\n";
-    std::fs::write(manifests.join("web.yaml"), manifest).expect("a manifest");
-    world.start_agent().await;
-    world.until("it runs", |world| world.runtime.running() == 1).await;
-    let (code, pods) = world.ask("/pods").await;
-    assert_eq!(code, 200);
-    assert!(pods.contains("\"web-edge\""), "{pods}");
-    std::fs::remove_file(manifests.join("web.yaml")).expect("the manifest");
-    world.until("it is gone", |world| world.network.attached().is_empty()).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_static_pod_has_a_mirror_that_shows_its_status() {
-    let world = started().await;
-    let manifests = world.directory.path().join("manifests");
-    let manifest =
-        "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec: {containers: [{name: web, image: 'web:1'}]}\n";
-    world.until("the directory is watched", |_| manifests.is_dir()).await;
-    std::fs::write(manifests.join("web.yaml"), manifest).expect("a manifest");
-    world.until_pod("web-edge", "its mirror is ready", is_ready).await;
-    let pod = world.pod("web-edge").expect("the mirror");
-    assert!(pod["metadata"]["annotations"]["kubernetes.io/config.mirror"].is_string());
-    std::fs::remove_file(manifests.join("web.yaml")).expect("the manifest");
-    world.until_gone("web-edge").await;
-    world.until("it is gone", |world| world.network.attached().is_empty()).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_mirror_that_somebody_deletes_is_made_again_and_the_pod_never_notices() {
-    let world = started().await;
-    let manifests = world.directory.path().join("manifests");
-    let manifest =
-        "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec: {containers: [{name: web, image: 'web:1'}]}\n";
-    world.until("the directory is watched", |_| manifests.is_dir()).await;
-    std::fs::write(manifests.join("web.yaml"), manifest).expect("a manifest");
-    world.until_pod("web-edge", "its mirror is ready", is_ready).await;
-    let uid = |world: &World| world.pod("web-edge").map(|pod| pod["metadata"]["uid"].clone());
-    for grace in [0, 30] {
-        let before = uid(&world);
-        world.delete("web-edge", grace);
-        let is_new = |world: &World| uid(world).is_some_and(|now| Some(now) != before);
-        world.until("there is another one", is_new).await;
-        world.until_pod("web-edge", "it shows the pod", is_ready).await;
-    }
-    let starts = world.runtime.calls().into_iter().filter(|call| matches!(call, Call::StartContainer(..))).count();
-    assert_eq!(starts, 1);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_static_pod_whose_manifest_changes_begins_when_the_former_one_has_ended() {
-    let world = started().await;
-    let manifests = world.directory.path().join("manifests");
-    let manifest =
-        "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec: {containers: [{name: web, image: 'web:1'}]}\n";
-    world.program("web", &[Program::ignores_stop()]);
-    world.until("the directory is watched", |_| manifests.is_dir()).await;
-    std::fs::write(manifests.join("web.yaml"), manifest).expect("a manifest");
-    world.until_pod("web-edge", "it is ready", is_ready).await;
-    std::fs::write(manifests.join("web.yaml"), manifest.replace("web:1", "web:2")).expect("a manifest");
-    let begun = world.elapsed();
-    let is_new = |pod: &Value| pod["spec"]["containers"][0]["image"] == "web:2" && is_ready(pod);
-    world.until_pod("web-edge", "the new one is ready", is_new).await;
-    assert!(world.elapsed() - begun >= 30, "the former one had its grace");
-    assert_eq!(world.runtime.running(), 1);
-    let calls = world.runtime.calls();
-    let removed = calls.iter().position(|call| matches!(call, Call::RemoveSandbox(..))).expect("a call");
-    let created = calls.iter().rposition(|call| matches!(call, Call::CreateSandbox(..))).expect("a call");
-    assert!(removed < created, "{calls:?}");
-}
-
-#[tokio::test(start_paused = true)]
-async fn pods_go_on_without_an_api_server_after_a_restart() {
-    let mut world = started().await;
-    world.create("web", one_container());
-    world.until_pod("web", "it is ready", is_ready).await;
-    world.with_api = false;
-    world.start_agent().await;
-    let uid = world.pod("web").expect("the pod")["metadata"]["uid"].as_str().expect("a uid").to_owned();
-    let sandbox = SandboxId::new(&uid, 0);
-    let status = runtime::Runtime::status(&world.runtime, &sandbox).await.expect("a status").expect("a sandbox");
-    world.runtime.end_container(&sandbox, &status.containers[0].id, Ending { code: 1, ..Ending::default() });
-    let attempts =
-        |world: &World| world.runtime.calls().into_iter().any(|call| matches!(call, Call::StartContainer(_, _, 1)));
-    world.until("it is started again", attempts).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_node_is_registered_and_its_lease_renewed() {
-    let world = started().await;
-    world.until("the node is there", |world| world.api.get("/api/v1/nodes/edge").is_some()).await;
-    let node = world.api.get("/api/v1/nodes/edge").expect("the node");
-    assert_eq!(node["status"]["capacity"]["memory"], "8388608Ki");
-    assert_eq!(node["spec"]["podCIDR"], "10.42.0.0/24");
-    let ready = node["status"]["conditions"].as_array().expect("conditions").iter().find(|one| one["type"] == "Ready");
-    assert_eq!(ready.map(|one| &one["reason"]), Some(&json!("KubeletReady")));
-    let lease = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/edge";
-    world.until("the lease is there", |world| world.api.get(lease).is_some()).await;
-    let first = world.api.get(lease).expect("a lease")["spec"]["renewTime"].clone();
-    tokio::time::sleep(Duration::from_secs(11)).await;
-    assert_ne!(world.api.get(lease).expect("a lease")["spec"]["renewTime"], first);
-    tokio::time::sleep(Duration::from_secs(240)).await;
-    assert_eq!(
-        world.api.get("/api/v1/nodes/edge").expect("the node")["metadata"]["resourceVersion"],
-        node["metadata"]["resourceVersion"]
-    );
-    assert_eq!(world.events("Node")[..1], ["Starting"]);
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_pod_that_never_restarts_fails_when_its_sandbox_dies_before_all_containers_were_started() {
     let world = started().await;
     world
@@ -628,27 +420,4 @@ async fn a_pod_that_never_restarts_fails_when_its_sandbox_dies_before_all_contai
     world.runtime.kill_shim(&SandboxId::new(&uid, 0));
     world.until_pod("web", "it has failed", |pod| phase(pod) == "Failed").await;
     world.until("its sandbox is gone", |world| world.network.attached().is_empty()).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_token_is_renewed_in_time_also_by_the_next_agent() {
-    let mut world = started().await;
-    let mut spec = one_container();
-    let sources = json!([{"serviceAccountToken": {"path": "token", "expirationSeconds": 1000}}]);
-    spec["volumes"] = json!([{"name": "own", "projected": {"sources": sources}}]);
-    world.create("web", spec);
-    world.until_pod("web", "it is ready", is_ready).await;
-    let uid = world.pod("web").expect("the pod")["metadata"]["uid"].as_str().expect("a uid").to_owned();
-    let volume = format!("run/pods/{uid}/volumes/kubernetes.io~projected/own/token");
-    let file = world.directory.path().join(volume);
-    let token = || std::fs::read_to_string(&file).expect("a token");
-    let begun = world.elapsed();
-    assert_eq!(token(), "token-1");
-    world.until("the token is renewed", |_| token() == "token-2").await;
-    let life = world.elapsed() - begun;
-    assert!((795..=805).contains(&life), "renewed after {life} s instead of four fifths of its life");
-    world.start_agent().await;
-    world.until("an agent that does not know how old it is renews it", |_| token() == "token-3").await;
-    assert_eq!(world.pod("web").expect("the pod")["status"]["containerStatuses"][0]["restartCount"], 0);
-    world.until("the token is renewed again", |_| token() == "token-4").await;
 }
