@@ -41,7 +41,7 @@ use crate::serve::Refusal;
 use crate::shared::Shared;
 
 /// Pieces that wait in either direction.
-const BACKLOG: usize = 4;
+const BACKLOG: usize = 2;
 
 /// How long the client may take to take note of the switch.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -13,8 +13,9 @@ use tokio::sync::{mpsc, watch};
 
 use super::{Input, Output, status};
 
-/// How much is read at once.
-const PIECE: usize = 64 << 10;
+/// How much is read at once: with what wires put before it, eight records of TLS, which are written in two calls. A few bytes
+/// more would take a record and a call of their own.
+const PIECE: usize = (128 << 10) - 64;
 
 /// How long a stream may be silent after the command has ended before it is given up: a process that the command has left
 /// behind may hold it open for ever.

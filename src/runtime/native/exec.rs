@@ -306,6 +306,15 @@ fn output_pipe() -> Result<(OwnedFd, OwnedFd), RuntimeError> {
     Ok((ours, its))
 }
 
+/// What a pipe of a session holds: several pieces, so that the command goes on while one is under way to the client. Linux
+/// takes memory for what is in it only (pipe(7)).
+const HOLDS: usize = 256 << 10;
+
+/// A pipe that holds more than the usual 64 KiB, where its user may have that.
+fn widen(pipe: &OwnedFd) {
+    let _ = rustix::pipe::fcntl_setpipe_size(pipe, HOLDS);
+}
+
 /// A command's ends of its streams, and ours, which do not block.
 fn connect(streams: Wanted) -> Result<(Vec<OwnedFd>, Ours), RuntimeError> {
     let null = || File::open("/dev/null").map(OwnedFd::from).map_err(|source| failed("open null device", source));
@@ -321,6 +330,7 @@ fn connect(streams: Wanted) -> Result<(Vec<OwnedFd>, Ours), RuntimeError> {
     if let Some(stdin) = &stdin {
         rustix::io::ioctl_fionbio(stdin, true).map_err(|errno| failed("make pipe", errno))?;
     }
+    stdin.iter().chain(&stdout).for_each(widen);
     let its = [its_stdin, its_stdout, its_stderr].into_iter().map(|end| end.map_or_else(null, Ok));
     Ok((its.collect::<Result<_, _>>()?, Ours { stdin, stdout, stderr, terminal: None }))
 }
