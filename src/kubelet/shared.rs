@@ -34,6 +34,8 @@ pub(crate) struct Shared {
     pub(crate) client: Option<Client>,
     pub(crate) recorder: Option<Recorder>,
     pub(crate) capacity: Capacity,
+    /// When this agent began.
+    pub(crate) began_at: Timestamp,
     /// All Services, for the variables that name them.
     services: Option<Informer<Service>>,
     board: Mutex<BTreeMap<String, Entry>>,
@@ -78,13 +80,14 @@ impl Shared {
             client.as_ref().map(|client| Informer::spawn(client, &seams.tasks, Scope::Cluster, ListOptions::default()));
         let (board, claims, users) = (Mutex::default(), Mutex::default(), Mutex::default());
         let in_memory = tokio::sync::OnceCell::new();
-        let directories = Directories::new(&seams.tasks);
+        let (directories, began_at) = (Directories::new(&seams.tasks), seams.clock.now());
         Self {
             config,
             seams,
             client,
             recorder,
             capacity,
+            began_at,
             services,
             board,
             claims,

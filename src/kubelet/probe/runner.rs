@@ -3,6 +3,7 @@
 //! Results follow `pkg/probe` and `pkg/kubelet/prober` upstream: an HTTP status from 200 to 399 is a success; the body is
 //! not judged; what cannot be asked does not count.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -45,7 +46,7 @@ pub(super) struct Target {
 }
 
 /// Which probe it is.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Kind {
     Startup,
     Readiness,
@@ -112,6 +113,9 @@ async fn run(desk: &Desk<'_>, kind: Kind, probe: &Probe) -> bool {
     let (mut series, mut pace) = (Series::new(rule), Pace::new(rule, kind == Kind::Readiness));
     let since = Duration::try_from(desk.shared.now().duration_since(desk.target.started_at)).unwrap_or_default();
     tokio::time::sleep(rule.initial_delay.saturating_sub(since)).await;
+    if desk.target.started_at < desk.shared.began_at {
+        tokio::time::sleep(share(&desk.target.id, kind, rule.period)).await;
+    }
     loop {
         let asked_at = Instant::now();
         if kind != Kind::Readiness && desk.target.ending.load(Ordering::Relaxed) {
@@ -125,6 +129,15 @@ async fn run(desk: &Desk<'_>, kind: Kind, probe: &Probe) -> bool {
         }
         tokio::time::sleep_until(asked_at + pace.after(asked.counts() == Some(true))).await;
     }
+}
+
+/// A part of a period that is another for each probe: an agent that has just started and finds many containers shall not ask
+/// all of them at once (`worker.run` of `pkg/kubelet/prober` upstream, which takes a random part).
+fn share(id: &ContainerId, kind: Kind, period: Duration) -> Duration {
+    let mut hasher = DefaultHasher::new();
+    (id, kind).hash(&mut hasher);
+    let thousandths = u32::try_from(hasher.finish() % 1000).unwrap_or_default();
+    period * thousandths / 1000
 }
 
 /// Writes a verdict down; tells whether the probe has passed once it has done its part.
@@ -244,4 +257,21 @@ async fn ask_by_connecting(desk: &Desk<'_>, action: &TCPSocketAction, timeout: D
     let late = || Err(format!("dial tcp {host}:{port}: i/o timeout"));
     let dialled = tokio::time::timeout(timeout, dial(&host, port)).await.unwrap_or_else(|_| late());
     dialled.map(drop).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn probes_of_many_containers_are_spread_over_a_period() {
+        let period = Duration::from_secs(10);
+        let id = |number: usize| ContainerId(format!("{number:064x}"));
+        let mut shares: Vec<Duration> = (0..100).map(|number| share(&id(number), Kind::Liveness, period)).collect();
+        shares.sort();
+        assert!(shares.iter().all(|share| *share < period));
+        shares.dedup();
+        assert!(shares.len() > 80, "{shares:?}");
+        assert_ne!(share(&id(1), Kind::Liveness, period), share(&id(1), Kind::Readiness, period));
+    }
 }
