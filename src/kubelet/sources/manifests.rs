@@ -12,7 +12,7 @@ use api::status::ApiError;
 use k8s_openapi::api::core::v1::{Pod, Toleration};
 use sha2::{Digest, Sha256};
 
-use super::{HASH, SOURCE};
+use super::{HASH, SOURCE, alone};
 use crate::directory::{Directories, DirectoryWatch};
 
 /// A pod of a manifest.
@@ -45,6 +45,8 @@ pub(crate) enum ManifestError {
     Namesake,
     #[error("{message}")]
     Invalid { message: String },
+    #[error("static pods may not reference {resource}")]
+    Reference { resource: &'static str },
     #[error("the pod has no {field}")]
     Missing { field: &'static str },
 }
@@ -133,6 +135,9 @@ pub(super) fn parse(text: &[u8], node: &str) -> Result<StaticPod, ManifestError>
     if spec.containers.is_empty() {
         return Err(ManifestError::Missing { field: "containers" });
     }
+    if let Some(resource) = alone::reference(spec) {
+        return Err(ManifestError::Reference { resource });
+    }
     let uid = hash(text, node);
     spec.node_name = Some(node.to_owned());
     spec.tolerations.get_or_insert_default().push(Toleration {
@@ -208,6 +213,9 @@ mod tests {
         let error = parse(wrong.as_bytes(), "edge").expect_err("no such policy").to_string();
         assert!(error.contains("spec.restartPolicy: Unsupported value: \"Sometimes\""), "{error}");
         assert!(matches!(parse(b"a: [", "edge"), Err(ManifestError::Syntax(_))));
+        let owned = WEB.replace("containers:", "serviceAccountName: robot, containers:");
+        let error = parse(owned.as_bytes(), "edge").expect_err("nobody knows the account").to_string();
+        assert_eq!(error, "static pods may not reference serviceaccounts");
         let nameless = "apiVersion: v1\nkind: Pod\nspec: {containers: [{name: web, image: web}]}\n";
         assert!(matches!(parse(nameless.as_bytes(), "edge"), Err(ManifestError::Missing { field: "name" })));
     }

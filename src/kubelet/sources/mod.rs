@@ -2,6 +2,7 @@
 //!
 //! Read by the pods' table. Nothing here starts or stops anything.
 
+mod alone;
 mod checkpoint;
 mod manifests;
 pub(crate) mod mirror;
