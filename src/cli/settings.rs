@@ -14,7 +14,7 @@ use clap::Args;
 use control::balancer::LoadBalancers;
 use control::localpath::LocalStorage;
 use k8s_openapi::api::core::v1::Taint;
-use kubelet::Threshold;
+use kubelet::{EvictionTexts, Threshold};
 use serde::Deserialize;
 
 /// How often a node shows that it lives.
@@ -76,6 +76,18 @@ pub(super) struct Settings {
     /// several times [default: memory.available<100Mi, a tenth of nodefs and imagefs or 1Gi if that is less, a 20th of the files]
     #[arg(long, value_name = "SIGNAL<AMOUNT")]
     pub(super) eviction_hard: Vec<String>,
+    /// What may be missed for some time, `memory.available<300Mi`, before a pod is ended; may be given several times
+    #[arg(long, value_name = "SIGNAL<AMOUNT")]
+    pub(super) eviction_soft: Vec<String>,
+    /// For how long a threshold of --eviction-soft may be missed, `memory.available=1m30s`; each needs one
+    #[arg(long, value_name = "SIGNAL=TIME")]
+    pub(super) eviction_soft_grace_period: Vec<String>,
+    /// How much beyond a threshold is to be had once a pod was ended for its sake, `nodefs.available=500Mi`
+    #[arg(long, value_name = "SIGNAL=AMOUNT")]
+    pub(super) eviction_minimum_reclaim: Vec<String>,
+    /// How many seconds at most a pod has that is ended for the sake of --eviction-soft [default: 0]
+    #[arg(long, value_name = "SECONDS")]
+    pub(super) eviction_max_pod_grace_period: Option<i64>,
     /// Longest wait between two starts of a container that crashes, in seconds, 1 to 300 [default: 300]
     #[arg(long, value_name = "SECONDS")]
     pub(super) max_container_restart_period: Option<u64>,
@@ -140,6 +152,10 @@ impl Settings {
             max_pods: self.max_pods.or(file.max_pods),
             system_reserved: either(self.system_reserved, file.system_reserved),
             eviction_hard: either(self.eviction_hard, file.eviction_hard),
+            eviction_soft: either(self.eviction_soft, file.eviction_soft),
+            eviction_soft_grace_period: either(self.eviction_soft_grace_period, file.eviction_soft_grace_period),
+            eviction_minimum_reclaim: either(self.eviction_minimum_reclaim, file.eviction_minimum_reclaim),
+            eviction_max_pod_grace_period: self.eviction_max_pod_grace_period.or(file.eviction_max_pod_grace_period),
             max_container_restart_period: self.max_container_restart_period.or(file.max_container_restart_period),
             mtu: self.mtu.or(file.mtu),
             static_pods: self.static_pods.or(file.static_pods),
@@ -178,12 +194,16 @@ impl Settings {
     }
 
     /// What must be left of the node.
-    pub(super) fn eviction_hard(&self) -> anyhow::Result<Vec<Threshold>> {
-        if self.eviction_hard.is_empty() {
-            return Ok(Threshold::usual());
-        }
-        let all = self.eviction_hard.iter().flat_map(|text| text.split(',')).filter(|text| !text.is_empty());
-        all.map(|text| text.parse().context("eviction-hard")).collect()
+    pub(super) fn eviction(&self) -> anyhow::Result<Vec<Threshold>> {
+        let texts = EvictionTexts {
+            hard: &self.eviction_hard,
+            soft: &self.eviction_soft,
+            soft_grace: &self.eviction_soft_grace_period,
+            minimum_reclaim: &self.eviction_minimum_reclaim,
+        };
+        let grace = self.eviction_max_pod_grace_period.unwrap_or(0);
+        anyhow::ensure!(grace >= 0, "eviction-max-pod-grace-period is {grace}, less than none");
+        texts.thresholds().context("thresholds of eviction")
     }
 
     /// Whether nodes' own disks are for claims.
@@ -347,12 +367,17 @@ mod tests {
 
     #[test]
     fn what_must_be_left_is_as_usual_unless_it_is_said() {
-        let settings = |text: &str| parse(text).unwrap().eviction_hard();
+        let settings = |text: &str| parse(text).unwrap().eviction();
         assert_eq!(settings("").unwrap(), Threshold::usual());
         assert_eq!(settings("eviction-hard: ['']").unwrap(), []);
         let said = settings("eviction-hard: ['memory.available<1Gi,nodefs.available<10%']").unwrap();
         assert_eq!(said, ["memory.available<1Gi", "nodefs.available<10%"].map(|text| text.parse().unwrap()));
         assert!(settings("eviction-hard: ['memory<1Gi']").is_err());
+        let soft = "eviction-hard: ['']\neviction-soft: ['memory.available<1Gi']\n";
+        assert!(settings(soft).is_err(), "it needs a grace period");
+        let soft = format!("{soft}eviction-soft-grace-period: [memory.available=1m]\n");
+        assert_eq!(settings(&soft).unwrap().len(), 1);
+        assert!(settings(&format!("{soft}eviction-max-pod-grace-period: -1\n")).is_err());
     }
 
     #[test]

@@ -39,7 +39,9 @@ pub struct KubeletConfig {
     /// What of the node's resources is not for pods, by name.
     pub reserved: BTreeMap<String, Quantity>,
     /// What must be left of the node; below that it takes no further pods and evicts some. None for no such care.
-    pub eviction_hard: Vec<Threshold>,
+    pub eviction: Vec<Threshold>,
+    /// How many seconds a pod has at most that is ended for the sake of a soft threshold.
+    pub eviction_max_pod_grace: i64,
     /// The node's addresses, the primary one first.
     pub node_ips: Vec<IpAddr>,
     /// `status.nodeInfo.kubeletVersion`, e.g. `v1.36.0+coracle`.

@@ -1,11 +1,12 @@
 //! Sees to it that the node does not run out of memory, disk or process ids: tells of it, takes no further pods, removes what
 //! nobody uses, and ends pods one at a time.
 //!
-//! After `pkg/kubelet/eviction` upstream. Deliberately not here: thresholds with a grace period, and room for the host's own
-//! work inside the group of all pods. What is decided is pure ([`threshold`], [`rank`]); the rest looks and acts.
+//! After `pkg/kubelet/eviction` upstream. Deliberately not here: room for the host's own work inside the group of all pods.
+//! What is decided is pure ([`settings`], [`threshold`], [`rank`]); the rest looks and acts.
 
 mod observe;
 mod rank;
+mod settings;
 mod threshold;
 
 use std::collections::BTreeSet;
@@ -21,7 +22,8 @@ use crate::admission::{Rejection, is_critical};
 use crate::container::{Qos, qos};
 use crate::pod::eviction::Eviction;
 use crate::shared::Shared;
-use threshold::{Resource, Seen, Starved};
+pub use settings::EvictionTexts;
+use threshold::{Found, Resource, Seen, Starved};
 pub use threshold::{Signal, Threshold, ThresholdError};
 
 /// How often the node is looked at: upstream's `monitoringInterval`.
@@ -67,35 +69,35 @@ pub(crate) fn admit(pod: &Pod, pressure: Pressure) -> Result<(), Rejection> {
 
 /// Looks after the node, for ever.
 pub(crate) async fn watch(shared: Arc<Shared>) {
-    if shared.config.eviction_hard.is_empty() {
+    if shared.config.eviction.is_empty() {
         return;
     }
     let mut seen = Seen::default();
     loop {
-        let starved = look(&shared).await;
-        shared.set_pressure(seen.observe(&starved, shared.now()));
-        if let Some(first) = starved.first() {
-            relieve(&shared, first).await;
+        let Found { pressure, due } = look(&shared, &mut seen).await;
+        shared.set_pressure(pressure);
+        if let Some(first) = due.first() {
+            relieve(&shared, &mut seen, first).await;
         }
         tokio::time::sleep(PERIOD).await;
     }
 }
 
-async fn look(shared: &Arc<Shared>) -> Vec<Starved> {
+async fn look(shared: &Arc<Shared>, seen: &mut Seen) -> Found {
     let inner = Arc::clone(shared);
     let observed = task::blocking(move || observe::node(&inner)).await;
-    threshold::starved(&shared.config.eviction_hard, &observed)
+    seen.observe(&shared.config.eviction, &observed, shared.now())
 }
 
 /// Gives back what the node lacks: what nobody uses, if that is enough, else what one pod uses.
-async fn relieve(shared: &Arc<Shared>, starved: &Starved) {
+async fn relieve(shared: &Arc<Shared>, seen: &mut Seen, starved: &Starved) {
     let resource = starved.resource;
     let node = node_reference(&shared.config.node_name);
     let message = format!("Attempting to reclaim {resource}");
     shared.event(&node, EventType::Warning, "EvictionThresholdMet", &message);
     if matches!(resource, Resource::Storage | Resource::Inodes) {
         remove_unused_images(shared).await;
-        if look(shared).await.is_empty() {
+        if look(shared, seen).await.due.is_empty() {
             return;
         }
     }
@@ -106,7 +108,10 @@ async fn relieve(shared: &Arc<Shared>, starved: &Starved) {
         return;
     };
     tracing::warn!(uid = first.uid, %resource, "pod is evicted");
-    shared.evict(&first.uid, Eviction::now(rank::message(starved, first)));
+    // Who goes for the sake of a soft threshold has as much time as the node grants, and never none.
+    let grace = starved.is_soft.then(|| shared.config.eviction_max_pod_grace.max(1));
+    let eviction = Eviction::now(rank::message(starved, first));
+    shared.evict(&first.uid, Eviction { grace: grace.or(eviction.grace), ..eviction });
     for _ in 0..END.0 {
         if !shared.running(|_| Some(())).iter().any(|(uid, ())| *uid == first.uid) {
             return;

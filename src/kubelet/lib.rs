@@ -31,7 +31,7 @@ mod volumes;
 
 pub use agent::{Kubelet, StartError};
 pub use config::{KubeletConfig, Seams};
-pub use eviction::{Signal, Threshold, ThresholdError};
+pub use eviction::{EvictionTexts, Signal, Threshold, ThresholdError};
 pub use logs::links::remove_log_links;
 pub use node::FactError;
 pub use server::Door;

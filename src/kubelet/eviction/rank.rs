@@ -39,7 +39,7 @@ pub(super) fn rank(pods: &mut [Candidate], resource: Resource) {
 
 /// What the pod is told that goes, with the space at its end that upstream's has.
 pub(super) fn message(starved: &Starved, pod: &Candidate) -> String {
-    let Starved { resource, least, available } = starved;
+    let Starved { resource, least, available, .. } = starved;
     let text = |amount: i64| resource.amount(amount).to_string();
     let mut message = format!(
         "The node was low on resource: {resource}. Threshold quantity: {}, available: {}. ",
@@ -97,7 +97,7 @@ mod tests {
         let part = |name: &str, usage, request| Part { name: name.to_owned(), usage, request };
         let containers = vec![part("c", 30 << 20, 10 << 20), part("d", 5 << 20, 10 << 20), part("e", 1025, 0)];
         let pod = Candidate { containers, ..pod("p", 0, 40 << 20, 20 << 20) };
-        let starved = Starved { resource: Resource::Memory, least: 100 << 20, available: 51_200 };
+        let starved = Starved { resource: Resource::Memory, least: 100 << 20, available: 51_200, is_soft: false };
         let expected = "The node was low on resource: memory. Threshold quantity: 100Mi, available: 50Ki. Container c was \
                         using 30Mi, request is 10Mi, has larger consumption of memory. Container e was using 1025, \
                         request is 0, has larger consumption of memory. ";

@@ -99,7 +99,7 @@ impl Capacity {
     pub(crate) fn allocatable(&self, config: &KubeletConfig) -> Self {
         let for_pods = self.for_pods(config);
         let huge: i64 = self.huge_pages.values().fold(0, |sum, own| sum.saturating_add(*own));
-        let (memory, storage) = Threshold::reserved(&config.eviction_hard, self.memory_bytes, self.storage_bytes);
+        let (memory, storage) = Threshold::reserved(&config.eviction, self.memory_bytes, self.storage_bytes);
         Self {
             memory_bytes: for_pods.memory_bytes.saturating_sub(huge).saturating_sub(memory).max(0),
             storage_bytes: for_pods.storage_bytes.saturating_sub(storage).max(0),
