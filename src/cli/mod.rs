@@ -11,6 +11,7 @@ mod doctor;
 mod image;
 mod instance;
 mod logs;
+mod names;
 mod node;
 mod oci;
 mod reset;

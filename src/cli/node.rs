@@ -19,6 +19,7 @@ use task::{SystemClock, Tasks};
 use tokio::net::TcpListener;
 
 use super::instance::Instance;
+use super::names::Names;
 use super::server::{Composition, KUBERNETES_VERSION, NodeFacts};
 
 /// Largest packet of pods unless told otherwise.
@@ -57,6 +58,7 @@ pub(super) async fn start(
     keep_routes(server, facts, transport.clone(), routes);
     proxy::spawn_services(&Client::new(transport.clone(), "service-proxy"), &server.tasks, &facts.name, services);
     proxy::spawn_policies(&Client::new(network_user, "network-policies"), &server.tasks, &facts.name, policies);
+    let names = Names::new(settings, facts);
     let config = KubeletConfig {
         node_name: facts.name.clone(),
         root: instance.root.clone(),
@@ -77,14 +79,15 @@ pub(super) async fn start(
         labels: settings.labels()?,
         taints: settings.taints()?,
         allowed_unsafe_sysctls: settings.allowed_unsafe_sysctls.clone(),
-        cluster_dns: settings.cluster_dns.clone(),
-        cluster_domain: settings.cluster_domain.clone().unwrap_or_else(|| "cluster.local".to_owned()),
-        resolv_conf: PathBuf::from("/etc/resolv.conf"),
+        cluster_dns: names.asked(),
+        cluster_domain: names.domain(),
+        resolv_conf: names.of_host(),
         hosts_file: PathBuf::from("/etc/hosts"),
         proc: PathBuf::from("/proc"),
         sys: PathBuf::from("/sys"),
         etc: PathBuf::from("/etc"),
     };
+    names.start(&Client::new(transport.clone(), "dns"), &server.tasks)?;
     let seams = Seams {
         runtime: Arc::new(runtime),
         images,

@@ -27,6 +27,7 @@ use super::bridge::{ToApiServer, ToKubelets};
 use super::cluster::Cluster;
 use super::instance::Instance;
 use super::logs::LogOptions;
+use super::names::Names;
 use super::settings::Settings;
 use super::{Root, doctor, node, snapshot};
 
@@ -251,6 +252,7 @@ impl Composition {
             }),
             load_balancers: self.settings.load_balancers([facts.advertise.port(), kubelet.port()].into())?,
             local_storage: self.settings.local_storage()?,
+            dns: Names::new(&self.settings, facts).service(),
         };
         let clients = Clients { scheduler: client("kube-scheduler"), controllers: client("kube-controller-manager") };
         Controllers::spawn(&clients, &self.clock, &self.tasks, config);

@@ -54,9 +54,13 @@ pub(super) struct Settings {
     /// Addresses of services [default: 10.43.0.0/16]
     #[arg(long, value_name = "CIDR")]
     pub(super) service_cidr: Option<String>,
-    /// Address of a cluster DNS service for pods; may be given several times [default: none, pods use the host's]
+    /// Address of a DNS server that pods ask instead of the node's own; may be given several times [default: the tenth
+    /// address of the services]
     #[arg(long, value_name = "ADDRESS")]
     pub(super) cluster_dns: Vec<IpAddr>,
+    /// File that names the host's own DNS servers [default: /etc/resolv.conf, or what stands behind systemd-resolved]
+    #[arg(long, value_name = "FILE")]
+    pub(super) resolv_conf: Option<PathBuf>,
     /// Domain of the cluster [default: cluster.local]
     #[arg(long, value_name = "DOMAIN")]
     pub(super) cluster_domain: Option<String>,
@@ -146,6 +150,7 @@ impl Settings {
             cluster_cidr: self.cluster_cidr.or(file.cluster_cidr),
             service_cidr: self.service_cidr.or(file.service_cidr),
             cluster_dns: either(self.cluster_dns, file.cluster_dns),
+            resolv_conf: self.resolv_conf.or(file.resolv_conf),
             cluster_domain: self.cluster_domain.or(file.cluster_domain),
             allowed_unsafe_sysctls: either(self.allowed_unsafe_sysctls, file.allowed_unsafe_sysctls),
             runtime_handler: either(self.runtime_handler, file.runtime_handler),

@@ -9,6 +9,7 @@ pub mod balancer;
 pub mod bootstrap;
 pub mod certificates;
 pub mod disruption;
+pub mod dns;
 pub mod endpoints;
 pub mod expiry;
 pub mod garbage;
@@ -26,6 +27,7 @@ pub mod volumes;
 pub mod workload;
 
 use std::fmt;
+use std::net::Ipv4Addr;
 
 use client::{Client, Informer, ListOptions, Scope};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service, ServiceAccount};
@@ -49,6 +51,8 @@ pub struct ControllersConfig {
     pub load_balancers: balancer::LoadBalancers,
     /// Whether volumes are provided of nodes' own disks.
     pub local_storage: localpath::LocalStorage,
+    /// Address of the Service of the cluster's DNS; none if pods are told of another.
+    pub dns: Option<Ipv4Addr>,
 }
 
 /// Any error.
@@ -92,6 +96,7 @@ impl Controllers {
         aggregation::spawn(client, tasks);
         certificates::spawn(client, clock, tasks, &nodes, config.authority);
         disruption::spawn(client, clock, tasks, &pods);
+        dns::spawn(client, tasks, &nodes, config.dns);
         let services: Informer<Service> = Informer::spawn(client, tasks, Scope::Cluster, ListOptions::default());
         let slices: Informer<EndpointSlice> = Informer::spawn(client, tasks, Scope::Cluster, ListOptions::default());
         endpoints::spawn(client, tasks, &pods, &services, &slices);

@@ -159,6 +159,7 @@ impl Cluster {
             issue,
             load_balancers: LoadBalancers::Off,
             local_storage: LocalStorage::Off,
+            dns: None,
         };
         Controllers::spawn(&clients, clock, &tasks, config);
         self.controllers = Some(tasks);

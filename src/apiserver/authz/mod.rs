@@ -142,6 +142,8 @@ fn may_control(request: &ResourceRequest) -> bool {
             _ => false,
         },
         ("authorization.k8s.io", "subjectaccessreviews", "") => r.verb == "create",
+        // The Service of the cluster's DNS.
+        ("", "services", "") => writes && r.namespace == "kube-system",
         // Who answers for Services.
         ("", "endpoints", "" | "restricted") | ("discovery.k8s.io", "endpointslices", "" | "restricted") => writes,
         // Roles that are made of others have what these have, which nobody else could give them.

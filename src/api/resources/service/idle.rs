@@ -2,19 +2,12 @@
 
 use serde_json::Value;
 
-use super::is_external_name;
 use crate::resources::path::{items, number, present, text};
 
 /// What its writer is to know.
 pub(super) fn warn(service: &Value) -> Vec<String> {
     let spec = &service["spec"];
-    let is_headless = spec["clusterIP"] == "None";
     let facts = [
-        (is_external_name(service), "spec.externalName: there is no cluster DNS here yet that would say it"),
-        (
-            is_headless,
-            "spec.clusterIP: there is no cluster DNS here yet that would name the pods of a headless Service",
-        ),
         (present(spec, "loadBalancerClass"), "spec.loadBalancerClass: no load balancer here looks at it"),
         (!text(spec, "loadBalancerIP").is_empty(), "spec.loadBalancerIP: no load balancer here looks at it"),
         (

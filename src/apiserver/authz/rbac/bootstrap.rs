@@ -136,6 +136,8 @@ const ROLES: &[Role] = &[
         paths: "",
     },
     role("system:node", &[]),
+    // What the DNS of a node reads beside what nodes may anyway, as kubeadm's `system:coredns`.
+    role("system:coracle:dns", &[("list watch", CORE, "namespaces")]),
     role("system:node-bootstrapper", &[("create get list watch", "certificates.k8s.io", "certificatesigningrequests")]),
     role(
         "system:node-proxier",
@@ -213,6 +215,7 @@ const BINDINGS: &[(&str, &[(&str, &str)])] = &[
     ("system:node-network", &[("User", NETWORK)]),
     ("system:node-network-impersonator", &[("Group", "system:nodes")]),
     ("system:node", &[]),
+    ("system:coracle:dns", &[("Group", "system:nodes")]),
     ("system:service-account-issuer-discovery", &[("Group", "system:serviceaccounts")]),
     ("system:node-bootstrapper", &[("Group", JOINERS)]),
     ("system:certificates.k8s.io:certificatesigningrequests:nodeclient", &[("Group", JOINERS)]),

@@ -134,6 +134,7 @@ pub(crate) async fn cluster_of(clock: SharedClock, seed: u64, local_storage: Loc
         issue,
         load_balancers: control::balancer::LoadBalancers::On { reserved: [6443].into() },
         local_storage,
+        dns: Some(std::net::Ipv4Addr::new(10, 43, 0, 10)),
     };
     Controllers::spawn(&clients, &clock, &tasks, config);
     Cluster { pki, client, tasks, server, clock, disks }

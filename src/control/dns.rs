@@ -1,0 +1,289 @@
+//! Keeps the Service `kube-system/kube-dns` and who answers for it: the DNS that every node has (`src/dns`).
+//!
+//! Each node answers at the first address of its pods' range, so the Service has no selector, its endpoints are made from
+//! the nodes, and its traffic stays on the node where it arises. Name and labels are those of kubeadm's, which people and
+//! programs look for. [`service`] and [`slice`] are pure. A Service of that name which has a selector is somebody else's,
+//! who brings his own DNS, and is left alone; where pods are told of another server, what was made here goes.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use client::reconcile::{self, Outcome, Queue};
+use client::{Client, ClientError, DeleteOptions, Informer, Key, ListOptions, Object, Scope};
+use k8s_openapi::api::core::v1::{Node, Service, ServicePort, ServiceSpec};
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use task::Tasks;
+
+const NAMESPACE: &str = "kube-system";
+const NAME: &str = "kube-dns";
+const PORT: i32 = 53;
+/// Both ports, name and protocol.
+const PORTS: [(&str, &str); 2] = [("dns", "UDP"), ("dns-tcp", "TCP")];
+const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+const KEEPER: &str = "dns-controller.coracle";
+const SERVICE: &str = "kubernetes.io/service-name";
+
+struct Shell {
+    client: Client,
+    /// Address of the Service; none if it is not to be.
+    address: Option<Ipv4Addr>,
+    services: Informer<Service>,
+    slices: Informer<EndpointSlice>,
+    nodes: Informer<Node>,
+}
+
+/// What is to be done about an object.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Step<K> {
+    /// Nothing.
+    Fine,
+    /// It is to be made.
+    Create(K),
+    /// It is to be like this.
+    Replace(K),
+    /// It is to go.
+    Remove,
+}
+
+/// Starts the controller. The Service gets this address, or is not to be.
+pub fn spawn(client: &Client, tasks: &Tasks, nodes: &Informer<Node>, address: Option<Ipv4Addr>) {
+    let scope = || Scope::namespace(NAMESPACE);
+    let shell = Arc::new(Shell {
+        client: client.clone(),
+        address,
+        services: Informer::spawn(client, tasks, scope(), ListOptions::fields(&format!("metadata.name={NAME}"))),
+        slices: Informer::spawn(client, tasks, scope(), ListOptions::labels(&format!("{MANAGED_BY}={KEEPER}"))),
+        nodes: nodes.clone(),
+    });
+    let queue = Queue::default();
+    queue.add(own_key());
+    tasks.spawn("dns-feed", feed(Arc::clone(&shell), queue.clone()));
+    tasks.spawn("dns-controller", async move {
+        shell.services.synced().await;
+        shell.slices.synced().await;
+        shell.nodes.synced().await;
+        reconcile::run(queue, 1, move |_| sync(Arc::clone(&shell))).await;
+    });
+}
+
+fn own_key() -> Key {
+    Key::namespaced(NAMESPACE, NAME)
+}
+
+async fn feed(shell: Arc<Shell>, queue: Queue<Key>) {
+    let (mut services, mut slices) = (shell.services.subscribe(), shell.slices.subscribe());
+    let mut nodes = shell.nodes.subscribe();
+    loop {
+        tokio::select! {
+            _ = services.next() => {}
+            _ = slices.next() => {}
+            _ = nodes.batch() => {}
+        }
+        queue.add(own_key());
+    }
+}
+
+async fn sync(shell: Arc<Shell>) -> Result<Outcome, ClientError> {
+    let found = shell.services.get(&own_key());
+    take(&shell.client, service(found.as_deref(), shell.address)).await?;
+    // The Service as it was seen: what was done just now will be seen as well.
+    let is_own = shell.address.is_some() && found.as_deref().is_none_or(is_own);
+    let nodes = is_own.then(|| shell.nodes.snapshot());
+    let found = shell.slices.get(&own_key());
+    take(&shell.client, slice(found.as_deref(), nodes.as_deref())).await?;
+    Ok(Outcome::Done)
+}
+
+async fn take<K: Object>(client: &Client, step: Step<K>) -> Result<(), ClientError> {
+    let result = match step {
+        Step::Fine => return Ok(()),
+        Step::Create(object) => client.create(&object).await.map(drop),
+        Step::Replace(object) => client.replace(&object).await.map(drop),
+        Step::Remove => client.delete::<K>(&own_key(), &DeleteOptions::default()).await,
+    };
+    match result {
+        // The informer will tell of the newer state.
+        Err(error) if error.is_overtaken() || error.is_already_exists() => Ok(()),
+        result => result,
+    }
+}
+
+/// Whether a Service of the name is the one that is kept here.
+fn is_own(service: &Service) -> bool {
+    let selector = service.spec.as_ref().and_then(|spec| spec.selector.as_ref());
+    selector.is_none_or(BTreeMap::is_empty)
+}
+
+/// What is to be done about the Service, which is to have an address or not to be.
+pub fn service(found: Option<&Service>, address: Option<Ipv4Addr>) -> Step<Service> {
+    let Some(address) = address.map(|address| address.to_string()) else {
+        let made_here = |service: &&Service| is_own(service) && service.metadata.labels.as_ref() == Some(&labels());
+        return if found.filter(made_here).is_some() { Step::Remove } else { Step::Fine };
+    };
+    let Some(found) = found else {
+        let metadata = ObjectMeta {
+            namespace: Some(NAMESPACE.to_owned()),
+            name: Some(NAME.to_owned()),
+            labels: Some(labels()),
+            ..ObjectMeta::default()
+        };
+        let spec = ServiceSpec {
+            cluster_ip: Some(address),
+            internal_traffic_policy: Some("Local".to_owned()),
+            ports: Some(ports()),
+            ..ServiceSpec::default()
+        };
+        return Step::Create(Service { metadata, spec: Some(spec), ..Service::default() });
+    };
+    let spec = found.spec.clone().unwrap_or_default();
+    if !is_own(found) {
+        return Step::Fine;
+    }
+    if spec.cluster_ip.as_ref() != Some(&address) {
+        // It cannot get another address; once it is gone it is made again.
+        return Step::Remove;
+    }
+    let mut right = found.clone();
+    right.metadata.labels.get_or_insert_default().extend(labels());
+    right.spec = Some(ServiceSpec { internal_traffic_policy: Some("Local".to_owned()), ports: Some(ports()), ..spec });
+    if right == *found { Step::Fine } else { Step::Replace(right) }
+}
+
+fn labels() -> BTreeMap<String, String> {
+    let labels = [("k8s-app", NAME), ("kubernetes.io/cluster-service", "true"), ("kubernetes.io/name", "CoreDNS")];
+    labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into()
+}
+
+fn ports() -> Vec<ServicePort> {
+    let port = |(name, protocol): (&str, &str)| ServicePort {
+        name: Some(name.to_owned()),
+        protocol: Some(protocol.to_owned()),
+        port: PORT,
+        target_port: Some(IntOrString::Int(PORT)),
+        ..ServicePort::default()
+    };
+    PORTS.into_iter().map(port).collect()
+}
+
+/// What is to be done about the slice of those who answer: the nodes that are ready. None: it is not to be.
+pub fn slice(found: Option<&EndpointSlice>, nodes: Option<&[Arc<Node>]>) -> Step<EndpointSlice> {
+    let Some(nodes) = nodes else {
+        return if found.is_some() { Step::Remove } else { Step::Fine };
+    };
+    let mut endpoints: Vec<Endpoint> = nodes.iter().filter_map(|node| endpoint(node)).collect();
+    endpoints.sort_by(|a, b| a.node_name.cmp(&b.node_name));
+    let labels = [(SERVICE, NAME), (MANAGED_BY, KEEPER), ("k8s-app", NAME)];
+    let port = |(name, protocol): (&str, &str)| EndpointPort {
+        name: Some(name.to_owned()),
+        protocol: Some(protocol.to_owned()),
+        port: Some(PORT),
+        ..EndpointPort::default()
+    };
+    let mut right = found.cloned().unwrap_or_default();
+    right.metadata.namespace = Some(NAMESPACE.to_owned());
+    right.metadata.name = Some(NAME.to_owned());
+    let labels = labels.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    right.metadata.labels.get_or_insert_default().extend(labels);
+    right.address_type = "IPv4".to_owned();
+    right.endpoints = Some(endpoints);
+    right.ports = Some(PORTS.into_iter().map(port).collect());
+    match found {
+        None => Step::Create(right),
+        Some(found) if *found == right => Step::Fine,
+        // An empty list may come back as none.
+        Some(found) if found.endpoints.is_none() && right.endpoints.as_ref().is_some_and(Vec::is_empty) => Step::Fine,
+        Some(_) => Step::Replace(right),
+    }
+}
+
+/// A node that is ready and has addresses for pods answers at the first of them.
+fn endpoint(node: &Node) -> Option<Endpoint> {
+    let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let is_ready = conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True");
+    let range = node.spec.as_ref()?.pod_cidr.as_deref()?;
+    let network: Ipv4Addr = range.split('/').next()?.parse().ok()?;
+    let first = Ipv4Addr::from(u32::from(network).checked_add(1)?);
+    is_ready.then(|| Endpoint {
+        addresses: vec![first.to_string()],
+        conditions: Some(EndpointConditions { ready: Some(true), serving: Some(true), terminating: Some(false) }),
+        node_name: node.metadata.name.clone(),
+        ..Endpoint::default()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const ADDRESS: Option<Ipv4Addr> = Some(Ipv4Addr::new(10, 43, 0, 10));
+
+    fn node(name: &str, range: Value, ready: &str) -> Arc<Node> {
+        let object = json!({
+            "metadata": { "name": name }, "spec": { "podCIDR": range },
+            "status": { "conditions": [{ "type": "Ready", "status": ready }] },
+        });
+        Arc::new(serde_json::from_value(object).unwrap())
+    }
+
+    fn made<K>(step: Step<K>) -> K {
+        match step {
+            Step::Create(object) | Step::Replace(object) => object,
+            Step::Fine | Step::Remove => panic!("nothing is made"),
+        }
+    }
+
+    #[test]
+    fn the_service_is_made_once_and_put_right() {
+        let right = made(service(None, ADDRESS));
+        assert_eq!(service(Some(&right), ADDRESS), Step::Fine);
+        let mut changed = right.clone();
+        changed.spec.as_mut().unwrap().ports = Some(Vec::new());
+        changed.metadata.labels.as_mut().unwrap().insert("own".to_owned(), "kept".to_owned());
+        let mended = made(service(Some(&changed), ADDRESS));
+        assert_eq!(mended.spec, right.spec);
+        assert_eq!(mended.metadata.labels.unwrap()["own"], "kept");
+        // With another range of Services it must be made anew.
+        assert_eq!(service(Some(&right), Some(Ipv4Addr::new(10, 96, 0, 10))), Step::Remove);
+    }
+
+    #[test]
+    fn the_dns_of_others_is_left_alone() {
+        let right = made(service(None, ADDRESS));
+        let mut other = right.clone();
+        other.spec.as_mut().unwrap().selector = Some([("k8s-app".to_owned(), "kube-dns".to_owned())].into());
+        for address in [ADDRESS, None] {
+            assert_eq!(service(Some(&other), address), Step::Fine);
+        }
+        assert_eq!(service(Some(&right), None), Step::Remove);
+        let mut unlike = right;
+        unlike.metadata.labels = None;
+        assert_eq!((service(Some(&unlike), None), service(None, None)), (Step::Fine, Step::Fine));
+    }
+
+    #[test]
+    fn ready_nodes_answer_at_the_first_address_of_their_pods() {
+        let nodes = [
+            node("b", json!("10.42.1.0/24"), "True"),
+            node("a", json!("10.42.0.0/24"), "True"),
+            node("c", json!("10.42.2.0/24"), "Unknown"),
+            node("d", Value::Null, "True"),
+        ];
+        let right = made(slice(None, Some(&nodes)));
+        let said: Vec<_> = right
+            .endpoints
+            .iter()
+            .flatten()
+            .map(|endpoint| (endpoint.addresses[0].as_str(), endpoint.node_name.as_deref()))
+            .collect();
+        assert_eq!(said, [("10.42.0.1", Some("a")), ("10.42.1.1", Some("b"))]);
+        assert_eq!(slice(Some(&right), Some(&nodes)), Step::Fine);
+        let fewer = made(slice(Some(&right), Some(&nodes[..1])));
+        assert_eq!(fewer.endpoints.unwrap().len(), 1);
+        assert_eq!((slice(Some(&right), None), slice(None, None)), (Step::Remove, Step::Fine));
+    }
+}
