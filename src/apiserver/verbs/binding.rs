@@ -96,6 +96,10 @@ fn bound(call: &Call, pods: &Resource, pod: &Value, binding: &Value) -> Result<V
     for (field, value) in binding["metadata"]["annotations"].as_object().into_iter().flatten() {
         new["metadata"]["annotations"][field] = value.clone();
     }
+    // Where room was kept for it no longer matters (KEP-5278).
+    if let Some(status) = new["status"].as_object_mut() {
+        status.remove("nominatedNodeName");
+    }
     let now = call.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     scheduled(&mut new, &now);
     Ok(new)

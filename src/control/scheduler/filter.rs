@@ -5,6 +5,7 @@
 use std::fmt;
 
 use api::placement::{UNSCHEDULABLE, admits, is_tolerated, untolerated};
+use client::Key;
 use k8s_openapi::api::core::v1::{Node, PodSpec, Taint, Toleration};
 
 use super::amounts::Amounts;
@@ -118,9 +119,9 @@ pub(super) fn filter(facts: &Facts<'_>, room: &NodeRoom) -> Vec<Refusal> {
 /// The same with the pods that room is kept for on the node; it must hold with and without them, because they may never
 /// come, and others may want to be near them.
 pub(super) fn filter_with_nominated<'a>(facts: &Facts<'a>, room: &'a NodeRoom, now: &NodeRoom) -> Vec<Refusal> {
-    let (own, priority) = (facts.key(), facts.asked.needs.priority);
+    let counts = |key: &Key, priority: i32| priority >= facts.asked.needs.priority && *key != facts.key();
     let nominees = facts.cluster.nominations.on(&room.name);
-    let nominees: Vec<_> = nominees.filter(|(key, one)| **key != own && one.needs.priority >= priority).collect();
+    let nominees: Vec<_> = nominees.filter(|(key, nominee)| counts(key, nominee.needs.priority)).collect();
     if !nominees.is_empty() {
         let (mut supposed, mut with_them) = (facts.clone(), now.clone());
         for (key, nominee) in nominees {

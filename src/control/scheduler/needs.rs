@@ -62,8 +62,8 @@ impl Needs {
     pub fn of(pod: &Pod) -> Self {
         let Some(spec) = &pod.spec else { return Self::default() };
         Self {
-            requests: requests(spec, container_requests),
-            usual: requests(spec, usual_requests),
+            requests: requests(spec, |container| held(pod, container, container_requests(container))),
+            usual: requests(spec, |container| held(pod, container, usual_requests(container))),
             ports: spec.containers.iter().chain(sidecars(spec)).flat_map(ports).collect(),
             claims: claims(pod),
             priority: spec.priority.unwrap_or(0),
@@ -82,9 +82,29 @@ impl Needs {
     /// Whether a pod that has a node needs the same in both of its states.
     pub(super) fn are_same_on_node(before: &Pod, after: &Pod) -> bool {
         is_same_spec(before.spec.as_ref(), after.spec.as_ref())
+            && resized(before).eq(resized(after))
             && before.metadata.labels == after.metadata.labels
             && before.metadata.deletion_timestamp.is_some() == after.metadata.deletion_timestamp.is_some()
     }
+}
+
+/// What containers have by now, which differs from the spec while a pod is resized.
+fn resized(pod: &Pod) -> impl Iterator<Item = (&String, Amounts)> {
+    let statuses = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+    statuses.map(|status| {
+        let actual = status.resources.as_ref().and_then(|resources| resources.requests.as_ref());
+        let mut amounts = Amounts::read(actual);
+        amounts.raise_to(&Amounts::read(status.allocated_resources.as_ref()));
+        (&status.name, amounts)
+    })
+}
+
+/// What a container takes: what it asks for, or what it has still, if that is more (KEP-1287).
+fn held(pod: &Pod, container: &Container, mut asked: Amounts) -> Amounts {
+    if let Some((_, actual)) = resized(pod).find(|(name, _)| **name == container.name) {
+        asked.raise_to(&actual);
+    }
+    asked
 }
 
 /// A pod that was only just given its node may not name it yet.

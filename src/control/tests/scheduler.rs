@@ -75,7 +75,8 @@ async fn a_pod_of_higher_priority_gets_the_room_of_another_once_that_has_gone() 
     until::<Pod>(&cluster, key("third"), |pod| pod.is_some_and(|pod| condition(pod, "PodScheduled").is_some())).await;
     let now = DeleteOptions { grace_period_seconds: Some(0), ..DeleteOptions::default() };
     client.delete::<Pod>(&key("first"), &now).await.unwrap();
-    until::<Pod>(&cluster, key("second"), |pod| pod.and_then(node_of) == Some("edge-1")).await;
+    let bound = until::<Pod>(&cluster, key("second"), |pod| pod.and_then(node_of) == Some("edge-1")).await;
+    assert_eq!(kept_on(&bound.unwrap()), None);
     let third = client.get::<Pod>(&key("third")).await.unwrap();
     assert_eq!(node_of(&third), None);
     let preempted = format!("Preempted by pod {} on node edge-1", told.metadata.uid.as_deref().unwrap());

@@ -186,7 +186,13 @@ impl Scheduler {
                 if self.cluster.is_assumed(&key, uid) {
                     self.free(&key);
                 }
-                self.pending.rest(&key, Instant::now());
+                if !bindings.is_empty() {
+                    self.wake(Change::Volume);
+                }
+                // Another pod may have the name by now.
+                if self.pending.get(&key).is_some_and(|waiting| waiting.pod.metadata.uid == pod.metadata.uid) {
+                    self.pending.rest(&key, Instant::now());
+                }
                 if !matches!(&error, BindError::Rejected(error) if error.is_not_found()) {
                     self.report(&key, &pod, "SchedulerError", &error.to_string(), None);
                 }
@@ -269,4 +275,17 @@ fn shorten(message: &str) -> String {
     }
     let end = (0..=MESSAGE - MORE.len()).rev().find(|end| message.is_char_boundary(*end)).unwrap_or(0);
     format!("{}{MORE}", &message[..end])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_message_ends_in_dots_and_never_within_a_character() {
+        assert_eq!(shorten("short"), "short");
+        let long = format!("a{}", "ü".repeat(MESSAGE));
+        let short = shorten(&long);
+        assert!(short.len() <= MESSAGE && short.ends_with("ü ..."), "{short}");
+    }
 }
