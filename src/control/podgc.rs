@@ -1,14 +1,17 @@
-//! Removes pods of nodes that no longer exist: nobody else can end them.
+//! Removes pods that nobody else can end: those of nodes that no longer exist, that are going and never had a node, or whose
+//! node is out of service; and the oldest of those that have ended, when there are very many.
 //!
 //! After `pkg/controller/podgc`. A node must have been absent for [`QUARANTINE`], and the API server itself must
-//! confirm it, before its pods are failed and removed.
+//! confirm it, before its pods are failed and removed. [`decide`] is pure.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use client::reconcile::{self, Outcome, Queue};
 use client::{Client, ClientError, DeleteOptions, Informer, Key, Patch};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::json;
@@ -17,6 +20,74 @@ use tokio::time::Instant;
 
 /// How long a node must have been absent.
 const QUARANTINE: Duration = Duration::from_secs(40);
+/// So many pods that have ended may lie about (`--terminated-pod-gc-threshold`).
+const ENDED: usize = 12500;
+/// Says of a node that does not answer that it really is down, and what runs there ends with it (KEP-2268).
+const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
+
+/// Whether a pod that is going would never be gone.
+pub fn decide(pod: &Pod, node: Option<&Node>) -> bool {
+    if pod.metadata.deletion_timestamp.is_none() {
+        return false;
+    }
+    let Some(node) = node else { return node_of(pod).is_none() };
+    let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let is_ready = conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True");
+    !is_ready && is_out_of_service(node)
+}
+
+fn is_out_of_service(node: &Node) -> bool {
+    let mut taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
+    taints.any(|taint| taint.key == OUT_OF_SERVICE)
+}
+
+/// What is worked on.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Target {
+    Node(Key),
+    Pod(Key),
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Node(key) => write!(f, "node {key}"),
+            Self::Pod(key) => write!(f, "pod {key}"),
+        }
+    }
+}
+
+/// Pods that have ended, by age.
+#[derive(Default)]
+struct Ended {
+    created: HashMap<Key, Timestamp>,
+    by_age: BTreeSet<(Timestamp, Key)>,
+}
+
+impl Ended {
+    /// Takes note of a pod as it is now, if it has ended.
+    fn note(&mut self, key: &Key, pod: Option<&Pod>) {
+        if let Some(created) = self.created.remove(key) {
+            self.by_age.remove(&(created, key.clone()));
+        }
+        if let Some(pod) = pod.filter(|pod| has_ended(pod) && pod.metadata.deletion_timestamp.is_none()) {
+            let created = pod.metadata.creation_timestamp.as_ref().map_or(Timestamp::MIN, |time| time.0);
+            self.created.insert(key.clone(), created);
+            self.by_age.insert((created, key.clone()));
+        }
+    }
+
+    /// The oldest of those that are too many.
+    fn surplus(&self, allowed: usize) -> Vec<Key> {
+        let count = self.by_age.len().saturating_sub(allowed);
+        self.by_age.iter().take(count).map(|(_, key)| key.clone()).collect()
+    }
+}
+
+fn has_ended(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
+}
 
 struct Shell {
     client: Client,
@@ -25,6 +96,7 @@ struct Shell {
     pods: Informer<Pod>,
     /// Since when each node that pods name has been seen to be absent.
     absent: Mutex<HashMap<String, Instant>>,
+    ended: Mutex<Ended>,
 }
 
 /// Starts the controller.
@@ -35,32 +107,84 @@ pub fn spawn(client: &Client, clock: &SharedClock, tasks: &Tasks, nodes: &Inform
         nodes: nodes.clone(),
         pods: pods.clone(),
         absent: Mutex::default(),
+        ended: Mutex::default(),
     });
     let queue = Queue::default();
-    tasks.spawn("podgc-nodes", reconcile::feed(nodes.subscribe(), queue.clone()));
-    tasks.spawn("podgc-pods", feed_nodes_of_pods(Arc::clone(&shell), queue.clone()));
-    tasks.spawn("podgc", reconcile::run(queue, 1, move |key| sync(Arc::clone(&shell), key)));
+    tasks.spawn("podgc-nodes", feed_by_nodes(Arc::clone(&shell), queue.clone()));
+    tasks.spawn("podgc-pods", feed_by_pods(Arc::clone(&shell), queue.clone()));
+    let sync = move |target| {
+        let shell = Arc::clone(&shell);
+        async move {
+            match target {
+                Target::Node(node) => sync_node(shell, node).await,
+                Target::Pod(pod) => sync_pod(shell, pod).await,
+            }
+        }
+    };
+    tasks.spawn("podgc", reconcile::run(queue, 1, sync));
+}
+
+/// A node that is out of service concerns the pods there that are going.
+async fn feed_by_nodes(shell: Arc<Shell>, queue: Queue<Target>) {
+    let mut dirty = shell.nodes.subscribe();
+    loop {
+        let key = dirty.next().await;
+        if shell.nodes.get(&key).is_some_and(|node| is_out_of_service(&node)) {
+            let pods = shell.pods.snapshot();
+            let own = pods.iter().filter(|pod| node_of(pod) == Some(&key.name));
+            own.for_each(|pod| queue.add(Target::Pod(Key::of(&pod.metadata))));
+        }
+        queue.add(Target::Node(key));
+    }
 }
 
 /// Pods may name nodes that were removed while nobody looked, or that never were.
-async fn feed_nodes_of_pods(shell: Arc<Shell>, queue: Queue<Key>) {
+async fn feed_by_pods(shell: Arc<Shell>, queue: Queue<Target>) {
     shell.nodes.synced().await;
     let mut dirty = shell.pods.subscribe();
     loop {
-        let pod = shell.pods.get(&dirty.next().await);
-        if let Some(node) = pod.as_deref().and_then(node_of)
+        let key = dirty.next().await;
+        let pod = shell.pods.get(&key);
+        let surplus = {
+            let mut ended = shell.ended.lock().unwrap_or_else(PoisonError::into_inner);
+            ended.note(&key, pod.as_deref());
+            ended.surplus(ENDED)
+        };
+        surplus.into_iter().for_each(|key| queue.add(Target::Pod(key)));
+        let Some(pod) = pod else { continue };
+        if let Some(node) = node_of(&pod)
             && shell.nodes.get(&Key::cluster(node)).is_none()
         {
-            queue.add(Key::cluster(node));
+            queue.add(Target::Node(Key::cluster(node)));
+        }
+        if pod.metadata.deletion_timestamp.is_some() {
+            queue.add(Target::Pod(key));
         }
     }
+}
+
+async fn sync_pod(shell: Arc<Shell>, key: Key) -> Result<Outcome, ClientError> {
+    let Some(pod) = shell.pods.get(&key) else { return Ok(Outcome::Done) };
+    let node = node_of(&pod).and_then(|node| shell.nodes.get(&Key::cluster(node)));
+    let is_surplus = || {
+        let ended = shell.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        ended.surplus(ENDED).contains(&key)
+    };
+    if decide(&pod, node.as_deref()) {
+        tracing::info!(pod = %key, "removing a pod that nobody else will");
+        shell.remove(&pod, None).await?;
+    } else if is_surplus() {
+        tracing::info!(pod = %key, "removing one of too many pods that have ended");
+        shell.remove(&pod, None).await?;
+    }
+    Ok(Outcome::Done)
 }
 
 fn node_of(pod: &Pod) -> Option<&str> {
     pod.spec.as_ref()?.node_name.as_deref().filter(|node| !node.is_empty())
 }
 
-async fn sync(shell: Arc<Shell>, node: Key) -> Result<Outcome, ClientError> {
+async fn sync_node(shell: Arc<Shell>, node: Key) -> Result<Outcome, ClientError> {
     let pods: Vec<Arc<Pod>> =
         shell.pods.snapshot().into_iter().filter(|pod| node_of(pod) == Some(node.name.as_str())).collect();
     let absence = shell.absence(&node.name, shell.nodes.get(&node).is_none() && !pods.is_empty());
@@ -70,7 +194,8 @@ async fn sync(shell: Arc<Shell>, node: Key) -> Result<Outcome, ClientError> {
     }
     if shell.client.get_opt::<Node>(&node).await?.is_none() {
         for pod in pods {
-            shell.remove(&pod).await?;
+            tracing::info!(pod = %Key::of(&pod.metadata), "removing a pod whose node is gone");
+            shell.remove(&pod, Some("PodGC: node no longer exists")).await?;
         }
     }
     Ok(Outcome::Done)
@@ -87,19 +212,19 @@ impl Shell {
         Some(absent.entry(node.to_owned()).or_insert_with(Instant::now).elapsed())
     }
 
-    async fn remove(&self, pod: &Pod) -> Result<(), ClientError> {
+    /// Says that a pod has failed, and of what disruption if of one, and removes it.
+    async fn remove(&self, pod: &Pod, disruption: Option<&str>) -> Result<(), ClientError> {
         let key = Key::of(&pod.metadata);
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
-        tracing::info!(pod = %key, uid, "removing a pod whose node is gone");
-        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-        if !matches!(phase, Some("Succeeded" | "Failed")) {
-            let patch = Patch::Strategic(json!({
-                "metadata": {"uid": uid},
-                "status": {"phase": "Failed", "conditions": [{
-                    "type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC",
-                    "message": "PodGC: node no longer exists", "lastTransitionTime": Time(self.clock.now()),
-                }]},
-            }));
+        if !has_ended(pod) {
+            let mut patch = json!({"metadata": {"uid": uid}, "status": {"phase": "Failed"}});
+            if let Some(message) = disruption {
+                patch["status"]["conditions"] = json!([{
+                    "type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC", "message": message,
+                    "lastTransitionTime": Time(self.clock.now()),
+                }]);
+            }
+            let patch = Patch::Strategic(patch);
             match self.client.patch_status::<Pod>(&key, &patch).await {
                 Err(error) if error.is_overtaken() => return Ok(()),
                 result => drop(result?),
@@ -109,5 +234,59 @@ impl Shell {
             Err(error) if error.is_overtaken() => Ok(()),
             result => result,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    fn pod(name: &str, change: &Value) -> Pod {
+        let mut value = json!({"metadata": {"name": name, "namespace": "default"}});
+        for (field, part) in change.as_object().unwrap() {
+            value[field] = part.clone();
+        }
+        serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn a_pod_that_is_going_needs_a_node_that_is_in_service() {
+        let going = |spec: Value| {
+            let metadata = json!({"name": "p", "deletionTimestamp": "2026-01-01T00:00:00Z"});
+            pod("p", &json!({"metadata": metadata, "spec": spec}))
+        };
+        let placed = json!({"nodeName": "edge-1", "containers": []});
+        let node = |ready: &str, taint: &str| -> Node {
+            let taints = json!([{"key": taint, "effect": "NoExecute"}]);
+            let conditions = json!([{"type": "Ready", "status": ready}]);
+            serde_json::from_value(json!({"spec": {"taints": taints}, "status": {"conditions": conditions}})).unwrap()
+        };
+        assert!(decide(&going(json!({"containers": []})), None));
+        assert!(!decide(&pod("p", &json!({})), None), "it is not going");
+        assert!(!decide(&going(placed.clone()), None), "its node may only be unknown yet");
+        assert!(decide(&going(placed.clone()), Some(&node("Unknown", OUT_OF_SERVICE))));
+        assert!(!decide(&going(placed.clone()), Some(&node("True", OUT_OF_SERVICE))));
+        assert!(!decide(&going(placed), Some(&node("Unknown", "node.kubernetes.io/unreachable"))));
+    }
+
+    #[test]
+    fn of_too_many_that_have_ended_the_oldest_go() {
+        let mut ended = Ended::default();
+        let of = |name: &str, day: u8, phase: &str| {
+            let metadata =
+                json!({"name": name, "namespace": "default", "creationTimestamp": format!("2026-01-0{day}T00:00:00Z")});
+            pod(name, &json!({"metadata": metadata, "status": {"phase": phase}}))
+        };
+        let mut note = |pod: &Pod| ended.note(&Key::of(&pod.metadata), Some(pod));
+        [("a", 3, "Failed"), ("b", 1, "Succeeded"), ("c", 2, "Failed"), ("d", 1, "Running")]
+            .iter()
+            .for_each(|(name, day, phase)| note(&of(name, *day, phase)));
+        let names = |keys: Vec<Key>| keys.into_iter().map(|key| key.name).collect::<Vec<_>>();
+        assert_eq!(names(ended.surplus(1)), ["b", "c"]);
+        assert_eq!(names(ended.surplus(3)), [""; 0]);
+        ended.note(&Key::namespaced("default", "b"), None);
+        assert_eq!(names(ended.surplus(1)), ["c"]);
     }
 }

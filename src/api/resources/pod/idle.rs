@@ -8,7 +8,7 @@ use std::net::Ipv6Addr;
 
 use serde_json::Value;
 
-use crate::resources::path::{Path, text};
+use crate::resources::path::Path;
 
 /// Whether a value at the path, which is not null, asks for something; the first is the spec.
 type Asks = fn(&Value, &Value) -> bool;
@@ -43,7 +43,6 @@ const POD: &[(&str, Asks)] = &[
     ("securityContext.seLinuxChangePolicy", any),
     ("securityContext.seLinuxOptions", any),
     ("securityContext.windowsOptions", any),
-    ("tolerations[]", is_timed),
     ("volumes[].projected.sources[].clusterTrustBundle", any),
     ("volumes[].projected.sources[].podCertificate", any),
 ];
@@ -121,12 +120,6 @@ fn is_out_of_reach(spec: &Value, address: &Value) -> bool {
     spec["hostNetwork"] != true && address.is_some_and(|address| !address.is_unspecified())
 }
 
-/// Nothing evicts by taints, so no toleration ends. That of those which every pod is given is not told.
-fn is_timed(_: &Value, toleration: &Value) -> bool {
-    let usual = ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"].contains(&text(toleration, "key"));
-    toleration["tolerationSeconds"].as_i64().is_some_and(|seconds| !usual || seconds != 300)
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -141,18 +134,10 @@ mod tests {
                 "ports": [{"containerPort": 80}, {"containerPort": 81, "hostPort": 81, "hostIP": "2001:db8::1"}],
                 "stdinOnce": true, "volumeDevices": [{"name": "d", "devicePath": "/dev/d"}],
             }],
-            "tolerations": [
-                {"key": "node.kubernetes.io/not-ready", "effect": "NoExecute", "tolerationSeconds": 300},
-                {"key": "node.kubernetes.io/unreachable", "effect": "NoExecute", "tolerationSeconds": 5},
-            ],
             "volumes": [{"name": "v", "emptyDir": {}}, {"name": "w", "rbd": {"image": "i", "monitors": []}}],
         });
-        let expected = [
-            "spec.tolerations[1]",
-            "spec.volumes[1].rbd",
-            "spec.containers[0].ports[1].hostIP",
-            "spec.containers[0].volumeDevices",
-        ];
+        let expected =
+            ["spec.volumes[1].rbd", "spec.containers[0].ports[1].hostIP", "spec.containers[0].volumeDevices"];
         assert_eq!(idle_fields(&spec, "spec"), expected);
     }
 
