@@ -90,7 +90,7 @@ impl Client {
     }
 
     /// Reads one page of the collection at a path.
-    pub(crate) async fn list_at<K: DeserializeOwned>(
+    pub async fn list_at<K: DeserializeOwned>(
         &self,
         path: &str,
         options: &ListOptions,

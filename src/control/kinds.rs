@@ -79,6 +79,30 @@ pub async fn discover(client: &Client) -> Result<Kinds, ClientError> {
     Ok(kinds)
 }
 
+/// The path of an object by how references name its kind; none if there is no such kind.
+pub async fn locate(
+    client: &Client,
+    (api_version, kind): (&str, &str),
+    namespace: &str,
+    name: &str,
+) -> Result<Option<String>, ClientError> {
+    let plural = match (api_version, kind) {
+        ("v1", "ReplicationController") => "replicationcontrollers",
+        ("apps/v1", "ReplicaSet") => "replicasets",
+        ("apps/v1", "Deployment") => "deployments",
+        ("apps/v1", "StatefulSet") => "statefulsets",
+        // Whatever its version, and what came at run time.
+        _ => {
+            let (group, _) = api_version.split_once('/').unwrap_or(("", api_version));
+            let kinds = discover(client).await?;
+            let found = kinds.known.into_iter().find(|known| known.group == group && known.kind == kind);
+            return Ok(found.map(|known| known.object(namespace, name)));
+        }
+    };
+    let root = if api_version == "v1" { "/api" } else { "/apis" };
+    Ok(Some(format!("{root}/{api_version}/namespaces/{namespace}/{plural}/{name}")))
+}
+
 fn collect(kinds: &mut Vec<Kind>, group: &str, version: &str, list: &Value) {
     for resource in list["resources"].as_array().into_iter().flatten() {
         let text = |field: &str| resource[field].as_str().unwrap_or_default().to_owned();

@@ -5,6 +5,7 @@
 //! decides. Invariant: none keeps state that it could not rebuild from the API after a crash.
 
 pub mod aggregation;
+pub mod autoscale;
 pub mod balancer;
 pub mod bootstrap;
 pub mod certificates;
@@ -94,6 +95,7 @@ impl Controllers {
         tainteviction::spawn(client, clock, tasks, (&nodes, &pods));
         podgc::spawn(client, clock, tasks, &nodes, &pods);
         aggregation::spawn(client, tasks);
+        autoscale::spawn(client, clock, tasks, &pods);
         certificates::spawn(client, clock, tasks, &nodes, config.authority);
         disruption::spawn(client, clock, tasks, &pods);
         dns::spawn(client, tasks, &nodes, config.dns);

@@ -120,8 +120,9 @@ fn may_control(request: &ResourceRequest) -> bool {
         // What workloads are made of.
         ("", "pods", "") | ("apps", "replicasets" | "controllerrevisions", "") | ("batch", "jobs", "") => writes,
         ("apps" | "batch", _, "status") | ("", "replicationcontrollers", "status") => r.verb == "update",
-        // Budgets count by the scales of whatever has one.
-        (_, _, "scale") => r.verb == "get",
+        // Budgets count by the scales of whatever has one, and scalers change them.
+        (_, _, "scale") => matches!(r.verb.as_str(), "get" | "update"),
+        ("autoscaling", "horizontalpodautoscalers", "status") => r.verb == "update",
         ("", "serviceaccounts" | "configmaps" | "events", "") | ("coordination.k8s.io", "leases", "") => writes,
         ("", "namespaces", "finalize" | "status")
         | ("", "nodes", "" | "status")

@@ -145,6 +145,8 @@ fn components_may_do_what_they_are_for() {
         "GET /apis/apps/v1/namespaces/x/deployments/d/scale",
         "POST /api/v1/namespaces/x/persistentvolumeclaims",
         "PATCH /api/v1/namespaces/x/persistentvolumeclaims/c/status",
+        "PUT /apis/example.com/v1/namespaces/x/things/t/scale",
+        "PUT /apis/autoscaling/v2/namespaces/x/horizontalpodautoscalers/h/status",
         "POST /api/v1/persistentvolumes",
         "POST /apis/storage.k8s.io/v1/storageclasses",
         "PUT /api/v1/nodes/n/proxy/storage/pvc-a",

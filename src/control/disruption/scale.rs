@@ -64,29 +64,12 @@ async fn scaled(
     namespace: &str,
     below: &str,
 ) -> Result<Option<Value>, ClientError> {
-    let Some(path) = path(client, reference, namespace).await? else { return Ok(None) };
+    let kind = (text(reference, "apiVersion"), text(reference, "kind"));
+    let Some(path) = kinds::locate(client, kind, namespace, text(reference, "name")).await? else { return Ok(None) };
     match client.request(Method::GET, &format!("{path}{below}"), None).await {
         Ok(found) if found["metadata"]["uid"] == reference["uid"] => Ok(Some(found)),
         Ok(_) => Ok(None),
         Err(error) if error.is_not_found() => Ok(None),
         Err(error) => Err(error),
     }
-}
-
-async fn path(client: &Client, reference: &Value, namespace: &str) -> Result<Option<String>, ClientError> {
-    let version = text(reference, "apiVersion");
-    let plural = match (version, text(reference, "kind")) {
-        ("v1", "ReplicationController") => "replicationcontrollers",
-        ("apps/v1", "ReplicaSet") => "replicasets",
-        ("apps/v1", "Deployment") => "deployments",
-        ("apps/v1", "StatefulSet") => "statefulsets",
-        (_, kind) => {
-            let (group, _) = version.split_once('/').unwrap_or(("", version));
-            let kinds = kinds::discover(client).await?;
-            let found = kinds.known.into_iter().find(|known| known.group == group && known.kind == kind);
-            return Ok(found.map(|known| known.object(namespace, text(reference, "name"))));
-        }
-    };
-    let root = if version == "v1" { "/api" } else { "/apis" };
-    Ok(Some(format!("{root}/{version}/namespaces/{namespace}/{plural}/{}", text(reference, "name"))))
 }

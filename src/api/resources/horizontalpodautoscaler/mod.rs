@@ -32,7 +32,7 @@ pub(super) const V2: Resource = Resource {
     has_status: true,
     columns: COLUMNS,
     cells: cells::cells,
-    warn: |_| vec!["no controller here acts on HorizontalPodAutoscalers yet: this one scales nothing".to_owned()],
+    warn: |scaler| unserved(&scaler["spec"]),
     ..BLANK
 };
 
@@ -45,6 +45,16 @@ const COLUMNS: &[Column] = &[
     column("Replicas", "integer", "", "How many pods there are.", 0),
     cell::AGE,
 ];
+
+/// Metrics that need an adapter, which there is none for here.
+fn unserved(spec: &Value) -> Vec<String> {
+    let metrics = items(spec, "metrics").iter().enumerate();
+    let sources = metrics.flat_map(|(index, metric)| {
+        let of = ["external", "object", "pods"].into_iter().filter(|source| present(metric, source));
+        of.map(move |source| format!("spec.metrics[{index}].{source}: nothing here serves metrics of this source"))
+    });
+    sources.collect()
+}
 
 /// What is measured when nothing is said: four fifths of the processor time that was asked for.
 fn usual_metrics() -> Value {
