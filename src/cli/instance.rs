@@ -14,6 +14,7 @@ const ROOT: &str = "/var/lib/coracle";
 const RUN: &str = "/run/coracle";
 const LOGS: &str = "/var/log/pods";
 const STATIC_PODS: &str = "/etc/coracle/static-pods";
+const MANIFESTS: &str = "/etc/coracle/manifests";
 const CONFIG: &str = "/etc/coracle/config.yaml";
 
 /// The places and the tag of an instance.
@@ -27,6 +28,8 @@ pub(super) struct Instance {
     pub(super) logs: PathBuf,
     /// Where static pods are looked for unless told otherwise.
     pub(super) static_pods: PathBuf,
+    /// Where manifests are looked for unless told otherwise.
+    pub(super) manifests: PathBuf,
     /// Tag in host-visible names; empty for the default instance.
     pub(super) tag: String,
 }
@@ -40,11 +43,11 @@ impl Instance {
         };
         if root == Path::new(ROOT) {
             let (run, logs, static_pods) = (RUN.into(), LOGS.into(), STATIC_PODS.into());
-            return Ok(Self { root, run, logs, static_pods, tag: String::new() });
+            return Ok(Self { root, run, logs, static_pods, manifests: MANIFESTS.into(), tag: String::new() });
         }
         let (run, logs, static_pods) = (root.join("run"), root.join("log/pods"), root.join("static-pods"));
-        let tag = tag_of(&root);
-        Ok(Self { root, run, logs, static_pods, tag })
+        let (tag, manifests) = (tag_of(&root), root.join("manifests"));
+        Ok(Self { root, run, logs, static_pods, manifests, tag })
     }
 
     /// The configuration file that is read without being named; only the default instance has one.

@@ -15,6 +15,7 @@ use apiserver::pki::{Kubeconfig, Pki, Subject, write_private};
 use apiserver::{ApiServer, Component, Config, Entropy, Kubelets, VersionInfo, tls_config};
 use clap::Args;
 use client::Client;
+use control::autoapply::{self, Places};
 use control::certificates::Authority;
 use control::{Clients, Controllers, ControllersConfig, tokens};
 use kubelet::Kubelet;
@@ -256,6 +257,7 @@ impl Composition {
         };
         let clients = Clients { scheduler: client("kube-scheduler"), controllers: client("kube-controller-manager") };
         Controllers::spawn(&clients, &self.clock, &self.tasks, config);
+        self.keep_manifests(server);
         server.hosts(Component::Scheduler);
         server.hosts(Component::ControllerManager);
         Ok(())
@@ -267,6 +269,15 @@ impl Composition {
         let client = Client::new(ToApiServer::connect(server, user), "coracle-server");
         let (dns, domain) = (self.settings.cluster_dns.clone(), self.settings.cluster_domain.clone());
         Cluster { pods: facts.cluster, services: facts.services, dns, domain }.publish(client, &self.tasks);
+    }
+
+    /// Applies what is in the folder of manifests, with an administrator's rights, as only root writes there.
+    fn keep_manifests(&self, server: &Arc<ApiServer>) {
+        let folder = self.settings.manifests.clone().unwrap_or_else(|| self.instance.manifests.clone());
+        let user = UserInfo::authenticated("system:coracle:manifests", &[MASTERS]);
+        let client = Client::new(ToApiServer::connect(server, user), "coracle-manifests");
+        let places = Places { folder, record: self.instance.root.join("manifests.json") };
+        autoapply::spawn(&client, &self.clock, &self.tasks, places);
     }
 }
 

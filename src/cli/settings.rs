@@ -101,6 +101,9 @@ pub(super) struct Settings {
     /// Folder of static pod manifests [default: /etc/coracle/static-pods]
     #[arg(long, value_name = "DIR")]
     pub(super) static_pods: Option<PathBuf>,
+    /// Folder of manifests of any kind that are applied and kept [default: /etc/coracle/manifests]
+    #[arg(long, value_name = "DIR")]
+    pub(super) manifests: Option<PathBuf>,
     /// File with bearer tokens: lines of token,user,uid,"group1,group2"
     #[arg(long, value_name = "FILE")]
     pub(super) token_auth_file: Option<PathBuf>,
@@ -164,6 +167,7 @@ impl Settings {
             max_container_restart_period: self.max_container_restart_period.or(file.max_container_restart_period),
             mtu: self.mtu.or(file.mtu),
             static_pods: self.static_pods.or(file.static_pods),
+            manifests: self.manifests.or(file.manifests),
             token_auth_file: self.token_auth_file.or(file.token_auth_file),
             tls_san: either(self.tls_san, file.tls_san),
             write_kubeconfig: self.write_kubeconfig.or(file.write_kubeconfig),

@@ -52,7 +52,7 @@ pub struct Page<K> {
     pub continue_token: String,
 }
 
-/// A change of an object, by one of Kubernetes' three patch formats.
+/// A change of an object, by one of Kubernetes' patch formats.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Patch {
     /// RFC 7396.
@@ -61,6 +61,8 @@ pub enum Patch {
     Strategic(Value),
     /// RFC 6902.
     Json(Value),
+    /// Kubernetes' server-side apply: the fields that the caller wants, whose manager the query names.
+    Apply(Value),
 }
 
 impl Patch {
@@ -69,6 +71,7 @@ impl Patch {
             Self::Merge(value) => ("application/merge-patch+json", value),
             Self::Strategic(value) => ("application/strategic-merge-patch+json", value),
             Self::Json(value) => ("application/json-patch+json", value),
+            Self::Apply(value) => ("application/apply-patch+yaml", value),
         }
     }
 }

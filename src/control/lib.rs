@@ -5,6 +5,7 @@
 //! decides. Invariant: none keeps state that it could not rebuild from the API after a crash.
 
 pub mod aggregation;
+pub mod autoapply;
 pub mod autoscale;
 pub mod balancer;
 pub mod bootstrap;
