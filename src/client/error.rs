@@ -53,6 +53,17 @@ pub enum ClientError {
     },
 }
 
+/// What came of a write of something as it was seen; none if that is no longer so, which the informer will tell.
+///
+/// # Errors
+/// All others.
+pub fn unless_overtaken<T>(result: Result<T, ClientError>) -> Result<Option<T>, ClientError> {
+    match result {
+        Err(error) if error.is_overtaken() => Ok(None),
+        result => result.map(Some),
+    }
+}
+
 impl ClientError {
     /// The server's own error, if it answered.
     pub fn api(&self) -> Option<&ApiError> {

@@ -20,7 +20,7 @@ mod transport;
 mod watch;
 
 pub use client::Client;
-pub use error::ClientError;
+pub use error::{ClientError, unless_overtaken};
 pub use informer::{Dirty, Informer, Sink, Tracked, follow, follow_selected};
 pub use kubeconfig::{Kubeconfig, KubeconfigError};
 pub use object::{Key, Object, Scope};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use api::selector::LabelSelector;
 use client::reconcile::{self, Outcome, Queue};
-use client::{Client, ClientError, Informer, Key, ListOptions, Scope};
+use client::{Client, ClientError, Informer, Key, ListOptions, Scope, unless_overtaken};
 use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule};
 use serde_json::Value;
 use task::Tasks;
@@ -37,11 +37,8 @@ async fn feed(roles: Informer<ClusterRole>, queue: Queue<Key>) {
 async fn sync(client: Client, roles: Informer<ClusterRole>, key: Key) -> Result<Outcome, ClientError> {
     let Some(role) = roles.get(&key) else { return Ok(Outcome::Done) };
     let Some(rules) = decide(&role, &roles.snapshot()) else { return Ok(Outcome::Done) };
-    match client.replace(&ClusterRole { rules: Some(rules), ..(*role).clone() }).await {
-        // The informer will tell of the newer state.
-        Err(error) if error.is_overtaken() => Ok(Outcome::Done),
-        result => result.map(|_| Outcome::Done),
-    }
+    let replaced = client.replace(&ClusterRole { rules: Some(rules), ..(*role).clone() }).await;
+    unless_overtaken(replaced).map(|_| Outcome::Done)
 }
 
 /// The rules that a role should have, if it has others.

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use client::events::{EventType, Recorder, Source};
-use client::{Client, ClientError, DeleteOptions, Patch};
+use client::{Client, ClientError, DeleteOptions, Patch, unless_overtaken};
 use http::Method;
 use k8s_openapi::api::core::v1::ObjectReference;
 use serde_json::{Value, json};
@@ -226,10 +226,7 @@ impl Keeper {
         let Some(found) = self.get(&path).await?.filter(|found| mark(found).is_some()) else { return Ok(()) };
         let uid = found["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
         let options = DeleteOptions { uid, propagation: "Background", ..DeleteOptions::default() };
-        match self.client.delete_path(&path, &options).await {
-            Err(error) if !error.is_overtaken() => return Err(error.into()),
-            _ => {}
-        }
+        unless_overtaken(self.client.delete_path(&path, &options).await)?;
         tracing::info!(file, object = %id, "removed what a manifest has no more");
         self.tell(EventType::Normal, "Pruned", &format!("{file}: {id}"));
         Ok(())

@@ -18,7 +18,7 @@ use std::time::Duration;
 use api::selector::LabelSelector;
 use client::events::{Recorder, Source, reference};
 use client::reconcile::{self, Outcome, Queue};
-use client::{Client, ClientError, Informer, Key, ListOptions, Scope};
+use client::{Client, ClientError, Informer, Key, ListOptions, Scope, unless_overtaken};
 use http::Method;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::Pod;
@@ -103,11 +103,7 @@ async fn sync(shell: Arc<Shell>, key: Key) -> Result<Outcome, ClientError> {
     let mut new = (*scaler).clone();
     new.status = serde_json::from_value(verdict.status.value()).ok();
     if new.status != scaler.status {
-        match shell.client.replace_status(&new).await {
-            // Somebody has changed it meanwhile, so that it comes again.
-            Err(error) if error.is_overtaken() => {}
-            result => drop(result?),
-        }
+        unless_overtaken(shell.client.replace_status(&new).await)?;
     }
     Ok(Outcome::Again(PERIOD))
 }

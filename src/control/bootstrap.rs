@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use client::reconcile::{self, Outcome, Queue};
-use client::{Client, ClientError, DeleteOptions, Informer, Key, ListOptions, Scope};
+use client::{Client, ClientError, DeleteOptions, Informer, Key, ListOptions, Scope, unless_overtaken};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use task::{SharedClock, Tasks};
@@ -65,10 +65,8 @@ async fn sync(shell: Arc<Shell>, key: Key) -> Result<Outcome, ClientError> {
     }
     tracing::info!(secret = %key, "removing a bootstrap token that has run out");
     // One that somebody has prolonged meanwhile stays.
-    match shell.client.delete::<Secret>(&key, &DeleteOptions::as_seen(&secret.metadata)).await {
-        Err(error) if error.is_overtaken() => Ok(Outcome::Done),
-        result => result.map(|()| Outcome::Done),
-    }
+    unless_overtaken(shell.client.delete::<Secret>(&key, &DeleteOptions::as_seen(&secret.metadata)).await)
+        .map(|_| Outcome::Done)
 }
 
 #[cfg(test)]

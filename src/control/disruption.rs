@@ -16,7 +16,7 @@ use api::resources::disruption;
 use api::selector::LabelSelector;
 use client::events::{EventType, Recorder, Source, reference};
 use client::reconcile::{self, Outcome, Queue};
-use client::{Client, ClientError, Informer, Key, ListOptions, Scope};
+use client::{Client, ClientError, Informer, Key, ListOptions, Scope, unless_overtaken};
 use http::Method;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -96,11 +96,8 @@ async fn sync(shell: Arc<Shell>, key: Key) -> Result<Outcome, ClientError> {
         let mut new = value;
         new["status"] = verdict.status;
         let path = format!("/apis/policy/v1/namespaces/{}/poddisruptionbudgets/{}/status", key.namespace, key.name);
-        match shell.client.request(Method::PUT, &path, Some(&new)).await {
-            // An eviction or a user was faster; the informer will tell of the new state.
-            Err(error) if error.is_overtaken() => return Ok(Outcome::Done),
-            Err(error) => return Err(error),
-            Ok(_) => {}
+        if unless_overtaken(shell.client.request(Method::PUT, &path, Some(&new)).await)?.is_none() {
+            return Ok(Outcome::Done);
         }
     }
     Ok(verdict.again.map_or(Outcome::Done, Outcome::Again))

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use client::{Client, ClientError};
+use client::{Client, ClientError, unless_overtaken};
 use http::Method;
 use jiff::Timestamp;
 use serde_json::Value;
@@ -84,10 +84,7 @@ async fn remove(client: &Client, event: &Value) -> Result<(), ClientError> {
     let options = serde_json::json!({
         "kind": "DeleteOptions", "apiVersion": "v1", "preconditions": {"resourceVersion": text("resourceVersion")},
     });
-    match client.request(Method::DELETE, &path, Some(&options)).await {
-        Err(error) if error.is_overtaken() => Ok(()),
-        result => result.map(drop),
-    }
+    unless_overtaken(client.request(Method::DELETE, &path, Some(&options)).await).map(drop)
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use client::events::{EventType, Recorder, Source, reference};
 use client::reconcile::{self, Outcome, Queue};
-use client::{Client, ClientError, Informer, Key, ListOptions, Patch, Scope};
+use client::{Client, ClientError, Informer, Key, ListOptions, Patch, Scope, unless_overtaken};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -187,13 +187,9 @@ impl Shell {
                     "type": "Ready", "status": "False", "lastTransitionTime": Time(self.clock.now()),
                 }]},
             });
-            match self.client.patch_status::<Pod>(&Key::of(&pod.metadata), &Patch::Strategic(patch)).await {
-                Err(error) if error.is_overtaken() => {}
-                Err(error) => return Err(error),
-                Ok(_) => {
-                    let subject = reference(&*pod);
-                    self.recorder.event(&subject, EventType::Warning, "NodeNotReady", "Node is not ready");
-                }
+            let patched = self.client.patch_status::<Pod>(&Key::of(&pod.metadata), &Patch::Strategic(patch)).await;
+            if unless_overtaken(patched)?.is_some() {
+                self.recorder.event(&reference(&*pod), EventType::Warning, "NodeNotReady", "Node is not ready");
             }
         }
         Ok(())

@@ -10,13 +10,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use client::reconcile::{self, Outcome, Queue};
-use client::{Client, ClientError, DeleteOptions, Informer, Key, Patch};
+use client::{Client, ClientError, DeleteOptions, Informer, Key, Patch, unless_overtaken};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::json;
 use task::{SharedClock, Tasks};
 use tokio::time::Instant;
+
+use crate::workload::has_ended;
 
 /// How long a node must have been absent.
 const QUARANTINE: Duration = Duration::from_secs(40);
@@ -82,11 +84,6 @@ impl Ended {
         let count = self.by_age.len().saturating_sub(allowed);
         self.by_age.iter().take(count).map(|(_, key)| key.clone()).collect()
     }
-}
-
-fn has_ended(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    matches!(phase, Some("Succeeded" | "Failed"))
 }
 
 struct Shell {
@@ -225,15 +222,11 @@ impl Shell {
                 }]);
             }
             let patch = Patch::Strategic(patch);
-            match self.client.patch_status::<Pod>(&key, &patch).await {
-                Err(error) if error.is_overtaken() => return Ok(()),
-                result => drop(result?),
+            if unless_overtaken(self.client.patch_status::<Pod>(&key, &patch).await)?.is_none() {
+                return Ok(());
             }
         }
-        match self.client.delete::<Pod>(&key, &DeleteOptions::now(uid)).await {
-            Err(error) if error.is_overtaken() => Ok(()),
-            result => result,
-        }
+        unless_overtaken(self.client.delete::<Pod>(&key, &DeleteOptions::now(uid)).await).map(drop)
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use api::placement::tolerates;
 use client::events::{EventType, Recorder, Source, reference};
 use client::reconcile::{self, Outcome, Queue};
-use client::{Client, ClientError, DeleteOptions, Informer, Key, Patch};
+use client::{Client, ClientError, DeleteOptions, Informer, Key, Patch, unless_overtaken};
 use k8s_openapi::api::core::v1::{Node, Pod, Taint, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::json;
@@ -169,11 +169,7 @@ impl Shell {
             let options = DeleteOptions { uid: uid.to_owned(), ..DeleteOptions::default() };
             self.client.delete::<Pod>(key, &options).await
         };
-        match gone.await {
-            // It is gone, or another one has its name.
-            Err(error) if error.is_overtaken() => Ok(()),
-            result => result,
-        }
+        unless_overtaken(gone.await).map(drop)
     }
 }
 

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use client::events::{Recorder, Source};
 use client::reconcile::{self, Outcome, Queue};
-use client::{Client, ClientError, Informer, Key, ListOptions, Scope};
+use client::{Client, ClientError, Informer, Key, ListOptions, Scope, unless_overtaken};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::StorageClass;
 use serde_json::json;
@@ -162,10 +162,8 @@ async fn sync(shell: Arc<Shell>, target: Target) -> Result<Outcome, ClientError>
         Target::Volume(key) => shell.volume_steps(key).await?,
     };
     for step in steps {
-        match shell.take(step).await {
-            // The informer will tell of the newer state.
-            Err(error) if error.is_overtaken() => break,
-            result => result?,
+        if unless_overtaken(shell.take(step).await)?.is_none() {
+            break;
         }
     }
     Ok(Outcome::Done)

@@ -8,6 +8,8 @@ use std::net::IpAddr;
 use k8s_openapi::api::core::v1::{Container, ObjectReference, Pod, Service, ServicePort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
+use crate::workload::{has_ended, is_deleting, ready_since};
+
 /// Labels, as pods and Services have them.
 pub(super) type Labels = BTreeMap<String, String>;
 
@@ -41,17 +43,15 @@ pub(super) fn families(service: &Service) -> Vec<String> {
 
 /// Whether a pod is among the endpoints: it has an address and has not ended.
 pub(super) fn takes_part(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    !matches!(phase, Some("Succeeded" | "Failed")) && addresses(pod).next().is_some()
+    !has_ended(pod) && addresses(pod).next().is_some()
 }
 
 pub(super) fn is_terminating(pod: &Pod) -> bool {
-    pod.metadata.deletion_timestamp.is_some()
+    is_deleting(&pod.metadata)
 }
 
 pub(super) fn is_ready(pod: &Pod) -> bool {
-    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    ready_since(pod).is_some()
 }
 
 /// The pod's address of a family.

@@ -9,8 +9,10 @@ use client::events::{EventType, Recorder, Source, reference};
 use client::reconcile::{self, Outcome, Queue};
 use client::{Client, ClientError, Informer, Key};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, PersistentVolumeClaimTemplate, Pod};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use task::{SharedClock, Tasks};
+
+use crate::workload::owned::{managed_by, manager};
 
 /// Claims are made for different pods at a time.
 const WORKERS: usize = 4;
@@ -63,8 +65,7 @@ impl Shell {
 }
 
 fn is_owned(claim: &PersistentVolumeClaim, pod: &Pod) -> bool {
-    let owners = claim.metadata.owner_references.as_deref().unwrap_or_default();
-    owners.iter().any(|owner| owner.controller == Some(true) && Some(&owner.uid) == pod.metadata.uid.as_ref())
+    manager(&claim.metadata).is_some_and(|owner| Some(&owner.uid) == pod.metadata.uid.as_ref())
 }
 
 /// The volumes of a pod whose claims nobody else may have, with these.
@@ -89,14 +90,7 @@ fn claim(pod: &Pod, volume: &str, template: &PersistentVolumeClaimTemplate) -> P
             namespace: own.namespace.clone(),
             labels: shown.labels,
             annotations: shown.annotations,
-            owner_references: Some(vec![OwnerReference {
-                api_version: "v1".to_owned(),
-                kind: "Pod".to_owned(),
-                name,
-                uid: own.uid.clone().unwrap_or_default(),
-                controller: Some(true),
-                block_owner_deletion: Some(true),
-            }]),
+            owner_references: Some(vec![managed_by(pod)]),
             ..ObjectMeta::default()
         },
         spec: Some(template.spec.clone()),

@@ -12,6 +12,8 @@ use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolume, PersistentVo
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use crate::workload;
+
 /// On either side of a binding that the controller has chosen, not the user.
 pub(super) const BOUND_BY_CONTROLLER: &str = "pv.kubernetes.io/bound-by-controller";
 /// On a claim whose binding was complete once.
@@ -110,13 +112,9 @@ const FILESYSTEM: &str = "Filesystem";
 impl<'a> Wish<'a> {
     fn of(claim: &'a PersistentVolumeClaim) -> Self {
         let spec = claim.spec.as_ref();
-        // The API server admits no selector that cannot be read; such a one would select nothing.
         let selector = match spec.and_then(|spec| spec.selector.as_ref()) {
             None => LabelSelector::everything(),
-            Some(selector) => {
-                let value = serde_json::to_value(selector).unwrap_or_default();
-                LabelSelector::from_object(&value).unwrap_or_else(|_| LabelSelector::nothing())
-            }
+            Some(selector) => workload::selector(selector),
         };
         Self {
             claim,

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use client::events::{EventType, Recorder, Source, reference};
 use client::reconcile::{self, Outcome, Queue};
-use client::{Client, ClientError, DeleteOptions, Informer, Key, ListOptions, Scope};
+use client::{Client, ClientError, DeleteOptions, Informer, Key, ListOptions, Scope, unless_overtaken};
 use jiff::tz::TimeZone;
 use k8s_openapi::api::batch::v1::{CronJob, CronJobStatus, Job};
 use task::{SharedClock, Tasks};
@@ -114,11 +114,7 @@ impl Shell {
         }
         if Some(&status) != cron.status.as_ref() {
             let told = CronJob { status: Some(status), ..cron.clone() };
-            match self.client.replace_status(&told).await {
-                // Somebody was faster; the informer will tell of the new state.
-                Err(error) if error.is_overtaken() => {}
-                result => drop(result?),
-            }
+            unless_overtaken(self.client.replace_status(&told).await)?;
         }
         Ok(plan.again.map_or(Outcome::Done, Outcome::Again))
     }

@@ -10,10 +10,9 @@ mod tests;
 
 use std::sync::Arc;
 
-use api::selector::LabelSelector;
 use client::events::{EventType, Recorder, Source, reference};
 use client::reconcile::{self, Outcome, Queue};
-use client::{Client, ClientError, Informer, Key, ListOptions, Scope};
+use client::{Client, ClientError, Informer, Key, ListOptions, Scope, unless_overtaken};
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use task::{SharedClock, Tasks};
@@ -21,7 +20,7 @@ use task::{SharedClock, Tasks};
 use super::members::{Members, created};
 use super::owned::{Owned, Routes};
 use super::unseen::PATIENCE;
-use super::{is_deleting, revision};
+use super::{is_deleting, revision, selector};
 use decide::{Picture, decide};
 
 /// DaemonSets worked on at a time.
@@ -89,8 +88,7 @@ async fn sync(shell: Arc<Shell>, key: Key) -> Result<Outcome, ClientError> {
         return Ok(Outcome::Done);
     };
     let Some(spec) = &set.spec else { return Ok(Outcome::Done) };
-    let selector = serde_json::to_value(&spec.selector).unwrap_or_default();
-    let selector = LabelSelector::from_object(&selector).unwrap_or_else(|_| LabelSelector::nothing());
+    let selector = selector(&spec.selector);
     if selector.is_everything() {
         let text = "This daemon set is selecting all pods. A non-empty selector is required.";
         shell.members.recorder.event(&reference(&*set), EventType::Warning, "SelectingAll", text);
@@ -98,10 +96,9 @@ async fn sync(shell: Arc<Shell>, key: Key) -> Result<Outcome, ClientError> {
     }
     let is_settled = shell.members.settle(&shell.pods, &key).await?;
     let pods = shell.pods.claim(&shell.members.client, &*set, &selector, None).await?;
-    let revisions = shell.revisions.claim(&shell.members.client, &*set, &selector, None).await?;
-    let revisions = revisions.into_iter().map(|one| (*one).clone()).collect();
     let collisions = set.status.as_ref().and_then(|status| status.collision_count);
-    let history = revision::history(&*set, &spec.template, collisions, revisions);
+    let template = (&spec.template, collisions);
+    let history = shell.members.history(&shell.revisions, &*set, &selector, template).await?;
     if is_deleting(&set.metadata) {
         return Ok(Outcome::Done);
     }
@@ -146,10 +143,6 @@ impl Shell {
             return Ok(());
         }
         let told = DaemonSet { status: Some(status), ..set.clone() };
-        match self.members.client.replace_status(&told).await {
-            // Somebody was faster; the informer will tell of the new state.
-            Err(error) if error.is_overtaken() => Ok(()),
-            result => result.map(drop),
-        }
+        unless_overtaken(self.members.client.replace_status(&told).await).map(drop)
     }
 }

@@ -20,10 +20,9 @@ mod tests;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use api::selector::LabelSelector;
 use client::events::{EventType, Recorder, Source, reference};
 use client::reconcile::{self, Outcome, Queue};
-use client::{Client, ClientError, DeleteOptions, Informer, Key, ListOptions, Patch, Scope};
+use client::{Client, ClientError, DeleteOptions, Informer, Key, ListOptions, Patch, Scope, unless_overtaken};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::json;
@@ -31,7 +30,7 @@ use task::{SharedClock, Tasks};
 
 use super::members::in_words;
 use super::owned::{self, Owned, Routes};
-use super::{has_ended, is_deleting, is_ending_namespace};
+use super::{has_ended, is_deleting, is_ending_namespace, selector};
 use decide::{Picture, Plan, Step, decide};
 
 /// Deployments worked on at a time.
@@ -83,21 +82,21 @@ async fn feed_by_pods(shell: Arc<Shell>, queue: Queue<Key>) {
         if shell.pods.informer().get(&key).is_some_and(|pod| !has_ended(&pod)) {
             continue;
         }
-        let recreates = |one: &&Arc<Deployment>| {
-            let strategy = one.spec.as_ref().and_then(|spec| spec.strategy.as_ref());
-            strategy.and_then(|strategy| strategy.type_.as_deref()) == Some("Recreate")
-        };
         let all = shell.deployments.snapshot();
-        let keys = all.iter().filter(recreates).map(|one| Key::of(&one.metadata));
+        let keys = all.iter().filter(|one| recreates(one)).map(|one| Key::of(&one.metadata));
         keys.filter(|one| one.namespace == key.namespace).for_each(|one| queue.add(one));
     }
 }
 
+/// Whether pods of a new template wait for all former ones to be gone.
+fn recreates(deployment: &Deployment) -> bool {
+    let strategy = deployment.spec.as_ref().and_then(|spec| spec.strategy.as_ref());
+    strategy.and_then(|strategy| strategy.type_.as_deref()) == Some("Recreate")
+}
+
 async fn sync(shell: Arc<Shell>, key: Key) -> Result<Outcome, ClientError> {
     let Some(deployment) = shell.deployments.get(&key) else { return Ok(Outcome::Done) };
-    let selector = deployment.spec.as_ref().map(|spec| serde_json::to_value(&spec.selector).unwrap_or_default());
-    let selector =
-        LabelSelector::from_object(&selector.unwrap_or_default()).unwrap_or_else(|_| LabelSelector::nothing());
+    let selector = selector(&deployment.spec.as_ref().map(|spec| &spec.selector));
     if selector.is_everything() {
         let text = "This deployment is selecting all pods. A non-empty selector is required.";
         shell.recorder.event(&reference(&*deployment), EventType::Warning, "SelectingAll", text);
@@ -105,7 +104,7 @@ async fn sync(shell: Arc<Shell>, key: Key) -> Result<Outcome, ClientError> {
     }
     let sets = shell.sets.claim(&shell.client, &*deployment, &selector, None).await?;
     let sets: Vec<ReplicaSet> = sets.into_iter().map(|set| (*set).clone()).collect();
-    let running = shell.running(&sets);
+    let running = if recreates(&deployment) { shell.running(&sets) } else { BTreeSet::new() };
     let plan = decide(Picture { deployment: &deployment, sets, running, now: shell.clock.now() });
     shell.carry_out(&deployment, plan).await
 }
@@ -144,11 +143,7 @@ impl Shell {
         }
         if Some(&status) != deployment.status.as_ref() {
             own.status = Some(status);
-            match self.client.replace_status(&own).await {
-                // Somebody was faster; the informer will tell of the new state.
-                Err(error) if error.is_overtaken() => {}
-                result => drop(result?),
-            }
+            unless_overtaken(self.client.replace_status(&own).await)?;
         }
         match failed {
             Some(error) => Err(error),
@@ -177,19 +172,14 @@ impl Shell {
             },
             Step::Delete(set) => {
                 let options = DeleteOptions::as_seen(&set.metadata);
-                match self.client.delete::<ReplicaSet>(&Key::of(&set.metadata), &options).await {
-                    Err(error) if error.is_overtaken() => Ok(Taken::Done),
-                    result => result.map(|()| Taken::Done),
-                }
+                unless_overtaken(self.client.delete::<ReplicaSet>(&Key::of(&set.metadata), &options).await)
+                    .map(|_| Taken::Done)
             }
             Step::Revision(revision) => {
                 let annotations = json!({ annotations::REVISION: revision });
                 let patch = json!({ "metadata": { "uid": deployment.metadata.uid, "annotations": annotations } });
-                match self.client.patch::<Deployment>(&Key::of(&deployment.metadata), &Patch::Merge(patch)).await {
-                    Ok(noted) => Ok(Taken::Noted(Box::new(noted))),
-                    Err(error) if error.is_overtaken() => Ok(Taken::Late),
-                    Err(error) => Err(error),
-                }
+                let noted = self.client.patch::<Deployment>(&Key::of(&deployment.metadata), &Patch::Merge(patch)).await;
+                Ok(unless_overtaken(noted)?.map_or(Taken::Late, |noted| Taken::Noted(Box::new(noted))))
             }
         }
     }

@@ -11,6 +11,7 @@
 mod backoff;
 mod decide;
 mod indexes;
+mod pods;
 mod policy;
 #[cfg(test)]
 mod tests;
@@ -21,7 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use api::selector::LabelSelector;
 use client::events::{EventType, Recorder, Source, reference};
 use client::reconcile::{self, Outcome, Queue};
-use client::{Client, ClientError, DeleteOptions, Informer, Key, Patch};
+use client::{Client, ClientError, DeleteOptions, Informer, Key, Patch, unless_overtaken};
 use futures_util::future::join_all;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
@@ -31,6 +32,7 @@ use task::{SharedClock, Tasks};
 
 use super::members::{Members, created};
 use super::owned::{self, Owned, Routes};
+use super::selector;
 use super::unseen::PATIENCE;
 use decide::{Picture, Plan, decide};
 
@@ -91,8 +93,7 @@ async fn sync(shell: Arc<Shell>, key: Key) -> Result<Outcome, ClientError> {
     if spec.and_then(|spec| spec.managed_by.as_deref()).is_some_and(|manager| manager != OURS) || shell.is_old(&job) {
         return Ok(Outcome::Done);
     }
-    let selector = spec.map(|spec| serde_json::to_value(&spec.selector).unwrap_or_default()).unwrap_or_default();
-    let selector = LabelSelector::from_object(&selector).ok().filter(|selector| !selector.is_everything());
+    let selector = Some(selector(&spec.map(|spec| &spec.selector))).filter(|selector| !selector.is_everything());
     let selector = selector.unwrap_or_else(LabelSelector::nothing);
     let is_settled = shell.members.settle(&shell.pods, &key).await?;
     let pods = shell.pods.claim(&shell.members.client, &*job, &selector, Some(TRACKING)).await?;
@@ -123,10 +124,7 @@ impl Shell {
         let key = Key::of(&job.metadata);
         if plan.is_over {
             let options = DeleteOptions { propagation: "Background", ..DeleteOptions::as_seen(&job.metadata) };
-            return match self.members.client.delete::<Job>(&key, &options).await {
-                Err(error) if error.is_overtaken() => Ok(Outcome::Done),
-                result => result.map(|()| Outcome::Done),
-            };
+            return unless_overtaken(self.members.client.delete::<Job>(&key, &options).await).map(|_| Outcome::Done);
         }
         let mut failure = self.members.delete(job, plan.delete.iter().map(|pod| &**pod)).await;
         if failure.is_none() {
@@ -134,11 +132,10 @@ impl Shell {
         }
         if Some(&plan.status) != job.status.as_ref() {
             let told = Job { status: Some(plan.status), ..job.clone() };
-            match self.members.client.replace_status(&told).await {
-                // Somebody was faster; the informer will tell of the new state.
-                Err(error) if error.is_overtaken() => return Ok(Outcome::Done),
-                result => drop(self.is_old(&result?)),
-            }
+            let Some(told) = unless_overtaken(self.members.client.replace_status(&told).await)? else {
+                return Ok(Outcome::Done);
+            };
+            self.is_old(&told);
             for (kind, reason, message) in plan.events {
                 self.members.recorder.event(&reference(job), kind, reason, &message);
             }
@@ -157,10 +154,8 @@ impl Shell {
             let patch = json!({ "metadata": {
                 "uid": pod.metadata.uid, "$deleteFromPrimitiveList/finalizers": [TRACKING],
             }});
-            match self.members.client.patch::<Pod>(&Key::of(&pod.metadata), &Patch::Strategic(patch)).await {
-                Err(error) if error.is_overtaken() => Ok(()),
-                result => result.map(drop),
-            }
+            unless_overtaken(self.members.client.patch::<Pod>(&Key::of(&pod.metadata), &Patch::Strategic(patch)).await)
+                .map(drop)
         };
         join_all(pods.iter().map(remove)).await.into_iter().collect()
     }

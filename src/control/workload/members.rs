@@ -3,8 +3,9 @@
 //! After `RealPodControl` and `slowStartBatch` upstream: first one pod, then twice as many each time, so that a quota or a
 //! policy that forbids them is met by few requests.
 
+use api::selector::LabelSelector;
 use client::events::{EventType, Recorder, reference};
-use client::{Client, ClientError, DeleteOptions, Key, Object};
+use client::{Client, ClientError, DeleteOptions, Key, Object, unless_overtaken};
 use futures_util::future::join_all;
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod, PodTemplateSpec};
@@ -12,7 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::is_ending_namespace;
 use super::owned::{Owned, managed_by};
-use super::revision::History;
+use super::revision::{self, History};
 use super::unseen::Unseen;
 
 /// The most pods that are made or removed at once, upstream's `BurstReplicas`.
@@ -121,15 +122,24 @@ impl Members {
         }
     }
 
+    /// The revisions of an owner, whose present template may have collided with others' so often.
+    pub(super) async fn history<O: Object>(
+        &self,
+        revisions: &Owned<ControllerRevision>,
+        owner: &O,
+        selector: &LabelSelector,
+        (template, collisions): (&PodTemplateSpec, Option<i32>),
+    ) -> Result<History, ClientError> {
+        let known = revisions.claim(&self.client, owner, selector, None).await?;
+        let known = known.into_iter().map(|one| (*one).clone()).collect();
+        Ok(revision::history(owner, template, collisions, known))
+    }
+
     /// Writes the present revision down, if it is not; whether its name was free or is its own.
     pub(super) async fn keep(&self, history: &History) -> Result<bool, ClientError> {
         let present = &history.present;
         if history.is_raised {
-            match self.client.replace(present).await {
-                // Somebody was faster; the informer will tell of the new state.
-                Err(error) if error.is_overtaken() => {}
-                result => drop(result?),
-            }
+            unless_overtaken(self.client.replace(present).await)?;
         }
         if !history.is_new {
             return Ok(true);
@@ -146,10 +156,8 @@ impl Members {
 
     pub(super) async fn forget(&self, revision: &ControllerRevision) -> Result<(), ClientError> {
         let options = DeleteOptions::as_seen(&revision.metadata);
-        match self.client.delete::<ControllerRevision>(&Key::of(&revision.metadata), &options).await {
-            Err(error) if error.is_overtaken() => Ok(()),
-            result => result,
-        }
+        unless_overtaken(self.client.delete::<ControllerRevision>(&Key::of(&revision.metadata), &options).await)
+            .map(drop)
     }
 
     fn fail(&self, subject: &ObjectReference, reason: &str, message: &str) {

@@ -20,12 +20,14 @@ pub(crate) mod unseen;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::selector::LabelSelector;
 use client::{Client, ClientError, Informer, ListOptions, Scope};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, ReplicaSet};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::Serialize;
 use task::{SharedClock, Tasks};
 
 use owned::{Owned, Routes};
@@ -54,8 +56,19 @@ pub fn spawn(client: &Client, clock: &SharedClock, tasks: &Tasks, pods: &Informe
     tasks.spawn("owned-replicasets", owned::follow(sets, of_sets));
 }
 
+/// An object's selector. One that cannot be read, which the API server does not admit, selects nothing.
+pub(crate) fn selector(selector: &impl Serialize) -> LabelSelector {
+    let value = serde_json::to_value(selector).unwrap_or_default();
+    LabelSelector::from_object(&value).unwrap_or_else(|_| LabelSelector::nothing())
+}
+
+/// A number of things as the API has numbers.
+fn number(count: usize) -> i32 {
+    i32::try_from(count).unwrap_or(i32::MAX)
+}
+
 /// Whether an object is on its way out.
-fn is_deleting(metadata: &ObjectMeta) -> bool {
+pub(crate) fn is_deleting(metadata: &ObjectMeta) -> bool {
     metadata.deletion_timestamp.is_some()
 }
 
@@ -64,13 +77,13 @@ fn is_active(pod: &Pod) -> bool {
     !is_deleting(&pod.metadata) && !has_ended(pod)
 }
 
-fn has_ended(pod: &Pod) -> bool {
+pub(crate) fn has_ended(pod: &Pod) -> bool {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     matches!(phase, Some("Succeeded" | "Failed"))
 }
 
 /// Since when a pod has been ready, if it is.
-fn ready_since(pod: &Pod) -> Option<Timestamp> {
+pub(crate) fn ready_since(pod: &Pod) -> Option<Timestamp> {
     let conditions = pod.status.as_ref()?.conditions.as_ref()?;
     let ready = conditions.iter().find(|condition| condition.type_ == "Ready")?;
     let since = ready.last_transition_time.as_ref().map_or(Timestamp::MIN, |time| time.0);

@@ -13,7 +13,7 @@ use std::time::Duration;
 use api::selector::LabelSelector;
 use client::events::{Recorder, Source};
 use client::reconcile::{self, Outcome, Queue};
-use client::{Client, ClientError, Informer, Key, ListOptions, Object, Scope};
+use client::{Client, ClientError, Informer, Key, ListOptions, Object, Scope, unless_overtaken};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::{
@@ -26,13 +26,16 @@ use task::{SharedClock, Tasks};
 use super::members::{BURST, Members, created, in_words, pod_of};
 use super::owned::{Owned, Routes};
 use super::unseen::PATIENCE;
-use super::{availability, is_active, is_deleting, ready_since};
+use super::{availability, is_active, is_deleting, number, ready_since, selector};
 
 /// Sets worked on at a time.
 const WORKERS: usize = 8;
 
 /// What both kinds have.
 trait Set: Object {
+    /// Whether its status tells of pods that are ending (KEP-3973).
+    const TELLS_OF_ENDING: bool;
+
     fn wanted(&self) -> i32;
     fn min_ready(&self) -> i32;
     fn selector(&self) -> LabelSelector;
@@ -43,6 +46,8 @@ trait Set: Object {
 }
 
 impl Set for ReplicaSet {
+    const TELLS_OF_ENDING: bool = true;
+
     fn wanted(&self) -> i32 {
         self.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1)
     }
@@ -52,10 +57,9 @@ impl Set for ReplicaSet {
     }
 
     fn selector(&self) -> LabelSelector {
-        let selector = self.spec.as_ref().map(|spec| serde_json::to_value(&spec.selector).unwrap_or_default());
-        // One that cannot be read, or selects everything, would take pods that were never meant.
-        let selector = LabelSelector::from_object(&selector.unwrap_or_default()).ok();
-        selector.filter(|selector| !selector.is_everything()).unwrap_or_else(LabelSelector::nothing)
+        let selector = selector(&self.spec.as_ref().map(|spec| &spec.selector));
+        // One that selects everything would take pods that were never meant.
+        if selector.is_everything() { LabelSelector::nothing() } else { selector }
     }
 
     fn template(&self) -> Option<PodTemplateSpec> {
@@ -72,6 +76,8 @@ impl Set for ReplicaSet {
 }
 
 impl Set for ReplicationController {
+    const TELLS_OF_ENDING: bool = false;
+
     fn wanted(&self) -> i32 {
         self.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1)
     }
@@ -191,11 +197,7 @@ async fn sync<S: Set>(shell: Arc<Shell<S>>, key: Key) -> Result<Outcome, ClientE
     let told = status(&seen, &*set, failure.as_ref());
     let again = next_look(&seen);
     if told != set.status() {
-        match shell.members.client.replace_status(&set.with_status(told)).await {
-            // Somebody was faster; the informer will tell of the new state.
-            Err(error) if error.is_overtaken() => {}
-            result => drop(result?),
-        }
+        unless_overtaken(shell.members.client.replace_status(&set.with_status(told)).await)?;
     }
     match failure {
         Some((_, error)) => Err(error),
@@ -255,7 +257,7 @@ fn next_look(seen: &Seen<'_>) -> Option<Duration> {
 }
 
 fn count<'a>(pods: impl Iterator<Item = &'a Arc<Pod>>) -> i32 {
-    i32::try_from(pods.count()).unwrap_or(i32::MAX)
+    number(pods.count())
 }
 
 /// What is told of a set.
@@ -269,15 +271,13 @@ fn status<S: Set>(seen: &Seen<'_>, set: &S, failure: Option<&(&'static str, Clie
     let active = || seen.pods.iter().filter(|pod| is_active(pod));
     let some = |number: i32| (number > 0).then_some(number);
     let former = set.status();
-    let reports_ending =
-        former.terminating_replicas.is_some() || S::KIND == <ReplicaSet as k8s_openapi::Resource>::KIND;
     let ending = || seen.pods.iter().filter(|pod| is_deleting(&pod.metadata) && !super::has_ended(pod));
     ReplicaSetStatus {
         replicas: count(active()),
         fully_labeled_replicas: some(count(active().filter(is_labelled))),
         ready_replicas: some(count(active().filter(|pod| ready_since(pod).is_some()))),
         available_replicas: some(count(active().filter(|pod| availability(pod, seen.min_ready, seen.now).0))),
-        terminating_replicas: reports_ending.then(|| count(ending())),
+        terminating_replicas: S::TELLS_OF_ENDING.then(|| count(ending())),
         observed_generation: set.metadata().generation,
         conditions: conditions(former.conditions, failure, seen.now),
     }

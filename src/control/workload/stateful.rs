@@ -8,13 +8,11 @@ mod member;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use api::selector::LabelSelector;
 use client::events::{EventType, Recorder, Source, reference};
 use client::reconcile::{self, Outcome, Queue};
-use client::{Client, ClientError, Informer, Key, ListOptions, Patch, Scope};
+use client::{Client, ClientError, Informer, Key, ListOptions, Patch, Scope, unless_overtaken};
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetStatus};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use serde_json::json;
@@ -23,7 +21,7 @@ use task::{SharedClock, Tasks};
 use super::members::{Members, in_words};
 use super::owned::{Owned, Routes};
 use super::unseen::PATIENCE;
-use super::{is_deleting, revision};
+use super::{is_deleting, revision, selector};
 use decide::{Picture, Plan, decide};
 
 /// StatefulSets worked on at a time.
@@ -75,38 +73,35 @@ async fn sync(shell: Arc<Shell>, key: Key) -> Result<Outcome, ClientError> {
         return Ok(Outcome::Done);
     };
     let (Some(spec), false) = (&set.spec, is_deleting(&set.metadata)) else { return Ok(Outcome::Done) };
-    let selector = serde_json::to_value(&spec.selector).unwrap_or_default();
-    let selector = LabelSelector::from_object(&selector).unwrap_or_else(|_| LabelSelector::nothing());
+    let selector = selector(&spec.selector);
     if selector.is_everything() {
         return Ok(Outcome::Done);
     }
     let is_settled = shell.members.settle(&shell.pods, &key).await?;
     let client = &shell.members.client;
     let pods = shell.pods.claim(client, &*set, &selector, None).await?;
-    let revisions = shell.revisions.claim(client, &*set, &selector, None).await?;
-    let revisions = revisions.into_iter().map(|one| (*one).clone()).collect();
     let mut status = set.status.clone().unwrap_or_default();
-    let history = revision::history(&*set, &spec.template, status.collision_count, revisions);
+    let template = (&spec.template, status.collision_count);
+    let history = shell.members.history(&shell.revisions, &*set, &selector, template).await?;
     if !shell.members.keep(&history).await? {
         // The hash is another template's: the next one is taken.
         status.collision_count = Some(status.collision_count.unwrap_or(0) + 1);
         shell.tell(&set, status).await?;
         return Ok(Outcome::Done);
     }
-    let plan = decide(&Picture { set: &set, pods: &pods, history: &history, is_settled, now: shell.clock.now() });
-    let live: BTreeSet<String> = plan.live.clone();
-    for old in revision::surplus(&history.former, spec.revision_history_limit, |hash| live.contains(hash)) {
+    let mut plan = decide(&Picture { set: &set, pods: &pods, history: &history, is_settled, now: shell.clock.now() });
+    for old in revision::surplus(&history.former, spec.revision_history_limit, |hash| plan.live.contains(hash)) {
         shell.members.forget(old).await?;
     }
     let again = plan.again;
-    let failure = shell.carry_out(&set, &plan).await;
+    let failure = shell.carry_out(&set, &mut plan).await;
     shell.tell(&set, plan.status).await?;
     failure?;
     Ok(if is_settled { again.map_or(Outcome::Done, Outcome::Again) } else { Outcome::Again(PATIENCE) })
 }
 
 impl Shell {
-    async fn carry_out(&self, set: &StatefulSet, plan: &Plan) -> Result<(), ClientError> {
+    async fn carry_out(&self, set: &StatefulSet, plan: &mut Plan) -> Result<(), ClientError> {
         for (pod, claim) in &plan.claims {
             self.make_claim(set, pod, claim).await?;
         }
@@ -120,7 +115,7 @@ impl Shell {
         if let Some(error) = self.members.delete(set, plan.delete.iter().map(|pod| &**pod)).await {
             return Err(error);
         }
-        self.members.create(set, plan.create.clone()).await.1.map_or(Ok(()), Err)
+        self.members.create(set, std::mem::take(&mut plan.create)).await.1.map_or(Ok(()), Err)
     }
 
     /// Makes a claim that is not there.
@@ -154,10 +149,6 @@ impl Shell {
             return Ok(());
         }
         let told = StatefulSet { status: Some(status), ..set.clone() };
-        match self.members.client.replace_status(&told).await {
-            // Somebody was faster; the informer will tell of the new state.
-            Err(error) if error.is_overtaken() => Ok(()),
-            result => result.map(drop),
-        }
+        unless_overtaken(self.members.client.replace_status(&told).await).map(drop)
     }
 }

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{DaemonSet, DaemonSetSpec, DaemonSetStatus};
 use k8s_openapi::api::core::v1::{Node, Pod, PodSpec};
 
+use super::super::number;
 use super::node::{self, Wish, wish};
 use crate::workload::members::BURST;
 use crate::workload::revision::HASH;
@@ -251,8 +252,4 @@ impl<'p> Work<'p> {
         let alive = self.places.iter().flat_map(|place| &place.alive);
         self.plan.again = alive.filter_map(|pod| availability(pod, min_ready, self.picture.now).1).min();
     }
-}
-
-fn number(count: usize) -> i32 {
-    i32::try_from(count).unwrap_or(i32::MAX)
 }

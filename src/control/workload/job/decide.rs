@@ -6,21 +6,14 @@ use std::time::Duration;
 use client::events::EventType;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::{Job, JobCondition, JobSpec, JobStatus, UncountedTerminatedPods};
-use k8s_openapi::api::core::v1::{EnvVar, EnvVarSource, ObjectFieldSelector, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::super::members::{BURST, pod_of};
-use super::super::{has_ended, is_deleting, ready_since};
+use super::super::members::BURST;
+use super::super::{has_ended, is_deleting, number, ready_since};
 use super::indexes::{self, Indexes};
 use super::policy::{self, Verdict};
-use super::{TRACKING, Told, backoff, is_tracked};
-
-/// Which index a pod works on.
-const INDEX: &str = "batch.kubernetes.io/job-completion-index";
-/// How many pods of its index have failed before.
-const FAILURES: &str = "batch.kubernetes.io/job-index-failure-count";
-/// What a pod's program reads its index from.
-const VARIABLE: &str = "JOB_COMPLETION_INDEX";
+use super::{Told, backoff, is_tracked, pods};
 
 /// What is known.
 pub(super) struct Picture<'a> {
@@ -152,7 +145,7 @@ impl Work<'_> {
         let uncounted = status.uncounted_terminated_pods.take().unwrap_or_default();
         let settle = |uids: Option<Vec<String>>, total: &mut i32| {
             let (waiting, gone): (Vec<_>, Vec<_>) = uids.unwrap_or_default().into_iter().partition(&waits);
-            *total += i32::try_from(gone.len()).unwrap_or(0);
+            *total += number(gone.len());
             waiting
         };
         let (mut succeeded, mut failed) = (status.succeeded.unwrap_or(0), status.failed.unwrap_or(0));
@@ -164,7 +157,7 @@ impl Work<'_> {
             let uid = uid(pod);
             let is_new = !new_succeeded.contains(&uid) && !new_failed.contains(&uid);
             match end {
-                End::Succeeded if self.is_indexed() => self.completed.extend(index(pod)),
+                End::Succeeded if self.is_indexed() => self.completed.extend(pods::index(pod)),
                 End::Succeeded if is_new => new_succeeded.push(uid),
                 End::Failed if is_new => match policy::verdict(self.spec, pod) {
                     Verdict::Ignore => {}
@@ -172,7 +165,7 @@ impl Work<'_> {
                         if let Verdict::FailJob(why) = &verdict {
                             self.fatal = Some(("PodFailurePolicy", why.clone()));
                         }
-                        if let Some(index) = index(pod)
+                        if let Some(index) = pods::index(pod)
                             && (verdict == Verdict::FailIndex || self.is_last_of_index(pod))
                         {
                             self.failed_indexes.insert(index);
@@ -184,10 +177,10 @@ impl Work<'_> {
             }
         }
         if self.is_indexed() {
-            succeeded = i32::try_from(self.completed.len()).unwrap_or(i32::MAX);
+            succeeded = number(self.completed.len());
         }
-        self.succeeded = succeeded + i32::try_from(new_succeeded.len()).unwrap_or(0);
-        self.failed = failed + i32::try_from(new_failed.len()).unwrap_or(0);
+        self.succeeded = succeeded + number(new_succeeded.len());
+        self.failed = failed + number(new_failed.len());
         let some = |number: i32| (number > 0).then_some(number);
         let list = |uids: Vec<String>| (!uids.is_empty()).then_some(uids);
         let status = &mut self.plan.status;
@@ -201,7 +194,7 @@ impl Work<'_> {
 
     /// Whether no pod of this one's index may fail any more.
     fn is_last_of_index(&self, pod: &Pod) -> bool {
-        self.spec.backoff_limit_per_index.is_some_and(|limit| failures_before(pod) >= limit)
+        self.spec.backoff_limit_per_index.is_some_and(|limit| pods::failures_before(pod) >= limit)
     }
 
     fn set(&mut self, kind: &str, word: &str, reason: &str, message: &str) {
@@ -271,7 +264,7 @@ impl Work<'_> {
         if self.time_left().is_some_and(|left| left.is_zero()) {
             return Some(("DeadlineExceeded", "Job was active longer than specified deadline".to_owned()));
         }
-        let failed = i32::try_from(self.failed_indexes.len()).unwrap_or(i32::MAX);
+        let failed = number(self.failed_indexes.len());
         if self.spec.max_failed_indexes.is_some_and(|limit| failed > limit) {
             return Some((
                 "MaxFailedIndexesExceeded",
@@ -357,7 +350,7 @@ impl Work<'_> {
         }
         let wait = backoff::after(self.pods.iter().map(|pod| &**pod), self.counts_deleting(), self.now);
         if wait.is_zero() {
-            self.plan.create = vec![self.pod(); missing];
+            self.plan.create = vec![pods::of(self.job, self.spec); missing];
         } else {
             self.look_again(wait);
         }
@@ -370,16 +363,10 @@ impl Work<'_> {
             None if self.succeeded > 0 => active.min(parallelism),
             None => parallelism,
             Some(completions) => {
-                let left = completions - self.succeeded - i32::try_from(self.failed_indexes.len()).unwrap_or(0);
+                let left = completions - self.succeeded - number(self.failed_indexes.len());
                 parallelism.min(usize::try_from(left).unwrap_or(0))
             }
         }
-    }
-
-    fn pod(&self) -> Pod {
-        let mut pod = pod_of(self.job, &self.spec.template);
-        pod.metadata.finalizers.get_or_insert_default().push(TRACKING.to_owned());
-        pod
     }
 
     fn make_indexed(&mut self, missing: usize) {
@@ -387,7 +374,7 @@ impl Work<'_> {
             .pods
             .iter()
             .filter(|pod| !has_ended(pod) && (!is_deleting(&pod.metadata) || !self.counts_deleting()))
-            .filter_map(|pod| index(pod))
+            .filter_map(|pod| pods::index(pod))
             .collect();
         let free = |index: &i32| {
             !taken.contains(index) && !self.completed.contains(index) && !self.failed_indexes.contains(index)
@@ -403,50 +390,25 @@ impl Work<'_> {
                 self.look_again(wait);
                 continue;
             }
-            let pod = self.indexed_pod(index, failures);
+            let pod = pods::of_index(self.job, self.spec, (index, failures));
             self.plan.create.push(pod);
         }
     }
 
     /// How often pods of an index have failed, and how long to wait for the next.
     fn of_index(&self, wanted: i32) -> (i32, Duration) {
-        let of_it = self.pods.iter().filter(|pod| index(pod) == Some(wanted));
+        let of_it = self.pods.iter().filter(|pod| pods::index(pod) == Some(wanted));
         let failed = of_it.filter(|pod| end_of(pod, self.counts_deleting()) == Some(End::Failed));
-        let last = failed.max_by_key(|pod| failures_before(pod));
+        let last = failed.max_by_key(|pod| pods::failures_before(pod));
         last.map_or((0, Duration::ZERO), |pod| {
-            let failures = failures_before(pod) + 1;
+            let failures = pods::failures_before(pod) + 1;
             let at = backoff::ended_at(pod, self.now);
             (failures, backoff::left(u32::try_from(failures).unwrap_or(0), at, self.now))
         })
     }
 
-    fn indexed_pod(&self, index: i32, failures: i32) -> Pod {
-        let mut pod = self.pod();
-        let name = self.job.metadata.name.as_deref().unwrap_or_default();
-        pod.metadata.generate_name = Some(format!("{name}-{index}-"));
-        pod.metadata.labels.get_or_insert_default().insert(INDEX.to_owned(), index.to_string());
-        let annotations = pod.metadata.annotations.get_or_insert_default();
-        annotations.insert(INDEX.to_owned(), index.to_string());
-        if self.spec.backoff_limit_per_index.is_some() {
-            annotations.insert(FAILURES.to_owned(), failures.to_string());
-        }
-        let Some(spec) = &mut pod.spec else { return pod };
-        spec.hostname = Some(format!("{name}-{index}"));
-        for container in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {
-            let env = container.env.get_or_insert_default();
-            if env.iter().any(|variable| variable.name == VARIABLE) {
-                continue;
-            }
-            let field = ObjectFieldSelector { field_path: format!("metadata.labels['{INDEX}']"), api_version: None };
-            let value_from = Some(EnvVarSource { field_ref: Some(field), ..EnvVarSource::default() });
-            env.push(EnvVar { name: VARIABLE.to_owned(), value_from, ..EnvVar::default() });
-        }
-        pod
-    }
-
     /// The numbers of pods that are there after this.
     fn tell(&mut self) {
-        let number = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
         let active = self.active().count() + self.plan.create.len() - self.plan.delete.len();
         let is_kept = |pod: &&Arc<Pod>| !self.plan.delete.iter().any(|deleted| Arc::ptr_eq(deleted, pod));
         let ready = self.active().filter(is_kept).filter(|pod| ready_since(pod).is_some()).count();
@@ -490,15 +452,3 @@ impl Work<'_> {
 /// Reasons that are told as events of the same name.
 const FAILED: [&str; 5] =
     ["BackoffLimitExceeded", "DeadlineExceeded", "PodFailurePolicy", "MaxFailedIndexesExceeded", "FailedIndexes"];
-
-fn number(pod: &Pod, name: &str) -> Option<i32> {
-    pod.metadata.annotations.as_ref()?.get(name)?.parse().ok()
-}
-
-fn index(pod: &Pod) -> Option<i32> {
-    number(pod, INDEX)
-}
-
-fn failures_before(pod: &Pod) -> i32 {
-    number(pod, FAILURES).unwrap_or(0)
-}

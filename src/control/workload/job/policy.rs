@@ -3,6 +3,7 @@
 use k8s_openapi::api::batch::v1::{JobSpec, PodFailurePolicyRule};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 
+use super::super::number;
 use super::indexes::{self, Indexes};
 
 /// What follows from the failure of a pod.
@@ -73,7 +74,7 @@ pub(super) fn is_enough(spec: &JobSpec, succeeded: &Indexes, end: i32) -> Option
         let (meant, of) = match &rule.succeeded_indexes {
             Some(text) => {
                 let meant = indexes::parse(Some(text), end);
-                let of = i32::try_from(meant.len()).unwrap_or(i32::MAX);
+                let of = number(meant.len());
                 (succeeded.intersection(&meant).count(), of)
             }
             None => (succeeded.len(), end),

@@ -13,6 +13,7 @@ use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetSpe
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
+use super::super::number;
 use super::member::{self, claims, ordinal, revision_of};
 use crate::workload::owned::managed_by;
 use crate::workload::revision::{History, hash_of};
@@ -250,8 +251,4 @@ impl<'a> Work<'a> {
         let min_ready = self.spec.min_ready_seconds.unwrap_or(0);
         self.plan.again = self.pods.values().filter_map(|pod| availability(pod, min_ready, self.picture.now).1).min();
     }
-}
-
-fn number(count: usize) -> i32 {
-    i32::try_from(count).unwrap_or(i32::MAX)
 }

@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use k8s_openapi::api::core::v1::PodStatus;
