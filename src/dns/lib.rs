@@ -11,6 +11,8 @@ mod answer;
 mod cache;
 mod follow;
 mod forward;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod message;
 mod objects;
 mod resolvers;

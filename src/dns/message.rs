@@ -238,6 +238,15 @@ pub(crate) fn ask(name: &Name, kind: RecordType, flags: Flags, with_edns: bool) 
     message
 }
 
+/// Reads somebody else's answer. One question at most: the library makes room for as many as the header promises.
+pub(crate) fn parse(bytes: &[u8]) -> Option<Message> {
+    let header = Header::read(&mut BinDecoder::new(bytes)).ok()?;
+    if header.counts.queries > 1 {
+        return None;
+    }
+    Message::from_vec(bytes).ok()
+}
+
 /// Whether a message answers a question; what does not is somebody's forgery or an answer to an earlier one.
 pub(crate) fn answers(answer: &Message, question: &Message) -> bool {
     let is_refusal = answer.queries.is_empty() && answer.metadata.response_code == ResponseCode::FormErr;

@@ -105,7 +105,7 @@ fn own(question: &Question, answer: &Answer) -> Vec<u8> {
 
 /// Somebody else's answer, behind what was begun here. The code is that of the last name (RFC 6604 §3). Names are spelled
 /// as the asker spells them, who may compare.
-fn passed(question: &Question, begun: Option<(Vec<Record>, Name)>, mut message: Message) -> Vec<u8> {
+pub(crate) fn passed(question: &Question, begun: Option<(Vec<Record>, Name)>, mut message: Message) -> Vec<u8> {
     let (authoritative, mut answers) = match begun {
         Some((records, _)) => (true, records),
         None => {

@@ -43,7 +43,7 @@ async fn over_udp(server: SocketAddr, question: &Message, sent: &[u8]) -> io::Re
     let mut buffer = vec![0; LARGEST];
     loop {
         let count = socket.recv(&mut buffer).await?;
-        if let Ok(answer) = Message::from_vec(&buffer[..count])
+        if let Some(answer) = message::parse(&buffer[..count])
             && message::answers(&answer, question)
         {
             return Ok(answer);
@@ -58,9 +58,6 @@ async fn over_tcp(server: SocketAddr, question: &Message, sent: &[u8]) -> io::Re
     let length = stream.read_u16().await?;
     let mut buffer = vec![0; length.into()];
     stream.read_exact(&mut buffer).await?;
-    let answer = Message::from_vec(&buffer).map_err(io::Error::other)?;
-    match message::answers(&answer, question) {
-        true => Ok(answer),
-        false => Err(io::ErrorKind::InvalidData.into()),
-    }
+    let answer = message::parse(&buffer).filter(|answer| message::answers(answer, question));
+    answer.ok_or_else(|| io::ErrorKind::InvalidData.into())
 }

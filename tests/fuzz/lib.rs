@@ -13,6 +13,8 @@ mod api_protobuf;
 mod api_rules;
 mod api_text;
 mod confined;
+mod dns_answer;
+mod dns_question;
 mod image_documents;
 mod layer_tar;
 mod listing;
@@ -45,6 +47,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "api_protobuf", run: api_protobuf::check, words: api_protobuf::WORDS, weight: 20 },
     Target { name: "api_rules", run: api_rules::check, words: api_rules::WORDS, weight: 5 },
     Target { name: "api_text", run: api_text::check, words: api_text::WORDS, weight: 50 },
+    Target { name: "dns_answer", run: dns_answer::check, words: dns_answer::WORDS, weight: 20 },
+    Target { name: "dns_question", run: dns_question::check, words: dns_question::WORDS, weight: 20 },
     Target { name: "image_documents", run: image_documents::check, words: image_documents::WORDS, weight: 20 },
     Target { name: "layer_tar", run: layer_tar::check, words: layer_tar::WORDS, weight: 4 },
     Target { name: "oci_config", run: oci_config::check, words: oci_config::WORDS, weight: 5 },

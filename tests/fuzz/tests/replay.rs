@@ -103,6 +103,16 @@ fn names_of_images_follow_the_grammar() {
 }
 
 #[test]
+fn answers_of_name_servers_are_passed_on_as_they_are() {
+    holds("dns_answer");
+}
+
+#[test]
+fn any_bytes_get_an_answer_that_fits_or_none() {
+    holds("dns_question");
+}
+
+#[test]
 fn messages_of_sessions_are_what_their_channel_says() {
     holds("session_messages");
 }
