@@ -79,8 +79,8 @@ fn obstacle(service: &Service, view: &View<'_>) -> Option<String> {
         (metadata.creation_timestamp.clone().map(|time| time.0), metadata.namespace.clone(), metadata.name.clone())
     };
     let elders = view.services.iter().filter(|other| is_balanced(other) && age(other) < age(service));
-    let taken = elders.flat_map(|elder| self::ports(elder).into_iter().map(move |port| (port, elder)));
-    let (port, elder) = taken.filter(|(port, _)| ports.contains(port)).next()?;
+    let mut taken = elders.flat_map(|elder| self::ports(elder).into_iter().map(move |port| (port, elder)));
+    let (port, elder) = taken.find(|(port, _)| ports.contains(port))?;
     let name = |part: &Option<String>| part.clone().unwrap_or_default();
     let (namespace, name) = (name(&elder.metadata.namespace), name(&elder.metadata.name));
     Some(format!("port {}/{} of the nodes is that of Service {namespace}/{name}", port.0, port.1))
