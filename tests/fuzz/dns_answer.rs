@@ -57,7 +57,7 @@ fn passes(question: &Question, transport: Transport, original: &Message, bytes: 
         assert!(bytes.len() <= 1232);
     }
     let passed = Message::from_vec(bytes).expect("a whole message");
-    assert_eq!(passed.queries.as_slice(), [question.query.clone()]);
+    assert_eq!(passed.queries.as_slice(), std::slice::from_ref(&question.query));
     let sections = [
         (&passed.answers, &original.answers),
         (&passed.authorities, &original.authorities),

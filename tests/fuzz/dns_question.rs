@@ -65,7 +65,7 @@ pub(crate) fn check(data: &[u8]) {
                 let answer = answered(&question);
                 assert!(answer.len() <= most);
                 let message = whole(data, &answer);
-                assert_eq!(message.queries.as_slice(), [question.query.clone()]);
+                assert_eq!(message.queries.as_slice(), std::slice::from_ref(&question.query));
                 // Byte by byte: whoever asks may compare the spelling.
                 assert!(message.queries[0].name().eq_case(question.query.name()));
             }

@@ -65,7 +65,7 @@ fn claims_of_others_and_those_that_go_are_left_alone() {
 fn the_volume_is_bound_to_its_claim_and_its_node() {
     let own = claim(&json!({}), "edge-1");
     let node: Node = read(json!({"metadata": {"name": "edge-1", "labels": {"kubernetes.io/hostname": "edge"}}}));
-    let path = "/root/storage/pvc-u1_shop_data";
+    let path = "/data/storage/pvc-u1_shop_data";
     assert_eq!(decide::directory(&own), "pvc-u1_shop_data");
     let volume = serde_json::to_value(decide::volume(&own, &decide::class(&[]), &node, path)).expect("an object");
     let here = json!([{"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": ["edge"]}]}]);
@@ -99,7 +99,7 @@ fn data_go_with_a_released_volume_that_is_to_be_deleted_and_with_no_other() {
         let mut value = json!({
             "metadata": {"name": "pvc-u1", "finalizers": finalizers, "annotations": {
                 "coracle.dev/node": "edge-1", "pv.kubernetes.io/provisioned-by": "coracle.dev/local-path"}},
-            "spec": {"persistentVolumeReclaimPolicy": policy, "local": {"path": "/root/storage/pvc-u1_shop_data"}},
+            "spec": {"persistentVolumeReclaimPolicy": policy, "local": {"path": "/data/storage/pvc-u1_shop_data"}},
             "status": {"phase": phase},
         });
         for (name, field) in more.as_object().expect("an object") {

@@ -47,9 +47,9 @@ mod tests {
 
     #[test]
     fn names_lead_nowhere_else() {
-        let root = Path::new("/root");
+        let root = Path::new("/data");
         let usual = "pvc-3f0c_default_data-web-0";
-        assert_eq!(place(root, usual), Some(PathBuf::from("/root/storage").join(usual)));
+        assert_eq!(place(root, usual), Some(PathBuf::from("/data/storage").join(usual)));
         let long = format!("pvc-{}", "a".repeat(252));
         for name in ["", ".", "..", "data", "pvc-/..", "pvc-a/b", "pvc-\0", "pvc-A", "../pvc-a", &long] {
             assert_eq!(place(root, name), None, "{name:?}");

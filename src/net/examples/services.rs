@@ -1,5 +1,7 @@
 //! How long one change of the table of Services takes: an endpoint comes or goes, of 10,000. For `scripts/bench network`.
 //! Works in a network namespace of its own. usage: services [ENDPOINTS [ROUNDS]]
+#![expect(clippy::print_stdout, reason = "its output is its purpose")]
+#![expect(clippy::disallowed_methods, reason = "it measures real time")]
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::{Duration, Instant};
