@@ -33,6 +33,8 @@ pub const MARK: &str = "coracle.dev/manifest";
 const MANAGER: &str = "coracle-manifests";
 /// How often the folder is looked at.
 const LOOK: Duration = Duration::from_secs(2);
+/// How long the folder must have been the same before it is looked into.
+const SETTLE: Duration = Duration::from_secs(1);
 /// How often everything is applied, whether the folder has changed or not.
 const REFRESH: Duration = Duration::from_secs(60);
 /// After a failure, doubled with each up to [`REFRESH`].
@@ -84,11 +86,18 @@ pub fn spawn(client: &Client, clock: &SharedClock, tasks: &Tasks, places: Places
 
 impl Keeper {
     async fn run(mut self) {
-        let mut known = Print::new();
+        let (mut known, mut seen) = (Print::new(), None);
         let (mut due, mut pause) = (Instant::now(), RETRY);
         loop {
             let folder = self.places.folder.clone();
             let present = task::blocking(move || print(&folder)).await;
+            // What is being written is not taken for all of it: only what is twice the same is looked into.
+            let is_settled = seen.as_ref() == Some(&present);
+            seen = Some(present.clone());
+            if !is_settled {
+                tokio::time::sleep(SETTLE).await;
+                continue;
+            }
             if present != known || Instant::now() >= due {
                 pause = if present == known { pause } else { RETRY };
                 known = present;
@@ -103,7 +112,17 @@ impl Keeper {
     /// Makes everything as the files say; whether all of it is.
     async fn pass(&mut self) -> bool {
         let (folder, note) = (self.places.folder.clone(), self.places.record.clone());
-        let (files, record) = task::blocking(move || (read_all(&folder), recall(&note))).await;
+        let (files, record) = task::blocking(move || (read_all(&folder, &note), recall(&note))).await;
+        let files = match files {
+            Ok(files) => files,
+            // Nothing is known then, and nothing goes.
+            Err(error) => {
+                let failures = [format!("the folder cannot be read: {error}")].into();
+                self.complain(&failures);
+                self.told = failures;
+                return false;
+            }
+        };
         let plan = plan::plan(&files, &record);
         if plan.record != record && !self.note(plan.record.clone()).await {
             return false;
@@ -239,36 +258,48 @@ fn mark(object: &Value) -> Option<&str> {
 }
 
 /// The manifests of a folder. Hidden files and editors' leavings are none.
-fn manifests(folder: &Path) -> Vec<(String, fs::Metadata)> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let found = entries.filter_map(|entry| {
-        let name = entry.file_name().into_string().ok().filter(|name| !name.starts_with('.'))?;
+fn manifests(folder: &Path) -> io::Result<Vec<(String, io::Result<fs::Metadata>)>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let Some(name) = entry.file_name().into_string().ok().filter(|name| !name.starts_with('.')) else { continue };
         let is_known =
             ["yaml", "yml", "json"].iter().any(|kind| name.rsplit_once('.').is_some_and(|(_, own)| own == *kind));
-        let about = fs::metadata(entry.path()).ok().filter(|about| is_known && about.is_file())?;
-        Some((name, about))
-    });
-    found.collect()
+        let about = fs::metadata(entry.path());
+        if is_known && about.as_ref().map_or(true, fs::Metadata::is_file) {
+            found.push((name, about));
+        }
+    }
+    Ok(found)
 }
 
+/// None of a folder that cannot be read.
 fn print(folder: &Path) -> Print {
-    let about =
-        |(name, about): (String, fs::Metadata)| (name, (about.mtime(), about.mtime_nsec(), about.size(), about.ino()));
-    manifests(folder).into_iter().map(about).collect()
+    let about = |(name, about): (String, io::Result<fs::Metadata>)| {
+        (name, about.map_or_else(|_| Default::default(), |own| (own.mtime(), own.mtime_nsec(), own.size(), own.ino())))
+    };
+    manifests(folder).into_iter().flatten().map(about).collect()
 }
 
-fn read_all(folder: &Path) -> Files {
-    let read = |(name, about): (String, fs::Metadata)| {
+/// A file that cannot be read has a mistake, so that nothing of it goes. Without a folder there are no files if there never
+/// were any.
+fn read_all(folder: &Path, record: &Path) -> io::Result<Files> {
+    let read = |(name, about): (String, io::Result<fs::Metadata>)| {
         let mistake = |message: String| Mistake { line: 1, message };
-        let objects = if about.size() > LARGEST {
-            Err(mistake("the file is too large".to_owned()))
-        } else {
-            let text = fs::read_to_string(folder.join(&name)).map_err(|error| mistake(error.to_string()));
-            text.and_then(|text| read::objects(&text))
+        let objects = match about {
+            Ok(about) if about.size() > LARGEST => Err(mistake("the file is too large".to_owned())),
+            Ok(_) => {
+                let text = fs::read_to_string(folder.join(&name)).map_err(|error| mistake(error.to_string()));
+                text.and_then(|text| read::objects(&text))
+            }
+            Err(error) => Err(mistake(error.to_string())),
         };
         (name, objects)
     };
-    manifests(folder).into_iter().map(read).collect()
+    match manifests(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && recall(record).is_empty() => Ok(Files::new()),
+        found => Ok(found?.into_iter().map(read).collect()),
+    }
 }
 
 /// What was noted. What cannot be read is nothing: then objects stay that should go, which is the safer way.

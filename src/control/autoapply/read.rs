@@ -58,6 +58,9 @@ fn mistake(value: &Value) -> Option<String> {
         return Some("this is no object".to_owned());
     }
     let metadata = &value["metadata"];
+    if !(metadata["annotations"].is_null() || metadata["annotations"].is_object()) {
+        return Some("metadata.annotations is no map".to_owned());
+    }
     let fields = [
         ("apiVersion", &value["apiVersion"]),
         ("kind", &value["kind"]),
