@@ -107,7 +107,7 @@ fn keep_routes(server: &Composition, facts: &NodeFacts, transport: Arc<dyn clien
     let client = Client::new(transport, &format!("coracle-routes/{}", facts.name));
     let source = Source { component: "route-controller".to_owned(), host: facts.name.clone() };
     let recorder = Recorder::spawn(&client, &server.tasks, server.clock.clone(), source);
-    proxy::routes::spawn(&client, &server.tasks, &facts.name, recorder, routes);
+    proxy::routes::spawn(&client, &server.tasks, (&facts.name, facts.cluster), recorder, routes);
 }
 
 /// The kubelet's socket. Who has not said which port it is gets another one where the usual is taken, for instance by a

@@ -73,6 +73,28 @@ impl Range {
         address & self.mask() == self.network
     }
 
+    /// Whether all its addresses are in another range.
+    pub fn is_within(&self, other: &Self) -> bool {
+        self.prefix >= other.prefix && other.contains(self.network)
+    }
+
+    /// What is left of a range without some others, in ranges.
+    pub(crate) fn without(&self, others: &[Self]) -> Vec<Self> {
+        let inside: Vec<Self> = others.iter().filter(|other| other.is_within(self)).copied().collect();
+        if others.iter().any(|other| self.is_within(other)) {
+            return Vec::new();
+        }
+        if inside.is_empty() {
+            return vec![*self];
+        }
+        // Not one address only, or the others would have it.
+        let prefix = self.prefix + 1;
+        let half = 1_u32 << (32 - u32::from(prefix));
+        let lower = Self { network: self.network, prefix };
+        let upper = Self { network: Ipv4Addr::from(u32::from(self.network) + half), prefix };
+        [lower, upper].iter().flat_map(|part| part.without(&inside)).collect()
+    }
+
     /// How many bits all addresses have in common.
     pub fn prefix(&self) -> u8 {
         self.prefix
@@ -101,5 +123,27 @@ impl Range {
     /// See [`Range::first`].
     pub(crate) fn last(&self) -> u32 {
         u32::from(self.network) | !u32::from(self.mask())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_without_others_is_all_the_rest() {
+        let block = |text: &str| Range::block(text).unwrap();
+        let without = |others: &[&str]| {
+            let others: Vec<Range> = others.iter().map(|text| block(text)).collect();
+            block("10.0.0.0/30").without(&others).iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(without(&[]), "10.0.0.0/30");
+        assert_eq!(without(&["10.0.0.2/32"]), "10.0.0.0/31 10.0.0.3/32");
+        assert_eq!(without(&["10.0.0.2/32", "10.0.0.2/31", "10.0.1.0/24"]), "10.0.0.0/31");
+        assert_eq!(without(&["0.0.0.0/0"]), "");
+        assert_eq!(
+            block("0.0.0.0/0").without(&[block("128.0.0.0/1"), block("255.255.255.255/32")]),
+            [block("0.0.0.0/1")]
+        );
     }
 }

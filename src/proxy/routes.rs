@@ -18,10 +18,25 @@ use task::Tasks;
 /// How soon a route is made again that the kernel has dropped, as it does when a link goes down.
 const LOOK: Duration = Duration::from_secs(10);
 
-/// The routes that a node needs.
-pub fn wanted(nodes: &[Arc<Node>], own: &str) -> BTreeMap<Range, Ipv4Addr> {
-    let others = nodes.iter().filter(|node| node.metadata.name.as_deref() != Some(own));
-    others.filter_map(|node| Some((range_of(node)?, address_of(node)?))).collect()
+/// The routes that a node needs. No node draws to itself what is not the cluster's, or what an elder has.
+pub fn wanted(nodes: &[Arc<Node>], own: &str, cluster: &Range) -> BTreeMap<Range, Ipv4Addr> {
+    let is_own = |node: &Node| node.metadata.name.as_deref() == Some(own);
+    let mut by_age: Vec<&Arc<Node>> = nodes.iter().collect();
+    by_age.sort_by_key(|node| {
+        (!is_own(node), node.metadata.creation_timestamp.clone().map(|time| time.0), node.metadata.name.clone())
+    });
+    let (mut taken, mut routes) = (Vec::<Range>::new(), BTreeMap::new());
+    for node in by_age {
+        let Some(range) = range_of(node).filter(|range| range.is_within(cluster)) else { continue };
+        if taken.iter().any(|other| range.is_within(other) || other.is_within(&range)) {
+            continue;
+        }
+        taken.push(range);
+        if let Some(address) = address_of(node).filter(|_| !is_own(node)) {
+            routes.insert(range, address);
+        }
+    }
+    routes
 }
 
 fn range_of(node: &Node) -> Option<Range> {
@@ -35,7 +50,7 @@ fn address_of(node: &Node) -> Option<Ipv4Addr> {
 }
 
 /// Keeps the routes until the task group ends.
-pub fn spawn(client: &Client, tasks: &Tasks, node: &str, recorder: Recorder, routes: NodeRoutes) {
+pub fn spawn(client: &Client, tasks: &Tasks, (node, cluster): (&str, Range), recorder: Recorder, routes: NodeRoutes) {
     let nodes: Informer<Node> = Informer::spawn(client, tasks, Scope::Cluster, ListOptions::default());
     let own = node.to_owned();
     tasks.spawn("node-routes", async move {
@@ -44,7 +59,7 @@ pub fn spawn(client: &Client, tasks: &Tasks, node: &str, recorder: Recorder, rou
         let mut told = BTreeSet::new();
         loop {
             while dirty.try_next().is_some() {}
-            let wanted = wanted(&nodes.snapshot(), &own);
+            let wanted = wanted(&nodes.snapshot(), &own, &cluster);
             let has_others = !wanted.is_empty();
             match routes.apply(wanted).await {
                 Ok(missing) => told = tell(&recorder, &own, &missing, &told),
@@ -104,8 +119,11 @@ mod tests {
             node("b", json!("10.42.1.0/24"), addresses),
             node("no-pods-yet", Value::Null, json!([["InternalIP", "192.0.2.3"]])),
             node("nowhere", json!("10.42.2.0/24"), json!([])),
+            node("greedy", json!("10.42.1.128/25"), json!([["InternalIP", "192.0.2.6"]])),
+            node("of-own", json!("10.42.0.128/25"), json!([["InternalIP", "192.0.2.6"]])),
+            node("of-all", json!("0.0.0.0/1"), json!([["InternalIP", "192.0.2.6"]])),
         ];
         let expected = BTreeMap::from([("10.42.1.0/24".parse().unwrap(), Ipv4Addr::new(192, 0, 2, 2))]);
-        assert_eq!(wanted(&nodes, "own"), expected);
+        assert_eq!(wanted(&nodes, "own", &"10.42.0.0/16".parse().unwrap()), expected);
     }
 }

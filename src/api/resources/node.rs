@@ -109,6 +109,9 @@ fn default(node: &mut Value) {
             spec["podCIDRs"] = json!([spec["podCIDR"]]);
         } else if !first.is_null() && text(spec, "podCIDR").is_empty() {
             spec["podCIDR"] = first;
+        } else if !first.is_null() && first != spec["podCIDR"] {
+            // As upstream's conversion has it; a change of it is found as one of the list.
+            spec["podCIDRs"] = json!([spec["podCIDR"]]);
         }
         // Taints are compared with their effect and key only; an absent value is an empty one.
         items_mut(spec, "taints").for_each(|taint| {

@@ -45,7 +45,9 @@ pub fn vouch(asked: &Request, author: &str, nodes: &[Arc<Node>], reserved: &[IpA
         return Err(Doubt::Name(other.clone()));
     }
     for address in &asked.addresses {
-        if address.is_loopback() || address.is_unspecified() || reserved.contains(address) {
+        // An address of IPv4 in the clothes of IPv6 is taken for the former by some clients.
+        let is_disguised = address.to_canonical() != *address;
+        if is_disguised || address.is_loopback() || address.is_unspecified() || reserved.contains(address) {
             return Err(Doubt::Reserved(*address));
         }
         if !has(own, *address) {

@@ -84,10 +84,8 @@ fn apply(path: &Path, wanted: &Routes) -> Result<Vec<MissingRoute>, NetworkError
         match host.change(RouteNetlinkMessage::NewRoute(route(pods, via)), NLM_F_CREATE | NLM_F_EXCL) {
             Ok(()) => tracing::info!(%pods, %via, "route to the pods of another node"),
             Err(error) if is(&error, Errno::EXIST) => {}
-            Err(source) if is(&source, Errno::NETUNREACH) || is(&source, Errno::NETDOWN) => {
-                missing.push(MissingRoute { pods, via, source });
-            }
-            Err(error) => return Err(kernel("route to another node's pods")(error)),
+            // Whatever is wrong with one must not keep the others from being made.
+            Err(source) => missing.push(MissingRoute { pods, via, source }),
         }
     }
     Ok(missing)
