@@ -62,7 +62,7 @@ struct Container {
 #[serde(rename_all = "camelCase", default)]
 struct Port {
     name: String,
-    container_port: u16,
+    container_port: i64,
     protocol: Option<String>,
 }
 
@@ -71,12 +71,13 @@ struct Port {
 struct PodStatus {
     phase: String,
     #[serde(rename = "podIP")]
-    pod_ip: Option<Ipv4Addr>,
+    pod_ip: String,
 }
 
 impl PodFacts {
+    /// None yet, or one of IPv6, is none.
     pub(crate) fn address(&self) -> Option<Ipv4Addr> {
-        self.status.pod_ip
+        self.status.pod_ip.parse().ok()
     }
 
     /// Its address may be another's by now.
@@ -90,7 +91,7 @@ impl PodFacts {
         let ports = self.spec.containers.iter().chain(sidecars).flat_map(|container| &container.ports);
         ports
             .filter(move |port| port.name == name && port.protocol.as_deref().unwrap_or("TCP") == protocol)
-            .map(|port| port.container_port)
+            .filter_map(|port| u16::try_from(port.container_port).ok())
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! After the description of `networking.k8s.io/v1` NetworkPolicy: a pod that a policy selects takes only what some policy lets
 //! in, each policy adds, and the order is nothing. Pods in the network of their host are no pods here, neither as selected ones
-//! nor as peers. A port by name is the port that the called pod has by that name.
+//! nor as peers. A port by name is the port that the called pod has by that name. A pod is fenced once its address is in the API:
+//! its first container may run for some milliseconds before that.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;

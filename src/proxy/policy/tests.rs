@@ -27,6 +27,7 @@ fn cluster() -> Vec<Arc<PodFacts>> {
         pod("a", "host", "client", "192.0.2.1", json!({ "spec": { "hostNetwork": true } })),
         pod("a", "done", "client", "10.42.0.9", json!({ "status": { "phase": "Succeeded" } })),
         pod("a", "new", "client", "10.42.0.9", json!({ "status": { "podIP": null } })),
+        pod("a", "other-family", "client", "fd00::2", json!({})),
     ]
 }
 

@@ -207,20 +207,23 @@ fn render_fence(batch: &mut Messages, table: &str, chain: &str, way: Way, rules:
         Way::Out => DESTINATION,
     };
     for (opening, group) in rules {
-        batch.add_rule(table, chain, |b| {
-            match &opening.peers {
-                Peers::All => {}
-                Peers::Group(_) => b.address_is_in_group(other, &group_name(group.unwrap_or_default())),
-                Peers::Block { range, except } => {
-                    b.address_in(other, range, Compare::Equal);
-                    except.iter().for_each(|range| b.address_in(other, range, Compare::NotEqual));
+        let mut open = |is_peer: &dyn Fn(&mut Messages)| {
+            batch.add_rule(table, chain, |b| {
+                is_peer(b);
+                if let Some(ports) = opening.port {
+                    b.is_for_ports(ports);
                 }
+                b.give_back();
+            });
+        };
+        match &opening.peers {
+            Peers::All => open(&|_| {}),
+            Peers::Group(_) => open(&|b| b.address_is_in_group(other, &group_name(group.unwrap_or_default()))),
+            // A rule has room for some forty ranges only (`NFT_RULE_MAXEXPRS`), so each gets one of its own.
+            Peers::Block { range, except } => {
+                range.without(except).iter().for_each(|part| open(&|b| b.address_in(other, part, Compare::Equal)));
             }
-            if let Some(ports) = opening.port {
-                b.is_for_ports(ports);
-            }
-            b.give_back();
-        });
+        }
     }
     batch.add_rule(table, chain, Messages::drop_packet);
 }

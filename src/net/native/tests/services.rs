@@ -216,7 +216,10 @@ fn the_table_is_shown_by_nft() {
         wanted.frontends.insert(frontend(Some(VIP), Protocol::Udp, 53), "sticky".to_owned());
         wanted.pools.insert("sticky".to_owned(), Pool { sticky: Some(600), ..pool(&endpoints) });
         table.apply(wanted).await.unwrap();
-        let shown = shown(&["-n", "list", "ruleset"]);
+        let Some(shown) = shown(&["-n", "list", "ruleset"]) else {
+            eprintln!("SKIP the table is shown by nft: no nft");
+            return;
+        };
         for line in [
             "ip daddr . meta l4proto . th dport vmap @spread",
             "10.91.9.7 . 6 . 80 : goto address-3",
@@ -230,10 +233,13 @@ fn the_table_is_shown_by_nft() {
 }
 
 #[expect(clippy::disallowed_methods, reason = "a test may look at tables with nft(8)")]
-pub(super) fn shown(arguments: &[&str]) -> String {
-    let output = std::process::Command::new("nft").args(arguments).output().unwrap();
+pub(super) fn shown(arguments: &[&str]) -> Option<String> {
+    let output = match std::process::Command::new("nft").args(arguments).output() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+        output => output.unwrap(),
+    };
     assert!(output.status.success(), "{output:?}");
-    String::from_utf8(output.stdout).unwrap()
+    Some(String::from_utf8(output.stdout).unwrap())
 }
 
 #[expect(clippy::disallowed_methods, reason = "a test may make routes with ip(8)")]

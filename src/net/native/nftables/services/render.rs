@@ -27,10 +27,9 @@ impl Turn {
             let (chain, clients) = (sticky.chain_of(*endpoint), sticky.clients_of(*endpoint));
             batch.add_clients(table, &clients);
             batch.add_plain_chain(table, &chain);
-            batch.add_rule(table, &chain, |b| {
-                b.remember(&clients, sticky.seconds);
-                b.change_destination(*endpoint);
-            });
+            // Two rules: one whose set is full ends there.
+            batch.add_rule(table, &chain, |b| b.remember(&clients, sticky.seconds));
+            batch.add_rule(table, &chain, |b| b.change_destination(*endpoint));
         }
         if !self.begins {
             batch.flush_chain(table, &sticky.chain());
