@@ -199,14 +199,13 @@ pub fn slice(found: Option<&EndpointSlice>, nodes: Option<&[Arc<Node>]>) -> Step
     }
 }
 
-/// A node that is ready and has addresses for pods answers at the first of them.
+/// A node that has addresses for pods answers at the first of them. Only its own pods ask it, so whether others find it
+/// ready matters to nobody.
 fn endpoint(node: &Node) -> Option<Endpoint> {
-    let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    let is_ready = conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True");
     let range = node.spec.as_ref()?.pod_cidr.as_deref()?;
     let network: Ipv4Addr = range.split('/').next()?.parse().ok()?;
     let first = Ipv4Addr::from(u32::from(network).checked_add(1)?);
-    is_ready.then(|| Endpoint {
+    Some(Endpoint {
         addresses: vec![first.to_string()],
         conditions: Some(EndpointConditions { ready: Some(true), serving: Some(true), terminating: Some(false) }),
         node_name: node.metadata.name.clone(),
@@ -266,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn ready_nodes_answer_at_the_first_address_of_their_pods() {
+    fn nodes_answer_at_the_first_address_of_their_pods_ready_or_not() {
         let nodes = [
             node("b", json!("10.42.1.0/24"), "True"),
             node("a", json!("10.42.0.0/24"), "True"),
@@ -280,7 +279,7 @@ mod tests {
             .flatten()
             .map(|endpoint| (endpoint.addresses[0].as_str(), endpoint.node_name.as_deref()))
             .collect();
-        assert_eq!(said, [("10.42.0.1", Some("a")), ("10.42.1.1", Some("b"))]);
+        assert_eq!(said, [("10.42.0.1", Some("a")), ("10.42.1.1", Some("b")), ("10.42.2.1", Some("c"))]);
         assert_eq!(slice(Some(&right), Some(&nodes)), Step::Fine);
         let fewer = made(slice(Some(&right), Some(&nodes[..1])));
         assert_eq!(fewer.endpoints.unwrap().len(), 1);

@@ -92,6 +92,10 @@ impl Forwarder {
         }
         let (land, landed) = oneshot::channel();
         let flight = landed.shared();
+        // Who asks and goes away leaves his flight behind: they are limited, not only those who wait for them.
+        if flying.len() >= WAITING {
+            return flight;
+        }
         flying.insert(key.clone(), flight.clone());
         drop(flying);
         let shop = Arc::clone(&self.0);

@@ -34,6 +34,8 @@ const OF_ONE: usize = 64;
 const IDLE: Duration = Duration::from_secs(10);
 /// Questions of one connection that are in work; further ones are not read meanwhile.
 const AT_ONCE: usize = 32;
+/// Bytes of answers that are collected before they are written.
+const AT_A_TIME: usize = 64 << 10;
 /// How long to wait after the kernel has refused.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -167,6 +169,11 @@ async fn converse(mut stream: TcpStream, server: &Server) -> io::Result<()> {
                 Taken::Answered(answer) => frame(&mut out, &answer),
                 Taken::Waiting(waiting) => work.push(later(server, waiting)),
                 Taken::Ignored => {}
+            }
+            // Who asks much at once gets his answers as he reads them.
+            if out.len() >= AT_A_TIME {
+                timeout(IDLE, writer.write_all(&out)).await??;
+                out.clear();
             }
         }
         timeout(IDLE, writer.write_all(&out)).await??;

@@ -168,6 +168,8 @@ impl Scheduler {
             self.cluster.set_preempted(victim, false);
         }
         if !spared.is_empty() {
+            // It would choose the same again at once, without end.
+            self.pending.rest(&Key::of(&pod.metadata), Instant::now());
             self.wake(Change::Released);
         }
     }
