@@ -28,7 +28,8 @@ impl PolicyTable {
         Self { inner: Arc::new(Inner { table: config.policy_table(), book: Mutex::default() }) }
     }
 
-    /// Makes these all the policies there are; without any there is no table. The first time the whole table is replaced at once, later only what differs.
+    /// Makes these all the policies there are; without any there is no table. The first time the whole table is replaced at
+    /// once, later only what differs.
     ///
     /// # Errors
     /// When the kernel refuses; the next call replaces the whole table.
@@ -39,10 +40,10 @@ impl PolicyTable {
 }
 
 impl Inner {
-    fn apply(&self, wanted: Policies) -> Result<(), NetworkError> {
+    fn apply(&self, mut wanted: Policies) -> Result<(), NetworkError> {
         let mut known = self.book.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(mut book) = known.take().filter(|_| wanted != Policies::default()) {
-            let change = book.change(wanted.clone());
+            let change = book.change(wanted);
             match if change.is_empty() { Ok(()) } else { change.commit(&self.table) } {
                 Ok(()) => {
                     *known = Some(book);
@@ -50,6 +51,7 @@ impl Inner {
                 }
                 Err(error) => tracing::warn!(%error, "the table of network policies is made anew"),
             }
+            wanted = book.into_wanted();
         }
         if wanted == Policies::default() {
             return nftables::remove(&self.table).map_err(kernel("removal of the table of network policies"));

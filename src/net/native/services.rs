@@ -45,10 +45,10 @@ impl ServiceTable {
 }
 
 impl Inner {
-    fn apply(&self, wanted: Services) -> Result<(), NetworkError> {
+    fn apply(&self, mut wanted: Services) -> Result<(), NetworkError> {
         let mut known = self.book.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(mut book) = known.take() {
-            let change = book.change(wanted.clone(), &self.pods);
+            let change = book.change(wanted, &self.pods);
             match self.carry_out(&change) {
                 Ok(()) => {
                     *known = Some(book);
@@ -56,6 +56,7 @@ impl Inner {
                 }
                 Err(error) => tracing::warn!(%error, "the table of Services is made anew"),
             }
+            wanted = book.into_wanted();
         }
         let mut host = Socket::route().map_err(kernel("netlink socket"))?;
         link::set_service_route(&mut host, &self.services, self.pods.gateway()).map_err(kernel("route of Services"))?;

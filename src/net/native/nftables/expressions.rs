@@ -1,5 +1,6 @@
 //! The objects and expressions of nf_tables that our table is made of: linux/netfilter/nf_tables.h.
 
+use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use super::super::nfnetlink::{INET, IPV4, Messages, NFTABLES};
@@ -120,6 +121,21 @@ impl Messages {
 
     pub(super) fn delete_table(&mut self, table: &str) {
         self.message(DELETE_TABLE, 0, INET, |b| b.text(1, table));
+    }
+
+    /// Makes a table anew, empty.
+    pub(super) fn replace_table(&mut self, table: &str) {
+        // Created first, so that the removal finds it in any case.
+        self.add_table(table);
+        self.delete_table(table);
+        self.add_table(table);
+    }
+
+    /// Commits a large batch: its last message changes nothing and is answered.
+    pub(super) fn commit_large(mut self, table: &str) -> io::Result<()> {
+        self.acknowledge_last();
+        self.add_table(table);
+        self.commit()
     }
 
     pub(super) fn add_chain(&mut self, table: &str, chain: &str, hook: Hook) {

@@ -124,18 +124,11 @@ impl Messages {
     }
 
     pub(super) fn accept(&mut self) {
-        self.decide(ACCEPT);
+        self.decide(ACCEPT, None);
     }
 
     /// Back to where the chain was jumped to from.
     pub(super) fn give_back(&mut self) {
-        self.decide(RETURN);
-    }
-
-    fn decide(&mut self, verdict: i32) {
-        self.expression("immediate", |b| {
-            b.number(1, VERDICT);
-            b.nested(2, |b| b.verdict(verdict, None));
-        });
+        self.decide(RETURN, None);
     }
 }

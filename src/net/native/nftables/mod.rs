@@ -63,10 +63,7 @@ pub(super) fn replace(
     published: &[Published<'_>],
 ) -> io::Result<()> {
     let mut batch = Messages::batch();
-    // Created first, so that the removal finds it in any case.
-    batch.add_table(table);
-    batch.delete_table(table);
-    batch.add_table(table);
+    batch.replace_table(table);
     batch.add_set(table, PORTS, SetForm::ADDRESS_PORTS);
     batch.add_set(table, PORTS_ANYWHERE, SetForm::PORTS);
     batch.add_set(table, HAIRPINS, SetForm::PAIRS);

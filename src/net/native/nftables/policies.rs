@@ -69,6 +69,11 @@ pub(in crate::native) struct Change {
 type Rule = (Opening, Option<u32>);
 
 impl Book {
+    /// What was noted last.
+    pub(in crate::native) fn into_wanted(self) -> Policies {
+        self.now
+    }
+
     /// Notes what is wanted; what is to be done for that.
     pub(in crate::native) fn change(&mut self, wanted: Policies) -> Change {
         let mut change = Change::default();
@@ -171,16 +176,13 @@ impl Change {
     pub(in crate::native) fn commit(&self, table: &str) -> io::Result<()> {
         let mut batch = Messages::large_batch();
         self.render(&mut batch, table);
-        finish(batch, table)
+        batch.commit_large(table)
     }
 
     /// Replaces the table, which is empty before the change, in one step.
     pub(in crate::native) fn commit_whole(&self, table: &str) -> io::Result<()> {
         let mut batch = Messages::large_batch();
-        // Created first, so that the removal finds it in any case.
-        batch.add_table(table);
-        batch.delete_table(table);
-        batch.add_table(table);
+        batch.replace_table(table);
         [INGRESS, EGRESS].into_iter().for_each(|map| batch.add_verdict_map(table, map));
         batch.add_set(table, SELVES, SetForm::PAIRS);
         batch.add_chain(table, "forward", Hook::FILTERED);
@@ -196,7 +198,7 @@ impl Change {
             batch.add_rule(table, "forward", |b| b.go_by_address(map, offset));
         }
         self.render(&mut batch, table);
-        finish(batch, table)
+        batch.commit_large(table)
     }
 }
 
@@ -226,13 +228,6 @@ fn render_fence(batch: &mut Messages, table: &str, chain: &str, way: Way, rules:
         }
     }
     batch.add_rule(table, chain, Messages::drop_packet);
-}
-
-/// The last message changes nothing and is answered.
-fn finish(mut batch: Messages, table: &str) -> io::Result<()> {
-    batch.acknowledge_last();
-    batch.add_table(table);
-    batch.commit()
 }
 
 fn map_name(way: Way) -> &'static str {

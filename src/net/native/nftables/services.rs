@@ -186,6 +186,11 @@ impl Laid {
 }
 
 impl Book {
+    /// What was noted last.
+    pub(in crate::native) fn into_wanted(self) -> Services {
+        self.now
+    }
+
     /// Notes what is wanted; what is to be done for that.
     pub(in crate::native) fn change(&mut self, wanted: Services, pods: &Range) -> Change {
         let mut change = Change::default();

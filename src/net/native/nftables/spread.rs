@@ -323,18 +323,14 @@ impl Messages {
     }
 
     pub(super) fn go_to(&mut self, chain: &str) {
-        self.expression("immediate", |b| {
-            b.number(1, VERDICT);
-            b.nested(2, |b| b.verdict(GOTO, Some(chain)));
-        });
+        self.decide(GOTO, Some(chain));
     }
 
-    /// Whether the sender is in a set of clients.
-    pub(super) fn is_client(&mut self, set: &str) {
-        self.load(NETWORK_HEADER, SOURCE, 4, FIRST);
-        self.expression("lookup", |b| {
-            b.text(1, set);
-            b.number(2, FIRST);
+    /// What becomes of a packet.
+    pub(super) fn decide(&mut self, verdict: i32, chain: Option<&str>) {
+        self.expression("immediate", |b| {
+            b.number(1, VERDICT);
+            b.nested(2, |b| b.verdict(verdict, chain));
         });
     }
 

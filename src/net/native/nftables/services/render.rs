@@ -36,7 +36,7 @@ impl Turn {
         }
         for endpoint in &self.endpoints {
             batch.add_rule(table, &sticky.chain(), |b| {
-                b.is_client(&sticky.clients_of(*endpoint));
+                b.address_is_in_group(SOURCE, &sticky.clients_of(*endpoint));
                 b.go_to(&sticky.chain_of(*endpoint));
             });
         }
@@ -91,28 +91,18 @@ impl Change {
     pub(in crate::native) fn commit(&self, table: &str) -> io::Result<()> {
         let mut batch = Messages::large_batch();
         self.render(&mut batch, table);
-        finish(batch, table)
+        batch.commit_large(table)
     }
 
     /// Replaces the table, which is empty before the change, in one step.
     pub(in crate::native) fn commit_whole(&self, table: &str, pods: &Range, services: &Range) -> io::Result<()> {
         let mut batch = Messages::large_batch();
-        // Created first, so that the removal finds it in any case.
-        batch.add_table(table);
-        batch.delete_table(table);
-        batch.add_table(table);
+        batch.replace_table(table);
         Map::ALL.into_iter().for_each(|map| batch.add_map(table, map));
         render_base(&mut batch, table, pods, services);
         self.render(&mut batch, table);
-        finish(batch, table)
+        batch.commit_large(table)
     }
-}
-
-/// The last message changes nothing and is answered.
-fn finish(mut batch: Messages, table: &str) -> io::Result<()> {
-    batch.acknowledge_last();
-    batch.add_table(table);
-    batch.commit()
 }
 
 fn render_base(batch: &mut Messages, table: &str, pods: &Range, services: &Range) {
