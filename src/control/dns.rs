@@ -17,6 +17,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use task::Tasks;
 
+use crate::endpoints::SERVICE;
+
 const NAMESPACE: &str = "kube-system";
 const NAME: &str = "kube-dns";
 const PORT: i32 = 53;
@@ -24,7 +26,6 @@ const PORT: i32 = 53;
 const PORTS: [(&str, &str); 2] = [("dns", "UDP"), ("dns-tcp", "TCP")];
 const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 const KEEPER: &str = "dns-controller.coracle";
-const SERVICE: &str = "kubernetes.io/service-name";
 
 struct Shell {
     client: Client,

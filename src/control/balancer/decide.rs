@@ -7,8 +7,8 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{LoadBalancerIngress, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
-/// Names the Service of a slice.
-const SERVICE: &str = "kubernetes.io/service-name";
+use crate::endpoints::SERVICE;
+
 /// Nodes with this label are left out (KEP-1143).
 const EXCLUDED: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 

@@ -25,6 +25,7 @@ use task::Tasks;
 use crate::workload::owned::managed_by;
 use crate::workload::unseen::{PATIENCE, Unseen};
 use members::Labels;
+pub(crate) use slices::SERVICE;
 use slices::{Changes, Frame, Group};
 
 /// Services worked on at a time, as upstream's `--concurrent-endpoint-syncs`.

@@ -17,7 +17,7 @@ use super::members::{self, Labels};
 pub(super) const PER_SLICE: usize = 100;
 
 /// The Service that a slice belongs to.
-pub(super) const SERVICE: &str = "kubernetes.io/service-name";
+pub(crate) const SERVICE: &str = "kubernetes.io/service-name";
 /// Who keeps a slice.
 pub(super) const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 /// Marks what belongs to a headless Service.

@@ -17,6 +17,7 @@ use super::decide::{Circumstances, Reasons};
 use super::facts::Facts;
 use super::filter::{Refusal, filter_with_nominated};
 use super::terms::covers;
+use crate::workload;
 
 /// At most so many nodes are tried, or this share of them in percent, if that is more (`DefaultPreemptionArgs`).
 const TRIED_AT_LEAST: usize = 100;
@@ -217,8 +218,7 @@ fn by_budgets<'a>(pods: Pods<'a>, budgets: &[Arc<PodDisruptionBudget>]) -> (Pods
 /// The pods of a budget; an empty selector is none here.
 fn selector(budget: &PodDisruptionBudget) -> LabelSelector {
     let selector = budget.spec.as_ref().and_then(|spec| spec.selector.as_ref());
-    let value = selector.and_then(|selector| serde_json::to_value(selector).ok()).unwrap_or_default();
-    let selector = LabelSelector::from_object(&value).unwrap_or_else(|_| LabelSelector::nothing());
+    let selector = workload::selector(&selector);
     if selector.is_everything() { LabelSelector::nothing() } else { selector }
 }
 

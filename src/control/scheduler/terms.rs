@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use api::selector::LabelSelector;
 use k8s_openapi::api::core::v1::{Pod, PodAffinityTerm, TopologySpreadConstraint, WeightedPodAffinityTerm};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 
 use super::needs::Needs;
+use crate::workload::selector;
 
 /// Labels of an object.
 pub(super) type Labels = BTreeMap<String, String>;
@@ -94,18 +94,13 @@ pub struct Spread {
     pub honours_taints: bool,
 }
 
-fn selector(of: Option<&meta::LabelSelector>) -> LabelSelector {
-    let value = of.and_then(|selector| serde_json::to_value(selector).ok()).unwrap_or_default();
-    LabelSelector::from_object(&value).unwrap_or_else(|_| LabelSelector::nothing())
-}
-
 fn term(term: &PodAffinityTerm, own: &str) -> Term {
     let mut namespaces: BTreeSet<String> = term.namespaces.iter().flatten().cloned().collect();
     if namespaces.is_empty() && term.namespace_selector.is_none() {
         namespaces.insert(own.to_owned());
     }
-    let inside = term.namespace_selector.as_ref().map(|inside| selector(Some(inside)));
-    let cover = Cover { namespaces, inside, selector: selector(term.label_selector.as_ref()) };
+    let inside = term.namespace_selector.as_ref().map(selector);
+    let cover = Cover { namespaces, inside, selector: selector(&term.label_selector) };
     Term { cover, topology: term.topology_key.clone() }
 }
 
@@ -161,7 +156,7 @@ impl Company {
 fn spread(constraint: &TopologySpreadConstraint) -> Spread {
     Spread {
         topology: constraint.topology_key.clone(),
-        selector: selector(constraint.label_selector.as_ref()),
+        selector: selector(&constraint.label_selector),
         max_skew: i64::from(constraint.max_skew),
         min_domains: constraint.min_domains.and_then(|least| usize::try_from(least).ok()).unwrap_or(1),
         is_hard: constraint.when_unsatisfiable == "DoNotSchedule",
