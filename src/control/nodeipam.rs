@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use client::events::{EventType, Recorder, Source, reference};
 use client::reconcile::{self, Outcome, Queue};
-use client::{Client, ClientError, Informer, Key, Patch};
+use client::{Client, ClientError, Informer, Key, Patch, unless_overtaken};
 use k8s_openapi::api::core::v1::Node;
 use serde_json::json;
 use task::{SharedClock, Tasks};
@@ -131,13 +131,9 @@ async fn sync(shell: Arc<Shell>, key: Key) -> Result<Outcome, SyncError> {
     };
     tracing::info!(node = key.name, range, "the pods of a node have their addresses");
     let patch = json!({ "metadata": { "uid": node.metadata.uid }, "spec": { "podCIDR": range, "podCIDRs": [range] } });
-    match shell.client.patch::<Node>(&key, &Patch::Merge(patch)).await {
-        Ok(_) => Ok(Outcome::Done),
-        Err(error) => {
-            shell.given.lock().unwrap_or_else(PoisonError::into_inner).remove(&key.name);
-            if error.is_overtaken() { Ok(Outcome::Done) } else { Err(error.into()) }
-        }
-    }
+    // It stays given whatever the answer, which may be the only thing that was lost: nobody else may get it before the node
+    // is seen to have it, or another, or to be gone.
+    Ok(unless_overtaken(shell.client.patch::<Node>(&key, &Patch::Merge(patch)).await).map(|_| Outcome::Done)?)
 }
 
 impl Shell {
@@ -165,7 +161,50 @@ fn range_of(node: &Node) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use client::scripted::{Answer, Exchange, Scripted, exchange};
+    use client::{ListOptions, Scope};
+    use task::SystemClock;
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_range_whose_receipt_was_lost_is_given_to_nobody_else() {
+        let node = |name: &str| json!({"metadata": {"name": name, "uid": name, "resourceVersion": "1"}});
+        let nodes = json!({
+            "kind": "NodeList", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": [node("a"), node("b")],
+        });
+        let seen = Scripted::new(vec![
+            exchange("GET /api/v1/nodes?", Answer::Json(200, nodes)),
+            exchange("GET /api/v1/nodes?watch", Answer::OpenFrames(vec![])),
+        ]);
+        let patch = |name: &str, range: &str, answer| Exchange {
+            body: json!({"metadata": {"uid": name}, "spec": {"podCIDR": range, "podCIDRs": [range]}}),
+            ..exchange(&format!("PATCH /api/v1/nodes/{name}"), answer)
+        };
+        let done = |name: &str| Answer::Json(200, node(name));
+        let sent = Scripted::new(vec![
+            patch("a", "10.42.0.0/24", Answer::Unreachable),
+            patch("b", "10.42.1.0/24", done("b")),
+            patch("a", "10.42.0.0/24", done("a")),
+        ]);
+        let tasks = Tasks::new();
+        let client = Client::new(Arc::new(sent.clone()), "test");
+        let source = Source { component: "cidrAllocator".to_owned(), host: String::new() };
+        let informing = Client::new(Arc::new(seen), "test");
+        let shell = Arc::new(Shell {
+            recorder: Recorder::spawn(&client, &tasks, Arc::new(SystemClock), source),
+            client,
+            nodes: Informer::spawn(&informing, &tasks, Scope::Cluster, ListOptions::default()),
+            ranges: "10.42.0.0/16".parse().unwrap(),
+            given: Mutex::default(),
+        });
+        shell.nodes.synced().await;
+        assert!(sync(Arc::clone(&shell), Key::cluster("a")).await.is_err());
+        assert!(sync(Arc::clone(&shell), Key::cluster("b")).await.is_ok());
+        assert!(sync(shell, Key::cluster("a")).await.is_ok());
+        assert!(sent.is_over());
+        tasks.shutdown().await;
+    }
 
     fn next(all: &str, taken: &[&str]) -> Option<String> {
         all.parse::<Ranges>().unwrap().next(taken.iter().copied())
