@@ -104,6 +104,20 @@ impl Pool {
         true
     }
 
+    /// Notes that an address is that of a link whose sandbox is not known.
+    pub(crate) fn rest(&mut self, address: Ipv4Addr, link: String) {
+        self.resting.insert(address, link);
+    }
+
+    /// Gives a sandbox without an address that of its own link, if that rests.
+    pub(crate) fn reclaim(&mut self, sandbox: &str, link: &str) {
+        let own = self.resting.iter().find(|(_, resting)| *resting == link).map(|(address, _)| *address);
+        if let Some(address) = own.filter(|_| !self.used.contains_key(sandbox)) {
+            self.resting.remove(&address);
+            self.used.insert(sandbox.to_owned(), address);
+        }
+    }
+
     /// Sandboxes that have an address.
     pub(crate) fn sandboxes(&self) -> impl Iterator<Item = &String> {
         self.used.keys()
@@ -141,6 +155,22 @@ mod tests {
         pool.give_back("c", "link-c".to_owned());
         assert_eq!(pool.take("f", &range(), |link| link != "link-c"), None);
         assert_eq!(pool.take("f", &range(), |_| true), freed);
+    }
+
+    #[test]
+    fn a_sandbox_has_the_address_of_its_link_again_if_the_record_was_lost() {
+        let mut pool = Pool::default();
+        let address = Ipv4Addr::new(10, 1, 2, 4);
+        pool.rest(address, "link-a".to_owned());
+        for other in ["b", "c", "d", "e"] {
+            pool.reclaim(other, &format!("link-{other}"));
+            assert_ne!(pool.take(other, &range(), |_| false), Some(address));
+        }
+        pool.reclaim("a", "link-a");
+        assert_eq!(pool.take("a", &range(), |_| false), Some(address));
+        pool.rest(Ipv4Addr::new(10, 1, 2, 6), "link-a".to_owned());
+        pool.reclaim("a", "link-a");
+        assert_eq!(pool.get("a"), Some(address), "who has one keeps it");
     }
 
     proptest! {

@@ -135,6 +135,31 @@ pub(super) fn exists(socket: &mut Socket, name: &str) -> io::Result<bool> {
     }
 }
 
+/// Addresses that routes of ours lead to by a link, with the names of the links.
+pub(super) fn sandboxes(host: &mut Socket) -> io::Result<Vec<(Ipv4Addr, String)>> {
+    let routes = host.routes()?;
+    let ours = routes
+        .iter()
+        .filter(|route| route.header.protocol == ROUTE_PROTOCOL && route.header.destination_prefix_length == 32);
+    let mut found = Vec::new();
+    for route in ours {
+        let (mut to, mut by) = (None, None);
+        for attribute in &route.attributes {
+            match attribute {
+                RouteAttribute::Destination(RouteAddress::Inet(address)) => to = Some(*address),
+                RouteAttribute::Oif(index) => by = Some(*index),
+                _ => {}
+            }
+        }
+        if let (Some(to), Some(by)) = (to, by)
+            && let Some(name) = name_of(host, by)?
+        {
+            found.push((to, name));
+        }
+    }
+    Ok(found)
+}
+
 /// Adds or removes the node's own address in the pod range, on the loopback link: an offline host has no other.
 pub(super) fn set_gateway(host: &mut Socket, address: Ipv4Addr, present: bool) -> io::Result<()> {
     let message = host_address(1, address);
@@ -184,6 +209,21 @@ fn index_of(socket: &mut Socket, name: &str) -> io::Result<u32> {
         RouteNetlinkMessage::NewLink(link) => Ok(link.header.index),
         other => Err(io::Error::other(format!("unexpected answer {other:?}"))),
     }
+}
+
+/// None if the link has gone.
+fn name_of(socket: &mut Socket, index: u32) -> io::Result<Option<String>> {
+    let mut link = LinkMessage::default();
+    link.header.index = index;
+    let found = match socket.ask(RouteNetlinkMessage::GetLink(link)) {
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error()) => return Ok(None),
+        other => other?,
+    };
+    let RouteNetlinkMessage::NewLink(link) = found else { return Ok(None) };
+    Ok(link.attributes.into_iter().find_map(|attribute| match attribute {
+        LinkAttribute::IfName(name) => Some(name),
+        _ => None,
+    }))
 }
 
 fn host_address(index: u32, address: Ipv4Addr) -> AddressMessage {

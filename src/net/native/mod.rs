@@ -1,8 +1,9 @@
 //! The native network: rtnetlink and nfnetlink over sockets of our own.
 //!
 //! Steps are ordered so that a crash between any two is repaired: an address is recorded before its link is made, every
-//! step replaces what is there, and [`Network::retain`] gives back what no sandbox owns any more. Changes of host
-//! settings are recorded with their former value before they are made, and [`reset`] restores them.
+//! step replaces what is there, and [`Network::retain`] gives back what no sandbox owns any more. If the record is damaged,
+//! the addresses of links rest, and a sandbox that is attached again has that of its own link. Changes of host settings are
+//! recorded with their former value before they are made, and [`reset`] restores them.
 
 mod conntrack;
 mod link;
@@ -10,6 +11,7 @@ mod netlink;
 mod nfnetlink;
 mod nftables;
 mod policies;
+mod record;
 mod routes;
 mod services;
 #[cfg(test)]
@@ -18,7 +20,7 @@ mod tests;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddrV4};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -31,6 +33,7 @@ use self::link::Pair;
 use self::netlink::Socket;
 use self::nftables::Published;
 pub use self::policies::PolicyTable;
+use self::record::Found;
 pub use self::routes::{MissingRoute, NodeRoutes};
 pub use self::services::ServiceTable;
 use crate::pool::Pool;
@@ -141,11 +144,11 @@ impl NativeNetwork {
     /// When the kernel refuses a step or the record cannot be read.
     pub async fn start(config: NativeNetworkConfig) -> Result<Self, NetworkError> {
         blocking(move || {
-            fs::create_dir_all(&config.state).map_err(|source| record(&config.state, source))?;
-            let pool: Pool = match fs::read(config.record()) {
-                Ok(bytes) => serde_json::from_slice(&bytes).map_err(|e| record(&config.record(), e.into()))?,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Pool::default(),
-                Err(error) => return Err(record(&config.record(), error)),
+            fs::create_dir_all(&config.state).map_err(|source| record::failed(&config.state, source))?;
+            let pool = match record::read(&config.record())? {
+                Found::Whole(pool) => pool,
+                Found::Nothing => Pool::default(),
+                Found::Damaged => find_links(&config)?,
             };
             prepare_host(&config, &pool)?;
             Ok(Self { inner: Arc::new(Inner { config, pool: Mutex::new(pool) }) })
@@ -193,6 +196,7 @@ impl Inner {
         let mut host = Socket::route().map_err(kernel("netlink socket"))?;
         let address = {
             let mut pool = self.pool();
+            pool.reclaim(&request.sandbox, &self.config.link_name(&request.sandbox));
             let taken =
                 pool.take(&request.sandbox, &self.config.range, |link| !link::exists(&mut host, link).unwrap_or(true));
             let Some(address) = taken else {
@@ -250,11 +254,22 @@ impl Inner {
 
     /// Called with the pool locked, so that a newer record is never replaced by an older one.
     fn save(&self, pool: &Pool) -> Result<(), NetworkError> {
-        let path = self.config.record();
-        let bytes = serde_json::to_vec(pool).map_err(|error| record(&path, error.into()))?;
-        let fresh = path.with_extension("new");
-        fs::write(&fresh, bytes).and_then(|()| fs::rename(&fresh, &path)).map_err(|source| record(&path, source))
+        record::write(&self.config.record(), pool)
     }
+}
+
+/// The addresses of links that sandboxes of this instance may have, on record from now on as resting.
+fn find_links(config: &NativeNetworkConfig) -> Result<Pool, NetworkError> {
+    let found = || link::sandboxes(&mut Socket::route()?);
+    let mut pool = Pool::default();
+    for (address, link) in found().map_err(kernel("look-up of the sandboxes' links"))? {
+        if config.range.contains(address) && link.starts_with(LINK_PREFIX) {
+            tracing::info!(%address, link, "an address rests while the link is there");
+            pool.rest(address, link);
+        }
+    }
+    record::write(&config.record(), &pool)?;
+    Ok(pool)
 }
 
 /// That old connections go on is worth a warning only.
@@ -289,11 +304,11 @@ fn prepare_host(config: &NativeNetworkConfig, pool: &Pool) -> Result<(), Network
     let former = fs::read_to_string(FORWARD).map_err(kernel("reading of ip_forward"))?;
     if former.trim() != "1" {
         let path = config.former_forward();
-        fs::write(&path, &former).map_err(|source| record(&path, source))?;
+        fs::write(&path, &former).map_err(|source| record::failed(&path, source))?;
         fs::write(FORWARD, "1").map_err(kernel("setting of ip_forward"))?;
     }
     let path = config.range_record();
-    fs::write(&path, config.range.to_string()).map_err(|source| record(&path, source))?;
+    fs::write(&path, config.range.to_string()).map_err(|source| record::failed(&path, source))?;
     let mut host = Socket::route().map_err(kernel("netlink socket"))?;
     link::bring_up(&mut host, 1).map_err(kernel("loopback"))?;
     link::set_gateway(&mut host, config.range.gateway(), true).map_err(kernel("address of the node"))?;
@@ -321,7 +336,7 @@ pub async fn reset(config: NativeNetworkConfig) -> Vec<NetworkError> {
             nftables::remove(&config.service_table()).map_err(kernel("removal of the nftables table of Services")),
             nftables::remove(&config.policy_table())
                 .map_err(kernel("removal of the nftables table of network policies")),
-            routes::remove_all(&config.routes_record()).map_err(kernel("removal of routes to other nodes' pods")),
+            routes::remove_all(&config),
             gateway().map_err(kernel("removal of the node's address")),
             restore().map_err(kernel("restoring of ip_forward")),
         ];
@@ -332,8 +347,4 @@ pub async fn reset(config: NativeNetworkConfig) -> Vec<NetworkError> {
 
 fn kernel(step: &'static str) -> impl FnOnce(io::Error) -> NetworkError {
     move |source| NetworkError::Kernel { step, source }
-}
-
-fn record(path: &Path, source: io::Error) -> NetworkError {
-    NetworkError::Record { path: path.display().to_string(), source }
 }

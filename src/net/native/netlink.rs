@@ -6,8 +6,11 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_REQUEST, NetlinkDeserializable, NetlinkMessage, NetlinkPayload, NetlinkSerializable,
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkMessage, NetlinkPayload, NetlinkSerializable,
+    Parseable,
 };
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::route::RouteMessage;
 use rustix::net::{AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send};
 
 /// `NLMSG_ERROR` of linux/netlink.h: an error, or with code 0 an acknowledgement.
@@ -78,6 +81,20 @@ impl Socket {
                 other => return Err(io::Error::other(format!("unexpected answer {other:?}"))),
             }
         }
+    }
+
+    /// All routes of IPv4; what this library does not understand is left out.
+    pub(super) fn routes(&mut self) -> io::Result<Vec<RouteMessage>> {
+        let mut question = RouteMessage::default();
+        question.header.address_family = netlink_packet_route::AddressFamily::Inet;
+        let mut question = NetlinkMessage::from(RouteNetlinkMessage::GetRoute(question));
+        question.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+        question.header.sequence_number = self.next_sequence();
+        question.finalize();
+        let mut buffer = vec![0; question.buffer_len()];
+        question.serialize(&mut buffer);
+        let answers = self.dump(&buffer)?;
+        Ok(answers.iter().filter_map(|body| RouteMessage::parse(body).ok()).collect())
     }
 
     fn send<M: NetlinkSerializable>(&self, payload: NetlinkPayload<M>, flags: u16, sequence: u32) -> io::Result<()> {

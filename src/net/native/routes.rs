@@ -1,25 +1,27 @@
 //! Routes to the pods of other nodes, by the addresses of these nodes.
 //!
 //! For nodes on one network: packets travel as the pods sent them, without translation or encapsulation. What was made is
-//! on record before it is made, so that nothing else is ever removed; a route to the same pods that somebody else has made
-//! is left alone and serves as well. A node that no network of this host reaches gets no route, which is told.
+//! on record before it is made, so that nothing else is ever removed; if the record is damaged, what has our mark and leads
+//! to pods of the cluster counts as made by us. A route to the same pods that somebody else has made is left alone and serves
+//! as well. A node that no network of this host reaches gets no route, which is told.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
-use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteScope, RouteType};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteScope, RouteType,
+};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rustix::io::Errno;
 use task::blocking;
 
 use super::link::ROUTE_PROTOCOL;
 use super::netlink::Socket;
-use super::{NativeNetworkConfig, kernel, record};
+use super::record::{self, Found};
+use super::{NativeNetworkConfig, kernel};
 use crate::NetworkError;
 use crate::range::Range;
 
@@ -41,7 +43,7 @@ pub struct MissingRoute {
 /// The routes of one node to the pods of others. They stay when the agent ends.
 #[derive(Debug, Clone)]
 pub struct NodeRoutes {
-    record: Arc<PathBuf>,
+    config: Arc<NativeNetworkConfig>,
     /// Calls come one after another.
     turn: Arc<Mutex<()>>,
 }
@@ -49,7 +51,7 @@ pub struct NodeRoutes {
 impl NodeRoutes {
     /// Those of a network.
     pub fn new(config: &NativeNetworkConfig) -> Self {
-        Self { record: Arc::new(config.routes_record()), turn: Arc::default() }
+        Self { config: Arc::new(config.clone()), turn: Arc::default() }
     }
 
     /// Makes these all the routes that there are of ours, also those that the kernel has dropped since; what cannot be
@@ -61,14 +63,14 @@ impl NodeRoutes {
         let this = self.clone();
         blocking(move || {
             let _turn = this.turn.lock().unwrap_or_else(PoisonError::into_inner);
-            apply(&this.record, &wanted)
+            apply(&this.config, &wanted)
         })
         .await
     }
 }
 
-fn apply(path: &Path, wanted: &Routes) -> Result<Vec<MissingRoute>, NetworkError> {
-    let known = read(path).map_err(|source| record(path, source))?;
+fn apply(config: &NativeNetworkConfig, wanted: &Routes) -> Result<Vec<MissingRoute>, NetworkError> {
+    let known = read(config)?;
     if known.is_empty() && wanted.is_empty() {
         return Ok(Vec::new());
     }
@@ -77,29 +79,81 @@ fn apply(path: &Path, wanted: &Routes) -> Result<Vec<MissingRoute>, NetworkError
         remove(&mut host, *pods, *via).map_err(kernel("removal of a route to another node's pods"))?;
     }
     if known != *wanted {
-        write(path, wanted).map_err(|source| record(path, source))?;
+        write(config, wanted)?;
     }
     let mut missing = Vec::new();
     for (&pods, &via) in wanted {
-        match host.change(RouteNetlinkMessage::NewRoute(route(pods, via)), NLM_F_CREATE | NLM_F_EXCL) {
-            Ok(()) => tracing::info!(%pods, %via, "route to the pods of another node"),
-            Err(error) if is(&error, Errno::EXIST) => {}
-            // Whatever is wrong with one must not keep the others from being made.
-            Err(source) => missing.push(MissingRoute { pods, via, source }),
+        // Whatever is wrong with one must not keep the others from being made.
+        if let Err(source) = make(&mut host, pods, via) {
+            missing.push(MissingRoute { pods, via, source });
         }
     }
     Ok(missing)
 }
 
 /// Removes all that are on record.
-pub(super) fn remove_all(path: &Path) -> io::Result<()> {
-    let known = read(path)?;
+pub(super) fn remove_all(config: &NativeNetworkConfig) -> Result<(), NetworkError> {
+    let known = read(config)?;
     if known.is_empty() {
         return Ok(());
     }
-    let mut host = Socket::route()?;
-    known.into_iter().try_for_each(|(pods, via)| remove(&mut host, pods, via))?;
-    write(path, &Routes::new())
+    let removed = || {
+        let mut host = Socket::route()?;
+        known.into_iter().try_for_each(|(pods, via)| remove(&mut host, pods, via))
+    };
+    removed().map_err(kernel("removal of routes to other nodes' pods"))?;
+    write(config, &Routes::new())
+}
+
+/// Makes a route, also in the place of one of ours that leads elsewhere.
+fn make(host: &mut Socket, pods: Range, via: Ipv4Addr) -> io::Result<()> {
+    let message = || RouteNetlinkMessage::NewRoute(route(pods, via));
+    let Err(error) = host.change(message(), NLM_F_CREATE | NLM_F_EXCL) else {
+        tracing::info!(%pods, %via, "route to the pods of another node");
+        return Ok(());
+    };
+    let Some(stale) = standing(host, pods).filter(|stale| *stale != via) else {
+        return if is(&error, Errno::EXIST) { Ok(()) } else { Err(error) };
+    };
+    tracing::warn!(%pods, %via, %stale, "a route to the pods of another node led elsewhere");
+    let replaced = host.change(message(), NLM_F_CREATE | NLM_F_REPLACE);
+    if replaced.is_err() {
+        // Nowhere is better than to somebody else.
+        remove(host, pods, stale)?;
+    }
+    replaced
+}
+
+/// Where the route to these pods leads that is there, if it is one of ours.
+fn standing(host: &mut Socket, pods: Range) -> Option<Ipv4Addr> {
+    let mut question = RouteMessage::default();
+    question.header.address_family = AddressFamily::Inet;
+    question.header.destination_prefix_length = 32;
+    // The entry of the table, and not what came of it.
+    question.header.flags = RouteFlags::FibMatch;
+    question.attributes = vec![RouteAttribute::Destination(RouteAddress::Inet(pods.network()))];
+    // An error says that there is none.
+    let Ok(RouteNetlinkMessage::NewRoute(found)) = host.ask(RouteNetlinkMessage::GetRoute(question)) else {
+        return None;
+    };
+    own(&found).filter(|(found, _)| *found == pods).map(|(_, via)| via)
+}
+
+/// What a route leads to and by whom, if it has our mark and is one between nodes.
+pub(super) fn own(found: &RouteMessage) -> Option<(Range, Ipv4Addr)> {
+    if found.header.protocol != ROUTE_PROTOCOL || found.header.table != RouteHeader::RT_TABLE_MAIN {
+        return None;
+    }
+    let (mut to, mut via) = (None, None);
+    for attribute in &found.attributes {
+        match attribute {
+            RouteAttribute::Destination(RouteAddress::Inet(address)) => to = Some(*address),
+            RouteAttribute::Gateway(RouteAddress::Inet(address)) => via = Some(*address),
+            _ => {}
+        }
+    }
+    let pods = format!("{}/{}", to?, found.header.destination_prefix_length).parse().ok()?;
+    Some((pods, via?))
 }
 
 fn remove(host: &mut Socket, pods: Range, via: Ipv4Addr) -> io::Result<()> {
@@ -113,7 +167,7 @@ fn is(error: &io::Error, errno: Errno) -> bool {
     error.raw_os_error() == Some(errno.raw_os_error())
 }
 
-fn route(pods: Range, via: Ipv4Addr) -> RouteMessage {
+pub(super) fn route(pods: Range, via: Ipv4Addr) -> RouteMessage {
     let mut message = RouteMessage::default();
     message.header.address_family = AddressFamily::Inet;
     message.header.table = RouteHeader::RT_TABLE_MAIN;
@@ -128,18 +182,24 @@ fn route(pods: Range, via: Ipv4Addr) -> RouteMessage {
     message
 }
 
-fn read(path: &Path) -> io::Result<Routes> {
-    let text = match fs::read(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Routes::new()),
-        other => other?,
-    };
-    let known: BTreeMap<String, Ipv4Addr> = serde_json::from_slice(&text)?;
-    Ok(known.into_iter().filter_map(|(pods, via)| Some((pods.parse().ok()?, via))).collect())
+fn read(config: &NativeNetworkConfig) -> Result<Routes, NetworkError> {
+    match record::read::<BTreeMap<String, Ipv4Addr>>(&config.routes_record())? {
+        Found::Whole(known) => {
+            Ok(known.into_iter().filter_map(|(pods, via)| Some((pods.parse().ok()?, via))).collect())
+        }
+        Found::Nothing => Ok(Routes::new()),
+        Found::Damaged => {
+            let all = || Socket::route()?.routes();
+            let all = all().map_err(kernel("look-up of routes to other nodes' pods"))?;
+            let found: Routes =
+                all.iter().filter_map(own).filter(|(pods, _)| pods.is_within(&config.cluster)).collect();
+            write(config, &found)?;
+            Ok(found)
+        }
+    }
 }
 
-fn write(path: &Path, routes: &Routes) -> io::Result<()> {
+fn write(config: &NativeNetworkConfig, routes: &Routes) -> Result<(), NetworkError> {
     let text: BTreeMap<String, Ipv4Addr> = routes.iter().map(|(pods, via)| (pods.to_string(), *via)).collect();
-    let fresh = path.with_extension("new");
-    fs::write(&fresh, serde_json::to_vec(&text)?)?;
-    fs::rename(&fresh, path)
+    record::write(&config.routes_record(), &text)
 }

@@ -124,6 +124,30 @@ fn attaching_again_changes_nothing_and_a_restart_remembers() {
 }
 
 #[test]
+fn sandboxes_keep_their_addresses_where_the_record_is_damaged() {
+    on_pretend_host(async |state| {
+        let network = NativeNetwork::start(config(state.clone())).await.unwrap();
+        let (a, b) = (namespace(), namespace());
+        let (address_a, address_b) = (attach(&network, "a-0", &a).await, attach(&network, "b-0", &b).await);
+        drop(network);
+        fs::write(config(state.clone()).record(), "").unwrap();
+        let network = NativeNetwork::start(config(state.clone())).await.unwrap();
+        network.retain(&["a-0".to_owned(), "b-0".to_owned()]).await.unwrap();
+        assert_eq!(network.attachment("a-0"), None, "so that it is attached again");
+        let new = attach(&network, "c-0", &namespace()).await;
+        assert!(new != address_a && new != address_b);
+        drop(network);
+        // As after a death at once after the start.
+        let network = NativeNetwork::start(config(state)).await.unwrap();
+        assert_eq!(attach(&network, "b-0", &b).await, address_b);
+        assert_eq!(attach(&network, "a-0", &a).await, address_a);
+        let listener = within(&a, || TcpListener::bind("0.0.0.0:8080").unwrap());
+        let seen = peer_seen(listener, || within(&b, move || say_hello(SocketAddr::from((address_a, 8080)))));
+        assert_eq!(seen.ip(), IpAddr::V4(address_b));
+    });
+}
+
+#[test]
 fn a_sandbox_that_could_not_be_connected_is_not_attached() {
     on_pretend_host(async |state| {
         let network = NativeNetwork::start(config(state.clone())).await.unwrap();
