@@ -105,6 +105,11 @@ impl Core {
         self.objects.get(key).map(|stored| entry(key, stored))
     }
 
+    /// The revision at which a key is.
+    pub(crate) fn revision_of(&self, key: &Key) -> Option<Revision> {
+        self.objects.get(key).map(|stored| stored.revision)
+    }
+
     /// Checks the request against the present plus `pending`, the writes that will be applied before it.
     pub(crate) fn evaluate(
         &self,

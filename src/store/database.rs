@@ -1,5 +1,7 @@
-//! The file: one SQLite table keyed by object, write-ahead log, full synchronization, a checksum with each row.
+//! The file: one SQLite table ordered by revision, write-ahead log, full synchronization, a checksum with each row.
 //!
+//! A write adds its row at the end and takes the row of the revision before it away. Nobody looks for a key in the file, so
+//! there is no index of keys, and a group of new objects fills a few neighbouring pages instead of one or two pages each.
 //! SQLite checks neither the pages of a database nor what is in them against changes by disk or hand, so each row carries
 //! the beginning of a SHA-256 over its key, revision and value. What to do about damage is [`crate::salvage`]'s.
 //! Invariant: revisions up to `reserved` count as issued. It is kept a second time in a file of its own beside the
@@ -7,6 +9,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt;
@@ -22,8 +25,9 @@ use crate::core::Stored;
 use crate::seal::Seal;
 use crate::{Key, Revision, StoreError};
 
-/// Version of the table layout, kept in the database's `user_version`. 2 has checksums.
-const LAYOUT: i64 = 2;
+/// Version of the table layout, kept in the database's `user_version`. 2 has checksums; 3 is ordered by revision, those
+/// before by key.
+const LAYOUT: i64 = 3;
 
 /// What a database holds.
 #[derive(Debug, Default)]
@@ -31,6 +35,16 @@ pub(crate) struct Contents {
     pub(crate) objects: BTreeMap<Key, Stored>,
     /// Revisions up to this one count as issued.
     pub(crate) reserved: u64,
+}
+
+/// What a transaction does with one key.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Row<'a> {
+    pub(crate) key: &'a Key,
+    /// The revision of the row that the file has of it.
+    pub(crate) on_disk: Option<Revision>,
+    /// What it becomes; none if it goes.
+    pub(crate) after: Option<(Revision, &'a Bytes)>,
 }
 
 /// Why a database could not be read.
@@ -57,7 +71,11 @@ impl ReadError {
             Self::Row { .. } | Self::Reserved | Self::Structure { .. } => true,
             Self::File(_) | Self::NewerLayout { .. } => false,
             Self::Sqlite(rusqlite::Error::SqliteFailure(error, _)) => {
-                matches!(error.code, ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+                // Revisions are unique: a file of an earlier layout that has one twice cannot be brought to this one.
+                matches!(
+                    error.code,
+                    ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::ConstraintViolation
+                )
             }
             // What was written has these types, columns and rows.
             Self::Sqlite(
@@ -70,6 +88,13 @@ impl ReadError {
             Self::Sqlite(_) => false,
         }
     }
+}
+
+/// From which end rows are read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Order {
+    Ascending,
+    Descending,
 }
 
 /// The file, open.
@@ -138,12 +163,20 @@ impl Database {
         if layout > LAYOUT {
             return Err(ReadError::NewerLayout { found: layout });
         }
+        let table = "CREATE TABLE IF NOT EXISTS objects
+             (revision INTEGER PRIMARY KEY, key TEXT NOT NULL, value BLOB NOT NULL, checksum INTEGER);";
         // Rows of layout 1 have no checksum and get one with their next write.
-        let add = if layout == 1 { "ALTER TABLE objects ADD COLUMN checksum INTEGER;" } else { "" };
+        let checksum = if layout == 1 { "NULL" } else { "checksum" };
+        let move_rows = match layout {
+            1 | 2 => format!(
+                "ALTER TABLE objects RENAME TO by_key; {table}
+                 INSERT INTO objects SELECT revision, key, value, {checksum} FROM by_key ORDER BY revision;
+                 DROP TABLE by_key;"
+            ),
+            _ => table.to_owned(),
+        };
         self.connection.execute_batch(&format!(
-            "BEGIN IMMEDIATE; {add}
-             CREATE TABLE IF NOT EXISTS objects
-               (key TEXT PRIMARY KEY, revision INTEGER NOT NULL, value BLOB NOT NULL, checksum INTEGER) WITHOUT ROWID;
+            "BEGIN IMMEDIATE; {move_rows}
              CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
              INSERT OR IGNORE INTO meta VALUES ('reserved', 1);
              PRAGMA user_version = {LAYOUT};
@@ -164,10 +197,15 @@ impl Database {
         }
         let mut contents = Contents { reserved: self.reserved()?, objects: BTreeMap::new() };
         let mut newest = 0;
-        self.rows("", |row| {
+        self.rows(Order::Ascending, |row| {
             let (key, stored) = row?;
             newest = newest.max(stored.revision.0);
-            contents.objects.insert(key, stored);
+            match contents.objects.entry(key) {
+                Entry::Vacant(place) => drop(place.insert(stored)),
+                Entry::Occupied(other) => {
+                    return Err(ReadError::Structure { found: format!("two rows of {}", other.key().0) });
+                }
+            }
             Ok(())
         })?;
         if newest > contents.reserved {
@@ -189,14 +227,20 @@ impl Database {
         if again == reserved { Ok(reserved) } else { Err(ReadError::Reserved) }
     }
 
-    /// Hands each row to `each`, in the given order, until it or the reading fails.
+    /// Hands each row to `each`, in the order of the file or from its end, until it or the reading fails.
     pub(crate) fn rows(
         &self,
-        order: &str,
+        order: Order,
         mut each: impl FnMut(Result<(Key, Stored), ReadError>) -> Result<(), ReadError>,
     ) -> Result<(), ReadError> {
-        let with_checksum = if self.layout()? >= 2 { "checksum" } else { "NULL" };
-        let query = format!("SELECT key, revision, value, {with_checksum} FROM objects {order}");
+        let layout = self.layout()?;
+        let with_checksum = if layout >= 2 { "checksum" } else { "NULL" };
+        let by = if layout >= 3 { "revision" } else { "key" };
+        let order = match order {
+            Order::Ascending => "ASC",
+            Order::Descending => "DESC",
+        };
+        let query = format!("SELECT key, revision, value, {with_checksum} FROM objects ORDER BY {by} {order}");
         let mut statement = self.connection.prepare(&query)?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
@@ -211,10 +255,7 @@ impl Database {
     }
 
     /// Writes rows that are plain on the disk, or sealed with an older key, anew, and leaves nothing of them in free space.
-    pub(crate) fn seal_anew<'a>(
-        &mut self,
-        rows: impl IntoIterator<Item = (&'a Key, Option<(Revision, &'a Bytes)>)>,
-    ) -> Result<(), StoreError> {
+    pub(crate) fn seal_anew<'a>(&mut self, rows: impl IntoIterator<Item = Row<'a>>) -> Result<(), StoreError> {
         let pragma = |connection: &Connection, path: &Path, text: &str| {
             connection.execute_batch(text).map_err(|source| in_file("sealing", path, source))
         };
@@ -233,27 +274,37 @@ impl Database {
     /// One transaction: these keys become what is given, and revisions up to `reserved` count as issued.
     pub(crate) fn commit<'a>(
         &mut self,
-        rows: impl IntoIterator<Item = (&'a Key, Option<(Revision, &'a Bytes)>)>,
+        rows: impl IntoIterator<Item = Row<'a>>,
         reserved: Option<u64>,
     ) -> Result<(), StoreError> {
         if let Some(reserved) = reserved {
             write_reserved(&self.path, reserved)?;
         }
         let path = &self.path;
-        let written = |(key, row): (&'a Key, Option<(Revision, &'a Bytes)>)| match row {
-            Some((revision, value)) => Ok((key, Some((revision, self.as_written(key, revision, value)?)))),
-            None => Ok((key, None)),
-        };
-        let rows = rows.into_iter().map(written).collect::<Result<Vec<_>, StoreError>>()?;
+        let mut new = Vec::new();
+        let mut old = Vec::new();
+        for Row { key, on_disk, after } in rows {
+            old.extend(on_disk.filter(|on_disk| after.is_none_or(|(revision, _)| revision != *on_disk)));
+            if let Some((revision, value)) = after {
+                new.push((key, revision, self.as_written(key, revision, value)?));
+            }
+        }
+        // In the order of the file, so that what is new goes to its end.
+        new.sort_unstable_by_key(|(_, revision, _)| *revision);
         let work = || -> rusqlite::Result<()> {
             let transaction = self.connection.unchecked_transaction()?;
-            for (key, row) in &rows {
-                match row {
-                    Some((revision, value)) => transaction
-                        .prepare_cached("INSERT OR REPLACE INTO objects VALUES (?1, ?2, ?3, ?4)")?
-                        .execute(params![key.0, revision.0, value.as_ref(), checksum(&key.0, *revision, value)])?,
-                    None => transaction.prepare_cached("DELETE FROM objects WHERE key = ?1")?.execute([&key.0])?,
-                };
+            for revision in &old {
+                let gone =
+                    transaction.prepare_cached("DELETE FROM objects WHERE revision = ?1")?.execute([revision.0])?;
+                // Else a key would have two rows.
+                if gone != 1 {
+                    return Err(rusqlite::Error::StatementChangedRows(gone));
+                }
+            }
+            for (key, revision, value) in &new {
+                transaction
+                    .prepare_cached("INSERT OR REPLACE INTO objects VALUES (?1, ?2, ?3, ?4)")?
+                    .execute(params![revision.0, key.0, value.as_ref(), checksum(&key.0, *revision, value)])?;
             }
             if let Some(reserved) = reserved {
                 for name in ["reserved", "reserved again"] {

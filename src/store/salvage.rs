@@ -8,7 +8,7 @@
 //!                                   └── a crash from here on is finished by the next start ──┘
 //! ```
 //!
-//! Rows are read from both ends, so that one bad page costs what is on it. A file without a single whole row is not
+//! Rows are read from both ends, so that one bad page costs what is on it; of two rows of one key the newer one counts. A file without a single whole row is not
 //! replaced by an empty one: to a node, an empty cluster means to end all pods. A write-ahead log that is damaged before
 //! its last transaction ([`crate::wal`]) is damage too: SQLite silently leaves out what follows. Invariant: revisions do
 //! not go back; if what was issued cannot be known any more, the next one lies far ahead.
@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 
 use crate::core::Stored;
-use crate::database::{Contents, Database, ReadError, in_file, read_reserved, sync};
+use crate::database::{Contents, Database, Order, ReadError, Row, in_file, read_reserved, sync};
 use crate::{Key, StoreError, wal};
 
 /// How far the next revision is moved when nobody knows which were issued: more than a store issues between two starts.
@@ -118,10 +118,15 @@ fn collect_from(database: &Database, beside: u64, log_is_whole: bool) -> Result<
     let mut objects: BTreeMap<Key, Stored> = BTreeMap::new();
     let mut lost = Vec::new();
     let mut failure = None;
-    for order in ["ORDER BY key ASC", "ORDER BY key DESC"] {
+    for order in [Order::Ascending, Order::Descending] {
         let ended = database.rows(order, |row| {
             match row {
-                Ok((key, stored)) => drop(objects.insert(key, stored)),
+                Ok((key, stored)) => {
+                    let older = objects.get(&key).is_none_or(|other| other.revision < stored.revision);
+                    if older {
+                        objects.insert(key, stored);
+                    }
+                }
                 Err(ReadError::Row { key }) => lost.push(key),
                 Err(error) => return Err(error),
             }
@@ -154,7 +159,10 @@ fn replace(path: &Path, contents: &Contents) -> Result<(), StoreError> {
         let _ = fs::remove_file(beside(&draft, suffix));
     }
     let mut database = Database::open(&draft).map_err(|source| in_file("open", &draft, source))?;
-    let rows = contents.objects.iter().map(|(key, stored)| (key, Some((stored.revision, &stored.value))));
+    let rows = contents.objects.iter().map(|(key, stored)| {
+        let after = Some((stored.revision, &stored.value));
+        Row { key, on_disk: None, after }
+    });
     database.commit(rows, Some(contents.reserved))?;
     // In one file, without a log.
     let whole = beside(path, ".salvaging-whole");

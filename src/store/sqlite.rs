@@ -15,7 +15,7 @@ use task::SharedClock;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::core::{Core, HistoryLimits, Request, Stored};
-use crate::database::{Contents, Database, failed};
+use crate::database::{Contents, Database, Row, failed};
 use crate::salvage;
 use crate::seal::Seal;
 use crate::watch::HistoryWatch;
@@ -96,7 +96,11 @@ impl SqliteStore {
             let stale = unseal(seal, &mut objects)?;
             database.seal_with(seal);
             if !stale.is_empty() {
-                let rows = stale.iter().map(|key| (key, objects.get(key).map(|own| (own.revision, &own.value))));
+                let rows = stale.iter().map(|key| {
+                    let own = objects.get(key);
+                    let on_disk = own.map(|own| own.revision);
+                    Row { key, on_disk, after: own.map(|own| (own.revision, &own.value)) }
+                });
                 database.seal_anew(rows)?;
             }
         }

@@ -2,6 +2,7 @@
 
 mod damage;
 mod kill;
+mod layout;
 mod snapshot;
 
 use std::collections::BTreeMap;

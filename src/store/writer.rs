@@ -16,7 +16,7 @@ use task::SharedClock;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::core::{Core, Request, Stored, Write};
-use crate::database::{Database, failed};
+use crate::database::{Database, Row, failed};
 use crate::{Durability, Key, Revision, Shared, StoreError};
 
 /// Writes that share one transaction at most.
@@ -44,8 +44,15 @@ pub(crate) struct Writer {
     /// The newest revision that has been given to a write.
     issued: u64,
     /// What is in memory but not on disk yet.
-    behind: HashMap<Key, Option<Stored>>,
+    behind: HashMap<Key, Behind>,
     flushed_at: Timestamp,
+}
+
+/// A key whose present state the disk does not have.
+struct Behind {
+    /// The row that the disk has of it.
+    on_disk: Option<Revision>,
+    stored: Option<Stored>,
 }
 
 /// A group of writes on its way.
@@ -182,15 +189,20 @@ impl Writer {
         let (now, later): (Vec<_>, Vec<_>) = group.pending.iter().partition(|(key, _)| durable.contains(key));
         let reserve = (self.issued > self.reserved).then(|| self.issued + BLOCK);
         if !now.is_empty() || reserve.is_some() {
-            let rows = now.iter().map(|(key, stored)| (*key, stored.as_ref().map(|s| (s.revision, &s.value))));
+            let rows: Vec<Row<'_>> = {
+                let core = self.core.lock();
+                now.iter().map(|(key, stored)| row(key, on_disk(&self.behind, &core, key), stored.as_ref())).collect()
+            };
             self.database.commit(rows, reserve)?;
             self.reserved = reserve.unwrap_or(self.reserved);
         }
         for (key, _) in now {
             self.behind.remove(key);
         }
+        let core = self.core.lock();
         for (key, stored) in later {
-            self.behind.insert(key.clone(), stored.clone());
+            let on_disk = on_disk(&self.behind, &core, key);
+            self.behind.insert(key.clone(), Behind { on_disk, stored: stored.clone() });
         }
         Ok(())
     }
@@ -211,11 +223,24 @@ impl Writer {
         if self.behind.is_empty() {
             return Ok(());
         }
-        let rows = self.behind.iter().map(|(key, stored)| (key, stored.as_ref().map(|s| (s.revision, &s.value))));
+        let rows = self.behind.iter().map(|(key, behind)| row(key, behind.on_disk, behind.stored.as_ref()));
         self.database.commit(rows, None)?;
         self.behind.clear();
         Ok(())
     }
+}
+
+/// The revision of the row that the disk has of a key. Without changes behind it, that is the present one: no write of the
+/// group on its way has been applied.
+fn on_disk(behind: &HashMap<Key, Behind>, core: &Core, key: &Key) -> Option<Revision> {
+    match behind.get(key) {
+        Some(behind) => behind.on_disk,
+        None => core.revision_of(key),
+    }
+}
+
+fn row<'a>(key: &'a Key, on_disk: Option<Revision>, stored: Option<&'a Stored>) -> Row<'a> {
+    Row { key, on_disk, after: stored.map(|stored| (stored.revision, &stored.value)) }
 }
 
 /// An error that several writers share.
