@@ -3,7 +3,7 @@
 //! What is taken is read from the stored Services each time, under a lock that is held until the write is done: there is
 //! nothing else to keep in step with them, before or after a crash.
 
-use api::resources::service::assign::{Taken, assign};
+use api::resources::service::assign::{Stock, Taken, assign};
 use api::status::ApiError;
 use serde_json::Value;
 use store::Range;
@@ -34,7 +34,8 @@ pub(crate) async fn give<'a>(
     }
     let mut random = [0; 8];
     server.config.entropy.fill(&mut random);
-    assign(new, &taken, &server.config.services, u64::from_le_bytes(random))?;
+    let stock = Stock { network: &server.config.services, taken: &taken, random: u64::from_le_bytes(random) };
+    assign(new, old, stock)?;
     Ok(Some(guard))
 }
 

@@ -7,79 +7,171 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use serde_json::{Value, json};
 
-use super::{is_external_name, is_headless, needs_health_port, needs_node_ports};
-use crate::resources::path::{Path, ensure_object, items, number, object_len, present, text};
+use super::{check, is_external_name, is_headless, needs_health_port, needs_node_ports};
+use crate::resources::path::{Path, ensure_object, items, number, text};
 use crate::status::{ApiError, FieldError};
 
 /// Where the addresses and ports of Services come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Network {
-    base: u32,
-    bits: u8,
+    v4: Block,
+    v6: Option<Block>,
     ports: RangeInclusive<u16>,
 }
 
 /// No range of addresses for Services.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not a range of IPv4 addresses with at least 2 usable ones, such as 10.43.0.0/16")]
+#[error(
+    "not a range of IPv4 addresses with at least 2 usable ones, such as 10.43.0.0/16, and perhaps one of IPv6 addresses \
+     after a comma, such as fd00:43::/112"
+)]
 pub struct NetworkError;
 
 impl FromStr for Network {
     type Err = NetworkError;
 
     fn from_str(text: &str) -> Result<Self, NetworkError> {
-        let (address, bits) = text.split_once('/').ok_or(NetworkError)?;
-        let address: Ipv4Addr = address.parse().map_err(|_| NetworkError)?;
-        let bits: u8 = bits.parse().map_err(|_| NetworkError)?;
-        // A range that is larger than upstream's largest would only cost memory.
-        if !(8..=30).contains(&bits) {
-            return Err(NetworkError);
-        }
-        let base = address.to_bits() & (u32::MAX << (32 - bits));
-        Ok(Self { base, bits, ports: 30_000..=32_767 })
+        let (v4, v6) = text.split_once(',').map_or((text, None), |(v4, v6)| (v4, Some(v6)));
+        let block = |text: &str, family: Family| text.parse::<Block>().ok().filter(|block| block.family == family);
+        let v4 = block(v4, Family::V4).ok_or(NetworkError)?;
+        let v6 = v6.map(|text| block(text, Family::V6).ok_or(NetworkError)).transpose()?;
+        Ok(Self { v4, v6, ports: 30_000..=32_767 })
     }
 }
 
 impl Default for Network {
     /// 10.43.0.0/16 and ports 30000 to 32767.
     fn default() -> Self {
-        Self { base: Ipv4Addr::new(10, 43, 0, 0).to_bits(), bits: 16, ports: 30_000..=32_767 }
+        let base = u128::from(Ipv4Addr::new(10, 43, 0, 0).to_bits());
+        Self { v4: Block { family: Family::V4, base, bits: 16 }, v6: None, ports: 30_000..=32_767 }
     }
 }
 
 impl fmt::Display for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", Ipv4Addr::from_bits(self.base), self.bits)
+        self.v4.fmt(f)?;
+        self.v6.iter().try_for_each(|v6| write!(f, ",{v6}"))
     }
 }
 
 impl Network {
     /// The first address, which is that of the API itself.
-    pub fn first(&self) -> Ipv4Addr {
-        Ipv4Addr::from_bits(self.base + 1)
+    pub fn first(&self) -> IpAddr {
+        self.v4.at(1)
     }
 
-    /// How many addresses can be given out: not the first of the range and not the last.
-    fn size(&self) -> u32 {
-        (1 << (32 - u32::from(self.bits))) - 2
+    fn block(&self, family: Family) -> Option<&Block> {
+        match family {
+            Family::V4 => Some(&self.v4),
+            Family::V6 => self.v6.as_ref(),
+        }
+    }
+}
+
+/// A kind of addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    /// By its name in the API.
+    fn named(name: &str) -> Option<Self> {
+        match name {
+            "IPv4" => Some(Self::V4),
+            "IPv6" => Some(Self::V6),
+            _ => None,
+        }
     }
 
-    fn contains(&self, address: Ipv4Addr) -> bool {
-        let offset = address.to_bits().wrapping_sub(self.base);
-        (1..=self.size()).contains(&offset)
+    fn of(address: IpAddr) -> Self {
+        if address.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        }
+    }
+
+    fn other(self) -> Self {
+        match self {
+            Self::V4 => Self::V6,
+            Self::V6 => Self::V4,
+        }
+    }
+}
+
+/// A range of addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Block {
+    family: Family,
+    base: u128,
+    /// How many of the last bits differ.
+    bits: u8,
+}
+
+impl FromStr for Block {
+    type Err = NetworkError;
+
+    fn from_str(text: &str) -> Result<Self, NetworkError> {
+        let (address, prefix) = text.split_once('/').ok_or(NetworkError)?;
+        let address: IpAddr = address.parse().map_err(|_| NetworkError)?;
+        let prefix: u8 = prefix.parse().map_err(|_| NetworkError)?;
+        // Larger ranges than upstream has are of no use.
+        let (family, bits, number) = match address {
+            IpAddr::V4(own) if (8..=30).contains(&prefix) => (Family::V4, 32 - prefix, u128::from(own.to_bits())),
+            IpAddr::V6(own) if (64..=126).contains(&prefix) => (Family::V6, 128 - prefix, own.to_bits()),
+            _ => return Err(NetworkError),
+        };
+        Ok(Self { family, base: number & (u128::MAX << bits), bits })
+    }
+}
+
+impl fmt::Display for Block {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let width = if self.family == Family::V4 { 32 } else { 128 };
+        write!(f, "{}/{}", self.at(0), width - self.bits)
+    }
+}
+
+impl Block {
+    fn at(&self, offset: u64) -> IpAddr {
+        let number = self.base + u128::from(offset);
+        match (self.family, u32::try_from(number)) {
+            (Family::V4, Ok(number)) => Ipv4Addr::from_bits(number).into(),
+            _ => Ipv6Addr::from_bits(number).into(),
+        }
+    }
+
+    /// How many addresses can be given out: not the first of the range, and not the last, as that is a broadcast address
+    /// with IPv4.
+    fn size(&self) -> u64 {
+        (1_u64 << self.bits.min(63)) - 2
+    }
+
+    fn contains(&self, address: IpAddr) -> bool {
+        let number = match address {
+            IpAddr::V4(own) => u128::from(own.to_bits()),
+            IpAddr::V6(own) => own.to_bits(),
+        };
+        let offset = number.wrapping_sub(self.base);
+        Family::of(address) == self.family && (1..=u128::from(self.size())).contains(&offset)
     }
 }
 
 /// What other Services have.
 #[derive(Debug, Default)]
 pub struct Taken {
-    addresses: BTreeSet<Ipv4Addr>,
+    addresses: BTreeSet<IpAddr>,
     ports: BTreeSet<u16>,
 }
 
@@ -87,8 +179,7 @@ impl Taken {
     /// Counts what one more Service has.
     pub fn add(&mut self, service: &Value) {
         let spec = &service["spec"];
-        let addresses =
-            items(spec, "clusterIPs").iter().filter_map(|address| address.as_str()?.parse::<Ipv4Addr>().ok());
+        let addresses = items(spec, "clusterIPs").iter().filter_map(|address| address.as_str()?.parse::<IpAddr>().ok());
         self.addresses.extend(addresses);
         let ports = items(spec, "ports").iter().map(|port| number(port, "nodePort"));
         let ports = ports.chain([number(spec, "healthCheckNodePort")]).filter(|port| *port != 0);
@@ -96,18 +187,29 @@ impl Taken {
     }
 }
 
-/// Gives a Service the addresses and ports that it lacks, and checks those that it chose itself. `random` decides where the
-/// search starts.
-pub fn assign(service: &mut Value, taken: &Taken, network: &Network, random: u64) -> Result<(), ApiError> {
+/// What is there to be given out.
+#[derive(Debug, Clone, Copy)]
+pub struct Stock<'s> {
+    /// All that there is.
+    pub network: &'s Network,
+    /// What other Services have of it.
+    pub taken: &'s Taken,
+    /// Where the search starts.
+    pub random: u64,
+}
+
+/// Gives a Service the addresses and ports that it lacks, and checks those that it chose itself.
+pub fn assign(service: &mut Value, old: Option<&Value>, stock: Stock<'_>) -> Result<(), ApiError> {
     let mut errors = Vec::new();
-    if !is_external_name(service) {
-        families(service, &mut errors);
+    // What is no address, or not of its family, is for validation to say.
+    if !is_external_name(service) && check::are_addresses_readable(service) {
+        errors = families::settle(service, old, stock.network);
         if errors.is_empty() && !is_headless(service) {
-            address(service, taken, network, random, &mut errors)?;
+            addresses(service, old, stock, &mut errors)?;
         }
     }
     if errors.is_empty() {
-        Ports { taken, network, given: BTreeSet::new(), random }.assign(service, &mut errors)?;
+        Ports { stock, given: BTreeSet::new() }.assign(service, &mut errors)?;
     }
     if errors.is_empty() {
         return Ok(());
@@ -115,93 +217,69 @@ pub fn assign(service: &mut Value, taken: &Taken, network: &Network, random: u64
     Err(ApiError::invalid("", "Service", text(&service["metadata"], "name"), &errors))
 }
 
-/// There are IPv4 addresses only. A Service without an address and without pods of its own may nevertheless have both
-/// families: its endpoints are somebody else's.
-fn families(service: &mut Value, errors: &mut Vec<FieldError>) {
-    let is_free = is_headless(service) && object_len(&service["spec"], "selector") == 0;
-    let path = Path::new("spec");
-    let spec = ensure_object(service, "spec");
-    if is_free {
-        if !present(spec, "ipFamilyPolicy") {
-            spec["ipFamilyPolicy"] = "RequireDualStack".into();
-        }
-        let first = spec["ipFamilies"][0].as_str().unwrap_or("IPv4").to_owned();
-        let second = if first == "IPv4" { "IPv6" } else { "IPv4" };
-        if spec["ipFamilyPolicy"] == "SingleStack" {
-            spec["ipFamilies"] = json!([first]);
-        } else if items(spec, "ipFamilies").len() < 2 {
-            spec["ipFamilies"] = json!([first, second]);
-        }
-        return;
-    }
-    let asks_for_both = items(spec, "ipFamilies").len() > 1 || items(spec, "clusterIPs").len() > 1;
-    if spec["ipFamilyPolicy"] == "RequireDualStack" || (asks_for_both && !present(spec, "ipFamilyPolicy")) {
-        let detail = "this cluster is not configured for dual-stack services";
-        errors.push(FieldError::invalid(path.child("ipFamilyPolicy"), &"RequireDualStack".into(), detail));
-        return;
-    }
-    for (index, family) in items(spec, "ipFamilies").iter().enumerate().filter(|(_, family)| *family == "IPv6") {
-        let path = path.child("ipFamilies").index(index);
-        errors.push(FieldError::invalid(path, family, "not configured on this cluster"));
-    }
-    if !present(spec, "ipFamilyPolicy") {
-        spec["ipFamilyPolicy"] = "SingleStack".into();
-    }
-    if items(spec, "ipFamilies").is_empty() {
-        spec["ipFamilies"] = json!(["IPv4"]);
-    }
-}
-
-fn address(
+/// One address of each family.
+fn addresses(
     service: &mut Value,
-    taken: &Taken,
-    network: &Network,
-    random: u64,
+    old: Option<&Value>,
+    stock: Stock<'_>,
     errors: &mut Vec<FieldError>,
 ) -> Result<(), ApiError> {
     let spec = ensure_object(service, "spec");
-    let chosen = items(spec, "clusterIPs").first().and_then(|address| address.as_str()).unwrap_or_default();
-    if chosen.is_empty() && text(spec, "clusterIP").is_empty() {
-        let free = |offset: u32| {
-            let address = Ipv4Addr::from_bits(network.base + 1 + offset);
-            (!taken.addresses.contains(&address)).then_some(address)
-        };
-        let size = network.size();
-        let found = search(size, (size / 16).clamp(16, 256), random, free);
-        let found = found.ok_or_else(|| ApiError::internal("failed to allocate a serviceIP: range is full"))?;
-        spec["clusterIP"] = found.to_string().into();
-        spec["clusterIPs"] = json!([found.to_string()]);
-        return Ok(());
-    }
-    // Whether it can be read at all is for validation to say.
-    let Ok(address) = chosen.parse::<Ipv4Addr>() else { return Ok(()) };
-    let reason = if !network.contains(address) {
-        format!("the provided IP ({address}) is not in the valid range. The range of valid IPs is {network}")
-    } else if taken.addresses.contains(&address) {
-        "provided IP is already allocated".to_owned()
-    } else {
-        return Ok(());
+    let texts = |spec: &Value, field: &str| -> Vec<String> {
+        items(spec, field).iter().map(|item| item.as_str().unwrap_or_default().to_owned()).collect()
     };
-    let detail = format!("failed to allocate IP {address}: {reason}");
-    errors.push(FieldError::invalid("spec.clusterIPs", &spec["clusterIPs"], &detail));
+    let before = old.map(|old| texts(&old["spec"], "clusterIPs")).unwrap_or_default();
+    let mut own = texts(spec, "clusterIPs");
+    for (index, family) in texts(spec, "ipFamilies").iter().enumerate() {
+        // Whether a family is there has been settled, unless nothing was changed that depends on it.
+        let Some(block) = Family::named(family).and_then(|family| stock.network.block(family)) else { continue };
+        match own.get(index) {
+            None => own.push(next_address(block, stock)?.to_string()),
+            Some(kept) if before.get(index) == Some(kept) => {}
+            Some(chosen) => {
+                if let Some(reason) = cannot_be_chosen(chosen, block, stock.taken) {
+                    let detail = format!("failed to allocate IP {chosen}: {reason}");
+                    errors.push(FieldError::invalid("spec.clusterIPs", &spec["clusterIPs"], &detail));
+                }
+            }
+        }
+    }
+    if let Some(first) = own.first().cloned() {
+        spec["clusterIP"] = first.into();
+        spec["clusterIPs"] = json!(own);
+    }
     Ok(())
 }
 
+fn cannot_be_chosen(chosen: &str, block: &Block, taken: &Taken) -> Option<String> {
+    let address: IpAddr = chosen.parse().ok()?;
+    if !block.contains(address) {
+        return Some(format!(
+            "the provided IP ({address}) is not in the valid range. The range of valid IPs is {block}"
+        ));
+    }
+    taken.addresses.contains(&address).then(|| "provided IP is already allocated".to_owned())
+}
+
+fn next_address(block: &Block, stock: Stock<'_>) -> Result<IpAddr, ApiError> {
+    let free = |offset: u64| Some(block.at(1 + offset)).filter(|address| !stock.taken.addresses.contains(address));
+    let size = block.size();
+    let found = search(size, (size / 16).clamp(16, 256), stock.random, free);
+    found.ok_or_else(|| ApiError::internal("failed to allocate a serviceIP: range is full"))
+}
+
 /// The first free place from a random one on, above the reserved ones; then among those.
-fn search<T>(size: u32, reserved: u32, random: u64, free: impl Fn(u32) -> Option<T>) -> Option<T> {
+fn search<T>(size: u64, reserved: u64, random: u64, free: impl Fn(u64) -> Option<T>) -> Option<T> {
     let reserved = if reserved < size { reserved } else { 0 };
-    let usual = u64::from(size - reserved);
-    let start = u32::try_from(random % usual.max(1)).unwrap_or(0);
-    let usual = (0..size - reserved).map(|step| reserved + (start + step) % (size - reserved));
+    let start = random % (size - reserved).max(1);
+    let usual = (start..size - reserved).chain(0..start).map(|place| reserved + place);
     usual.chain(0..reserved).find_map(free)
 }
 
 /// Gives out ports on the nodes.
 struct Ports<'a> {
-    taken: &'a Taken,
-    network: &'a Network,
+    stock: Stock<'a>,
     given: BTreeSet<u16>,
-    random: u64,
 }
 
 impl Ports<'_> {
@@ -237,9 +315,9 @@ impl Ports<'_> {
     }
 
     fn check(&self, chosen: i64, path: &Path) -> Option<FieldError> {
-        let range = &self.network.ports;
+        let range = &self.stock.network.ports;
         let detail = match u16::try_from(chosen) {
-            Ok(port) if self.taken.ports.contains(&port) => "provided port is already allocated".to_owned(),
+            Ok(port) if self.stock.taken.ports.contains(&port) => "provided port is already allocated".to_owned(),
             Ok(port) if range.contains(&port) => return None,
             _ => format!(
                 "provided port is not in the valid range. The range of valid ports is {}-{}",
@@ -276,18 +354,21 @@ impl Ports<'_> {
     }
 
     fn next(&mut self) -> Result<u16, ApiError> {
-        let (first, last) = (*self.network.ports.start(), *self.network.ports.end());
-        let size = u32::from(last - first) + 1;
-        let free = |offset: u32| {
+        let Stock { network, taken, random } = self.stock;
+        let (first, last) = (*network.ports.start(), *network.ports.end());
+        let size = u64::from(last - first) + 1;
+        let free = |offset: u64| {
             let port = first + u16::try_from(offset).unwrap_or(0);
-            (!self.taken.ports.contains(&port) && !self.given.contains(&port)).then_some(port)
+            (!taken.ports.contains(&port) && !self.given.contains(&port)).then_some(port)
         };
-        let found = search(size, (size / 32).clamp(16, 128), self.random, free);
+        let found = search(size, (size / 32).clamp(16, 128), random, free);
         let found = found.ok_or_else(|| ApiError::internal("failed to allocate a nodePort: range is full"))?;
         self.given.insert(found);
         Ok(found)
     }
 }
+
+mod families;
 
 #[cfg(test)]
 mod tests;

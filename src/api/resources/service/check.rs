@@ -123,6 +123,13 @@ fn affinity(spec: &Value, path: &Path, errors: &mut Vec<FieldError>) {
     }
 }
 
+/// Whether addresses and families can be made sense of.
+pub(super) fn are_addresses_readable(service: &Value) -> bool {
+    let mut errors = Vec::new();
+    addresses(service, &Path::new("spec"), &mut errors);
+    errors.is_empty()
+}
+
 /// `ValidateServiceClusterIPsRelatedFields`.
 fn addresses(service: &Value, path: &Path, errors: &mut Vec<FieldError>) {
     let spec = &service["spec"];

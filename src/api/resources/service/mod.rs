@@ -1,7 +1,7 @@
 //! Services.
 //!
 //! A Service gets its addresses and ports from [`assign`], which the server calls under a lock with all other Services at
-//! hand; the rest is as for any kind. IPv4 alone is given out: a Service that requires more is refused.
+//! hand; the rest is as for any kind.
 
 pub mod assign;
 mod check;

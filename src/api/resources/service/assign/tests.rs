@@ -13,10 +13,15 @@ fn service(spec: Value) -> Value {
 }
 
 fn assigned(spec: Value, others: &[Value]) -> Result<Value, String> {
+    assigned_from(&Network::default(), spec, others)
+}
+
+fn assigned_from(network: &Network, spec: Value, others: &[Value]) -> Result<Value, String> {
     let mut taken = Taken::default();
     others.iter().for_each(|other| taken.add(other));
     let mut service = service(spec);
-    assign(&mut service, &taken, &Network::default(), 7).map_err(|error| error.message)?;
+    let stock = Stock { network, taken: &taken, random: 7 };
+    assign(&mut service, None, stock).map_err(|error| error.message)?;
     let wrong = find("", "v1", "services").unwrap().check(&service);
     assert!(wrong.is_empty(), "{wrong:?}");
     Ok(service["spec"].clone())
@@ -75,6 +80,105 @@ fn services_without_addresses_get_none() {
     assert_eq!((name.get("clusterIP"), name.get("ipFamilies")), (None, None));
 }
 
+fn both() -> Network {
+    "10.43.0.0/16,fd00:43::/112".parse().unwrap()
+}
+
+/// A Service after a change, as the server treats it.
+fn changed(network: &Network, old: &Value, change: impl FnOnce(&mut Value)) -> Result<Value, String> {
+    let row = find("", "v1", "services").unwrap();
+    let (old, mut new) =
+        (json!({"metadata": {"name": "web"}, "spec": old}), json!({"metadata": {"name": "web"}, "spec": old}));
+    change(&mut new["spec"]);
+    row.prepare_update(&mut new, &old);
+    let stock = Stock { network, taken: &Taken::default(), random: 7 };
+    assign(&mut new, Some(&old), stock).map_err(|error| error.message)?;
+    let wrong = row.check_update(&new, &old);
+    if wrong.is_empty() { Ok(new["spec"].clone()) } else { Err(format!("{wrong:?}")) }
+}
+
+#[test]
+fn families_are_what_is_asked_for_where_there_are_both() {
+    let network = both();
+    let families = |spec: Value| {
+        let spec = assigned_from(&network, spec, &[]).unwrap();
+        let starts: Vec<&str> = items(&spec, "clusterIPs")
+            .iter()
+            .map(|address| if address.as_str().unwrap().starts_with("fd00:43::") { "6" } else { "4" })
+            .collect();
+        assert_eq!(spec["clusterIPs"][0], spec["clusterIP"]);
+        (starts.join(""), spec["ipFamilies"].to_string(), text(&spec, "ipFamilyPolicy").to_owned())
+    };
+    let is =
+        |addresses: &str, families: &str, policy: &str| (addresses.to_owned(), families.to_owned(), policy.to_owned());
+    let both = r#"["IPv4","IPv6"]"#;
+    assert_eq!(families(json!({"ports": port(80)})), is("4", r#"["IPv4"]"#, "SingleStack"));
+    let asked = json!({"ipFamilyPolicy": "PreferDualStack", "ports": port(80)});
+    assert_eq!(families(asked), is("46", both, "PreferDualStack"));
+    let asked = json!({"ipFamilyPolicy": "RequireDualStack", "ipFamilies": ["IPv6"], "ports": port(80)});
+    assert_eq!(families(asked), is("64", r#"["IPv6","IPv4"]"#, "RequireDualStack"));
+    let asked = json!({"ipFamilies": ["IPv6"], "ports": port(80)});
+    assert_eq!(families(asked), is("6", r#"["IPv6"]"#, "SingleStack"));
+    let asked = json!({"clusterIP": "fd00:43::7", "ports": port(80)});
+    assert_eq!(families(asked), is("6", r#"["IPv6"]"#, "SingleStack"));
+    let chosen = ["fd00:43::7", "10.43.0.7"];
+    let asked =
+        json!({"clusterIP": chosen[0], "clusterIPs": chosen, "ipFamilyPolicy": "RequireDualStack", "ports": port(80)});
+    assert_eq!(families(asked), is("64", r#"["IPv6","IPv4"]"#, "RequireDualStack"));
+    let headless = json!({"clusterIP": "None", "selector": {"a": "b"}, "ipFamilyPolicy": "PreferDualStack"});
+    let headless = assigned_from(&network, headless, &[]).unwrap();
+    assert_eq!((headless["ipFamilies"].to_string(), &headless["clusterIPs"]), (both.to_owned(), &json!(["None"])));
+}
+
+#[test]
+fn families_that_contradict_each_other_are_refused() {
+    let network = both();
+    let error = |spec: Value| assigned_from(&network, spec, &[]).unwrap_err();
+    let text = error(json!({"ipFamilies": ["IPv4", "IPv6"], "ports": port(80)}));
+    let expected = "spec.ipFamilyPolicy: Invalid value: \"SingleStack\": must be 'RequireDualStack' or 'PreferDualStack' \
+                    when multiple IP families are specified";
+    assert!(text.ends_with(expected), "{text}");
+    let text = error(json!({"clusterIP": "fd00:44::1", "ports": port(80)}));
+    let expected = "the provided IP (fd00:44::1) is not in the valid range. The range of valid IPs is fd00:43::/112";
+    assert!(text.ends_with(expected), "{text}");
+    let text = assigned(json!({"clusterIP": "fd00:43::1", "ports": port(80)}), &[]).unwrap_err();
+    assert!(
+        text.ends_with("spec.clusterIPs[0]: Invalid value: [\"fd00:43::1\"]: IPv6 is not configured on this cluster")
+    );
+}
+
+#[test]
+fn a_service_gets_and_gives_back_a_second_family() {
+    let network = both();
+    let policy = |word: &'static str| move |spec: &mut Value| spec["ipFamilyPolicy"] = word.into();
+    let single = assigned_from(&network, json!({"ports": port(80)}), &[]).unwrap();
+    let dual = changed(&network, &single, policy("RequireDualStack")).unwrap();
+    assert_eq!(dual["ipFamilies"], json!(["IPv4", "IPv6"]));
+    assert_eq!((dual["clusterIPs"].as_array().unwrap().len(), &dual["clusterIP"]), (2, &single["clusterIP"]));
+    assert_eq!(changed(&network, &dual, policy("SingleStack")).unwrap(), single);
+    // A PUT of what a client once knew keeps what there is.
+    let kept = changed(&network, &dual, |spec| {
+        let fields = spec.as_object_mut().unwrap();
+        ["clusterIPs", "ipFamilies", "ipFamilyPolicy"].iter().for_each(|field| _ = fields.remove(*field));
+    });
+    assert_eq!(kept.unwrap(), dual);
+    let error = changed(&network, &dual, |spec| spec["ipFamilies"] = json!(["IPv4"])).unwrap_err();
+    assert!(error.contains("must be set to 'SingleStack' when releasing the secondary ipFamily"), "{error}");
+    let error = changed(&network, &dual, |spec| spec["clusterIPs"][1] = "fd00:43::9".into()).unwrap_err();
+    assert!(error.contains("may not change once set"), "{error}");
+}
+
+#[test]
+fn a_service_that_prefers_both_stays_as_it_is_when_the_cluster_changes() {
+    let prefers = json!({"ipFamilyPolicy": "PreferDualStack", "ports": port(80)});
+    let touch = |spec: &mut Value| spec["sessionAffinity"] = "None".into();
+    let single = assigned(prefers.clone(), &[]).unwrap();
+    assert_eq!(single["ipFamilies"], json!(["IPv4"]));
+    assert_eq!(changed(&both(), &single, touch).unwrap(), single);
+    let dual = assigned_from(&both(), prefers, &[]).unwrap();
+    assert_eq!(changed(&Network::default(), &dual, touch).unwrap(), dual);
+}
+
 #[test]
 fn ports_on_nodes_are_given_out_and_shared_by_protocols() {
     let ports = json!([
@@ -98,14 +202,20 @@ fn a_range_is_used_up_to_its_last_address_and_then_full() {
     let mut taken = Taken::default();
     for round in 0..14 {
         let mut next = service(json!({"ports": port(80)}));
-        assign(&mut next, &taken, &network, round).unwrap();
+        assign(&mut next, None, Stock { network: &network, taken: &taken, random: round }).unwrap();
         taken.add(&next);
     }
     assert_eq!(taken.addresses.len(), 14);
     assert!(taken.addresses.contains(&network.first()) && network.first() == Ipv4Addr::new(192, 0, 2, 1));
     let mut one_more = service(json!({"ports": port(80)}));
-    assert_eq!(assign(&mut one_more, &taken, &network, 0).unwrap_err().code, 500);
-    for text in ["10.43.0.0", "10.43.0.0/31", "10.43.0.0/4", "fd00::/64", "x/16"] {
+    let stock = Stock { network: &network, taken: &taken, random: 0 };
+    assert_eq!(assign(&mut one_more, None, stock).unwrap_err().code, 500);
+    let both = "10.43.0.0/16,fd00:43::/112";
+    assert_eq!(both.parse::<Network>().unwrap().to_string(), both);
+    let wrong = ["10.43.0.0", "10.43.0.0/31", "10.43.0.0/4", "fd00::/64", "x/16"];
+    let wrong_second =
+        ["10.43.0.0/16,", "10.43.0.0/16,10.44.0.0/16", "10.43.0.0/16,fd00::/48", "fd00::/112,10.43.0.0/16"];
+    for text in wrong.into_iter().chain(wrong_second) {
         assert_eq!(text.parse::<Network>(), Err(NetworkError), "{text}");
     }
 }
@@ -118,9 +228,11 @@ proptest! {
         let mut taken = Taken::default();
         for (index, random) in randoms.iter().enumerate() {
             let mut next = service(json!({"type": "NodePort", "ports": [{"name": "a", "port": 1}, {"name": "b", "port": 2}]}));
-            assign(&mut next, &taken, &"10.0.0.0/26".parse().unwrap(), *random).unwrap();
+            next["spec"]["ipFamilyPolicy"] = "PreferDualStack".into();
+            let network = "10.0.0.0/26,fd00::/122".parse().unwrap();
+            assign(&mut next, None, Stock { network: &network, taken: &taken, random: *random }).unwrap();
             taken.add(&next);
-            prop_assert_eq!(taken.addresses.len(), index + 1);
+            prop_assert_eq!(taken.addresses.len(), 2 * (index + 1));
             prop_assert_eq!(taken.ports.len(), 2 * (index + 1));
         }
     }
