@@ -16,6 +16,7 @@ mod admission;
 mod body;
 mod call;
 mod components;
+mod conversion;
 mod definitions;
 mod discovery;
 mod entropy;
@@ -43,6 +44,7 @@ mod storage;
 mod usage;
 mod verbs;
 mod version;
+mod webhook;
 
 pub mod authn;
 pub mod authz;

@@ -25,12 +25,12 @@ pub(crate) fn prefix(row: &Resource, namespace: &str) -> String {
     }
 }
 
-/// The stored form of an object of a row.
+/// The stored form of an object of a row that no webhook converts.
 pub(crate) fn encode(row: &Resource, object: &Value) -> Result<Bytes, ApiError> {
     object::encode(&row.to_stored(object))
 }
 
-/// The object of an entry, as one of a row.
+/// The object of an entry, as one of a row that no webhook converts; [`ApiServer::load`] is for all.
 pub(crate) fn load(row: &Resource, entry: &Entry) -> Result<Value, ApiError> {
     Ok(row.of_stored(object::of_entry(entry)?))
 }
@@ -69,6 +69,6 @@ impl ApiServer {
     pub(crate) async fn read(&self, row: &Resource, namespace: &str, name: &str) -> Result<(Value, Entry), ApiError> {
         let entry = self.config.store.get(&key(row, namespace, name)).await.map_err(failed)?;
         let entry = entry.ok_or_else(|| ApiError::not_found(row.group, row.plural, name))?;
-        Ok((load(row, &entry)?, entry))
+        Ok((self.load(row, &entry).await?, entry))
     }
 }

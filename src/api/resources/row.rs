@@ -276,6 +276,34 @@ impl Resource {
         object
     }
 
+    /// Whether a webhook makes objects of one version those of another: then [`Self::to_stored`] and [`Self::of_stored`],
+    /// which give an object another version in name only, are not to be asked.
+    pub fn is_converted_elsewhere(&self) -> bool {
+        self.custom.as_ref().is_some_and(|custom| custom.is_converted_elsewhere())
+    }
+
+    /// `apiVersion` of objects as they are stored.
+    pub fn stored_api_version(&self) -> String {
+        match &self.custom {
+            Some(custom) => format!("{}/{}", self.group, custom.stored_version()),
+            None => self.stored().api_version(),
+        }
+    }
+
+    /// Gives a stored object the form that the version in which it is stored has now.
+    pub fn complete_stored(&self, object: &mut Value) {
+        if let Some(custom) = &self.custom {
+            custom.complete_stored(object);
+        }
+    }
+
+    /// Drops what an object of a custom kind must not have in the version that it says to be of.
+    pub fn prune(&self, object: &mut Value) {
+        if let Some(custom) = &self.custom {
+            custom.prune(object);
+        }
+    }
+
     /// Whether what is stored is what is served, to the byte.
     pub fn is_served_as_stored(&self) -> bool {
         self.conversion.is_none() && self.custom.is_none()

@@ -35,10 +35,10 @@ pub(super) struct Write<'a> {
 /// A write as one of a version of its kind.
 pub(super) struct Form<'a> {
     /// The row whose version it is, if that is not the one of the request.
-    pub(super) row: Option<&'static Resource>,
-    group: &'a str,
-    version: &'a str,
-    plural: &'a str,
+    pub(super) row: Option<Box<Resource>>,
+    group: &'static str,
+    version: &'static str,
+    plural: &'static str,
     pub(super) object: Cow<'a, Value>,
     pub(super) old: Cow<'a, Value>,
 }
@@ -96,32 +96,48 @@ impl<'a> Write<'a> {
     }
 
     /// The forms in which rules may be about it: its own, and those of the other versions that a rule may mean as well.
-    pub(super) fn forms(&self, constraints: &Value) -> Vec<Form<'_>> {
+    pub(super) async fn forms(&self, constraints: &Value) -> Result<Vec<Form<'_>>, ApiError> {
         let row = &self.call.row;
-        let is_custom = row.custom.is_some();
-        let is_exact = constraints["matchPolicy"] == "Exact";
         let own = Form {
             row: None,
             group: row.group,
-            // The versions of a custom resource differ in name only.
-            version: if is_custom && !is_exact { "" } else { row.version },
+            version: row.version,
             plural: row.plural,
             object: Cow::Borrowed(self.object),
             old: Cow::Borrowed(self.old),
         };
         let mut forms = vec![own];
-        if !is_custom && !is_exact && self.is_of_row {
-            forms.extend(resources::all().iter().copied().filter(|other| is_same(row, other)).map(|other| Form {
-                row: Some(other),
+        if constraints["matchPolicy"] == "Exact" || !self.is_of_row {
+            return Ok(forms);
+        }
+        for other in self.other_versions().await?.into_iter().filter(|other| names_version(constraints, other)) {
+            forms.push(Form {
                 group: other.group,
                 version: other.version,
                 plural: other.plural,
-                object: Cow::Owned(converted(row, other, self.object)),
-                old: Cow::Owned(converted(row, other, self.old)),
-            }));
+                object: Cow::Owned(converted(self.call, row, &other, self.object).await?),
+                old: Cow::Owned(converted(self.call, row, &other, self.old).await?),
+                row: Some(Box::new(other)),
+            });
         }
-        forms
+        Ok(forms)
     }
+
+    async fn other_versions(&self) -> Result<Vec<Resource>, ApiError> {
+        let row = &self.call.row;
+        if row.custom.is_some() {
+            let snapshot = self.call.server.kinds().await?;
+            return Ok(snapshot.versions_of(row).map(|other| Resource::clone(other)).collect());
+        }
+        Ok(resources::all().iter().filter(|other| is_same(row, other)).map(|other| Resource::clone(other)).collect())
+    }
+}
+
+/// Whether rules name a version, so that it is worth the making; one for all versions is about the own form too.
+fn names_version(constraints: &Value, row: &Resource) -> bool {
+    let rules = constraints["resourceRules"].as_array().into_iter().flatten();
+    let mut versions = rules.flat_map(|rule| rule["apiVersions"].as_array().into_iter().flatten());
+    versions.any(|version| version == row.version || version == "*")
 }
 
 /// The options of the request, as an object.
@@ -152,8 +168,19 @@ fn is_same(row: &Resource, other: &Resource) -> bool {
 }
 
 /// An object of a row as one of another version.
-pub(super) fn converted(row: &Resource, other: &Resource, object: &Value) -> Value {
-    if object.is_null() { Value::Null } else { other.of_stored(row.to_stored(object).into_owned()) }
+pub(super) async fn converted(
+    call: &Call,
+    row: &Resource,
+    other: &Resource,
+    object: &Value,
+) -> Result<Value, ApiError> {
+    if object.is_null() {
+        return Ok(Value::Null);
+    }
+    if row.is_converted_elsewhere() {
+        return call.server.converted_to(row, object, &other.api_version()).await;
+    }
+    Ok(other.of_stored(row.to_stored(object).into_owned()))
 }
 
 impl Form<'_> {

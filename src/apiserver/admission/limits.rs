@@ -96,7 +96,7 @@ impl ApiServer {
     async fn objects_of(&self, row: &Resource, namespace: &str) -> Result<Vec<Value>, ApiError> {
         let range = store::Range { prefix: storage::prefix(row, namespace), after: None, limit: None, at: None };
         let page = self.config.store.list(range).await.map_err(storage::failed)?;
-        page.entries.iter().map(|entry| storage::load(row, entry)).collect()
+        self.load_all(row, &page.entries).await
     }
 
     /// What the objects of a namespace use of each of its quotas.

@@ -24,7 +24,7 @@ pub(super) async fn check(registered: &Registered, write: &Write<'_>) -> Result<
             continue;
         };
         let constraints = &policy.object["spec"]["matchConstraints"];
-        for form in write.forms(constraints) {
+        for form in write.forms(constraints).await? {
             let attempt = form.attempt(write);
             let resources = &binding["spec"]["matchResources"];
             if !policy::concerns(constraints, &attempt)
@@ -125,8 +125,7 @@ async fn params(call: &Call, policy: &Value, binding: &Value) -> Result<Vec<Resu
         let range = store::Range { prefix: storage::prefix(row, &namespace), after: None, limit: None, at: None };
         let page = call.server.config.store.list(range).await.map_err(storage::failed)?;
         let selector = LabelSelector::from_object(&reference["selector"])?;
-        for entry in &page.entries {
-            let object = storage::load(row, entry)?;
+        for object in call.server.load_all(row, &page.entries).await? {
             if selector.matches(object["metadata"]["labels"].as_object()) {
                 objects.push(Ok(object));
             }

@@ -126,8 +126,10 @@ async fn empty(server: &Arc<ApiServer>, definition: &Definition) -> Result<Progr
     if !finalizers.iter().any(|name| name == status::FINALIZER) {
         return Ok(Progress::Done);
     }
-    let served = definition.rows.as_ref().ok().and_then(|rows| rows.first());
-    if let Some(row) = served
+    let served = definition.rows.as_ref().ok().into_iter().flatten();
+    // In the form in which they are stored, nobody has to convert them: a webhook that is gone keeps nothing.
+    let is_stored = |row: &Resource| row.custom.as_ref().is_some_and(|custom| custom.is_stored_version());
+    if let Some(row) = served.max_by_key(|row| is_stored(row))
         && remove_objects(server, row).await? == Progress::Waiting
     {
         return Ok(Progress::Waiting);

@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use store::{Range, Store, StoreError, Watch, Watched};
 use tokio::sync::Mutex;
 
+use crate::conversion::Converter;
 use crate::server::ApiServer;
 use crate::storage;
 
@@ -29,6 +30,8 @@ pub(crate) struct Definition {
     pub(crate) brief: Value,
     /// The rows of its versions, none if it is not established.
     rows: Result<Vec<Arc<Resource>>, TooManyNames>,
+    /// Who makes objects of one version those of another, if they differ in more than its name.
+    converter: Option<Converter>,
 }
 
 impl Definition {
@@ -40,7 +43,7 @@ impl Definition {
             "spec": { "group": spec["group"], "scope": spec["scope"], "names": spec["names"] },
         });
         let rows = if status::is_established(&object) { custom::rows(&object) } else { Ok(Vec::new()) };
-        Some(Self { brief, rows })
+        Some(Self { brief, rows, converter: Converter::new(&spec["conversion"]) })
     }
 
     fn group(&self) -> &str {
@@ -66,6 +69,17 @@ impl Snapshot {
     /// The row of a path.
     pub(crate) fn find(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Resource>> {
         self.rows.iter().find(|row| row.group == group && row.version == version && row.plural == plural)
+    }
+
+    /// Who converts objects of a kind.
+    pub(crate) fn converter(&self, group: &str, plural: &str) -> Option<&Converter> {
+        self.definitions.get(&format!("{plural}.{group}"))?.converter.as_ref()
+    }
+
+    /// The row of another version of a kind.
+    pub(crate) fn versions_of(&self, row: &Resource) -> impl Iterator<Item = &Arc<Resource>> {
+        let (group, plural, version) = (row.group, row.plural, row.version);
+        self.rows.iter().filter(move |other| (other.group, other.plural) == (group, plural) && other.version != version)
     }
 
     /// The rows of all kinds that are served, built-in ones first.

@@ -1,7 +1,6 @@
 //! Which address an object stands for (`ResourceLocation` of pods, services and nodes upstream).
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 
 use api::resources::{self, Resource};
 use api::status::ApiError;
@@ -27,11 +26,7 @@ pub(super) enum Place {
 }
 
 /// Finds the place that the path of a request names.
-pub(super) async fn locate(
-    server: &Arc<ApiServer>,
-    row: &Resource,
-    request: &ResourceRequest,
-) -> Result<Place, ApiError> {
+pub(super) async fn locate(server: &ApiServer, row: &Resource, request: &ResourceRequest) -> Result<Place, ApiError> {
     let named = Named::parse(row.singular, &request.name)?;
     match row.plural {
         "pods" => {
@@ -45,7 +40,7 @@ pub(super) async fn locate(
     }
 }
 
-async fn node(server: &Arc<ApiServer>, row: &Resource, named: Named<'_>) -> Result<Place, ApiError> {
+async fn node(server: &ApiServer, row: &Resource, named: Named<'_>) -> Result<Place, ApiError> {
     let (node, _) = server.read(row, "", named.name).await?;
     let host = address::of_node(&node)?;
     if named.port.is_empty() || named.port == address::kubelet_port(&node).to_string() {
@@ -67,23 +62,40 @@ async fn node(server: &Arc<ApiServer>, row: &Resource, named: Named<'_>) -> Resu
     Ok(Place::Backend(Backend { tls: named.tls, at: *at }))
 }
 
-/// Where a Service answers at a port, for what this server asks itself.
-pub(crate) async fn behind(
-    server: &Arc<ApiServer>,
-    namespace: &str,
-    name: &str,
-    port: u16,
-) -> Result<SocketAddr, ApiError> {
+/// Where a Service answers at a port, for what this server itself asks: webhooks and servers of API groups. Unlike the
+/// subresource `proxy`, which anybody with a right to it leads somewhere, this follows whatever stands behind the Service,
+/// as the proxy of a node would (`ResolveCluster` of `k8s.io/apiserver/pkg/util/proxy`): who answers proves itself by TLS.
+pub(crate) async fn behind(server: &ApiServer, namespace: &str, name: &str, port: u16) -> Result<SocketAddr, ApiError> {
     let row = resources::find("", "v1", "services").ok_or_else(|| ApiError::internal("no kind services"))?;
-    let named = Named { tls: true, name, port: &port.to_string() };
-    match service(server, row, namespace, named, name).await? {
-        Place::Backend(backend) => Ok(backend.at),
-        Place::Kubelet { .. } => Err(ApiError::internal("a service is no kubelet")),
+    let (service, _) = server.read(row, namespace, name).await.map_err(|mut error| {
+        if error.code == 404 {
+            // Listers of upstream say the kind in the singular.
+            error.message = format!("service {name:?} not found");
+        }
+        error
+    })?;
+    if service["spec"]["type"] == "ExternalName" {
+        let host = service["spec"]["externalName"].as_str().unwrap_or_default();
+        let unknown = || ApiError::unavailable(format!("lookup {host}: no such host"));
+        let mut found = tokio::net::lookup_host((host, port)).await.map_err(|_| unknown())?;
+        return found.next().ok_or_else(unknown);
     }
+    let port = port_name(&service, Named { tls: true, name, port: &port.to_string() })?;
+    let endpoints = endpoints(server, namespace, name, &port).await?;
+    let good: Vec<&Endpoint> = endpoints.iter().filter(|one| address::allowed(one.at.ip()).is_ok()).collect();
+    let found = good.get(any_of(server, good.len())).map(|endpoint| endpoint.at);
+    found.ok_or_else(|| ApiError::unavailable(format!("no endpoints available for service {name:?}")))
+}
+
+/// One of so many, each as likely as any other.
+fn any_of(server: &ApiServer, count: usize) -> usize {
+    let mut seed = [0; 8];
+    server.config.entropy.fill(&mut seed);
+    usize::from_le_bytes(seed) % count.max(1)
 }
 
 async fn service(
-    server: &Arc<ApiServer>,
+    server: &ApiServer,
     row: &Resource,
     namespace: &str,
     named: Named<'_>,
@@ -96,10 +108,7 @@ async fn service(
     if endpoints.is_empty() {
         return Err(none(id));
     }
-    let mut seed = [0; 8];
-    server.config.entropy.fill(&mut seed);
-    let first = usize::from_le_bytes(seed) % endpoints.len();
-    let (before, after) = endpoints.split_at(first);
+    let (before, after) = endpoints.split_at(any_of(server, endpoints.len()));
     for endpoint in after.iter().chain(before) {
         match is_pod(server, namespace, endpoint).await? {
             true => return Ok(Place::Backend(Backend { tls: named.tls, at: endpoint.at })),
@@ -128,12 +137,7 @@ struct Endpoint {
 }
 
 /// What stands behind a port of a Service: by its slices, or without any by its Endpoints.
-async fn endpoints(
-    server: &Arc<ApiServer>,
-    namespace: &str,
-    service: &str,
-    port: &str,
-) -> Result<Vec<Endpoint>, ApiError> {
+async fn endpoints(server: &ApiServer, namespace: &str, service: &str, port: &str) -> Result<Vec<Endpoint>, ApiError> {
     let slices = list(server, "discovery.k8s.io", "endpointslices", namespace).await?;
     let own: Vec<&Value> = slices.iter().filter(|slice| slice["metadata"]["labels"][SERVICE_NAME] == service).collect();
     if !own.is_empty() {
@@ -187,7 +191,7 @@ fn endpoint_of(address: &Value, target: &Value, port: u16) -> Option<Endpoint> {
 
 /// Whether an address is that of a pod of the namespace: whoever may write slices must not lead the server to anything
 /// else. Who made a slice by hand need not name the pod, as upstream asks for: having its address is enough.
-async fn is_pod(server: &Arc<ApiServer>, namespace: &str, endpoint: &Endpoint) -> Result<bool, ApiError> {
+async fn is_pod(server: &ApiServer, namespace: &str, endpoint: &Endpoint) -> Result<bool, ApiError> {
     if address::allowed(endpoint.at.ip()).is_err() {
         return Ok(false);
     }
@@ -213,7 +217,7 @@ fn has_address(pod: &Value, address: IpAddr) -> bool {
     !ended && addresses.into_iter().any(is_it) && !meta(pod, "name").is_empty()
 }
 
-async fn list(server: &Arc<ApiServer>, group: &str, plural: &str, namespace: &str) -> Result<Vec<Value>, ApiError> {
+async fn list(server: &ApiServer, group: &str, plural: &str, namespace: &str) -> Result<Vec<Value>, ApiError> {
     let row = resources::find(group, "v1", plural).ok_or_else(|| ApiError::internal(format!("no kind {plural}")))?;
     let range = store::Range { prefix: storage::prefix(row, namespace), after: None, limit: None, at: None };
     let page = server.config.store.list(range).await.map_err(storage::failed)?;

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::world::{Answer, World, admin};
 
-const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+pub(super) const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 const CRONTABS: &str = "/apis/stable.example.com/v1/namespaces/default/crontabs";
 
 /// The CronTab of upstream's documentation, with something of everything.
@@ -73,7 +73,7 @@ pub(super) fn crontab(name: &str, spec: Value) -> Value {
 const EVERY: &str = "* * * * */5";
 
 /// Creates a definition and waits until it is served.
-async fn establish(world: &World, definition: Value) -> Value {
+pub(super) async fn establish(world: &World, definition: Value) -> Value {
     let name = definition["metadata"]["name"].as_str().unwrap().to_owned();
     let mut events = world.watch(&format!("{DEFINITIONS}?watch=1&fieldSelector=metadata.name%3D{name}")).await;
     world.ask(&format!("POST {DEFINITIONS}?fieldValidation=Strict"), definition).await.expect(201);
@@ -494,10 +494,35 @@ async fn definitions_that_make_no_sense_are_refused_with_the_place() {
         let text = check(&place, value).await;
         assert!(text.trim_start_matches('[').starts_with(&expected), "{place}: {text}");
     }
-    let mut webhook = crontabs();
-    webhook["spec"]["conversion"] = json!({ "strategy": "Webhook" });
-    let answer = world.ask(&format!("POST {DEFINITIONS}"), webhook).await;
-    assert!(message(&answer).contains("only the strategy None is supported"), "{}", answer.text);
+    let client = json!({ "url": "http://x" });
+    let webhooks = [
+        (
+            json!({ "strategy": "Webhook" }),
+            "[spec.conversion.webhookClientConfig: Required value: required when strategy is set to Webhook, \
+             spec.conversion.conversionReviewVersions: Required value]",
+        ),
+        (
+            json!({ "strategy": "Webhook", "webhook": { "clientConfig": {}, "conversionReviewVersions": ["v2"] } }),
+            "[spec.conversion.webhookClientConfig: Required value: exactly one of url or service is required, \
+             spec.conversion.conversionReviewVersions: Invalid value: [\"v2\"]: must include at least one of v1, v1beta1]",
+        ),
+        (
+            json!({ "strategy": "Webhook", "webhook": { "clientConfig": client, "conversionReviewVersions": ["v1"] } }),
+            "spec.conversion.webhookClientConfig.url: Invalid value: \"http\": 'https' is the only allowed URL scheme; \
+             desired format: https://host[/path]",
+        ),
+        (
+            json!({ "strategy": "None", "webhook": { "clientConfig": client, "conversionReviewVersions": ["v1"] } }),
+            "[spec.conversion.webhookClientConfig: Forbidden: should not be set when strategy is not set to Webhook, \
+             spec.conversion.conversionReviewVersions: Forbidden: should not be set when strategy is not set to Webhook]",
+        ),
+    ];
+    for (conversion, expected) in webhooks {
+        let mut definition = crontabs();
+        definition["spec"]["conversion"] = conversion;
+        let answer = world.ask(&format!("POST {DEFINITIONS}"), definition).await;
+        assert!(message(&answer).ends_with(&format!(" is invalid: {expected}")), "{}", answer.text);
+    }
     let mut odd = crontabs();
     odd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["propertys"] = json!({});
     let answer = world.ask(&format!("POST {DEFINITIONS}?fieldValidation=Strict"), odd).await;

@@ -6,6 +6,7 @@ mod attacks;
 mod certificates;
 mod components;
 mod connect;
+mod conversion;
 mod custom;
 mod delete;
 mod evict;

@@ -1,6 +1,7 @@
 //! Webhooks: a real server behind TLS is asked about writes, refuses some and changes others.
 
 use std::convert::Infallible;
+use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
 
 use base64::Engine as _;
@@ -17,34 +18,40 @@ use task::{Clock, SystemClock, Tasks};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
+use super::proxy::outward;
 use super::world::{Answer, World, sample};
 use crate::fairness::Limits;
 use crate::pki::{Pki, Subject};
 use crate::{Entropy, tls_config};
 
-const MUTATING: &str = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations";
-const VALIDATING: &str = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations";
+pub(super) const MUTATING: &str = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations";
+pub(super) const VALIDATING: &str = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations";
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
 /// What a server of webhooks answers to the path and the request of a review: its response, or an HTTP status.
-type Answers = fn(&str, &Value) -> Result<Value, u16>;
+pub(super) type Answers = fn(&str, &Value) -> Result<Value, u16>;
 
 /// A server of webhooks on a port of loopback, and what it has been asked.
-struct Hooks {
-    port: u16,
-    authority: String,
+pub(super) struct Hooks {
+    pub(super) port: u16,
+    pub(super) authority: String,
     asked: Arc<Mutex<Vec<(String, Value)>>>,
-    tasks: Tasks,
+    pub(super) tasks: Tasks,
 }
 
 impl Hooks {
-    async fn start(answers: Answers) -> Self {
+    pub(super) async fn start(answers: Answers) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let now = SystemClock.now();
         let pki = Pki::open(directory.path(), now, &Entropy::system()).unwrap();
-        let credential = pki.credential("hooks", &Subject::api_server("n1", &[]), now).unwrap();
+        let subject = Subject::Server {
+            common_name: "hooks".to_owned(),
+            names: vec!["hooks.default.svc".to_owned()],
+            addresses: vec![Ipv4Addr::LOCALHOST.into()],
+        };
+        let credential = pki.credential("hooks", &subject, now).unwrap();
         let tls = TlsAcceptor::from(tls_config(pki.certificate(), &credential).unwrap());
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).await.unwrap();
         let (port, tasks, asked) = (listener.local_addr().unwrap().port(), Tasks::new(), Arc::default());
         let seen: Arc<Mutex<Vec<(String, Value)>>> = Arc::clone(&asked);
         let connections = tasks.clone();
@@ -63,7 +70,7 @@ impl Hooks {
         Self { port, authority: STANDARD.encode(pki.certificate()), asked, tasks }
     }
 
-    fn hook(&self, name: &str, resources: &[&str], change: Value) -> Value {
+    pub(super) fn hook(&self, name: &str, resources: &[&str], change: Value) -> Value {
         let rule = json!({
             "apiGroups": ["*"], "apiVersions": ["*"], "operations": ["CREATE", "UPDATE", "DELETE"], "resources": resources,
         });
@@ -77,7 +84,7 @@ impl Hooks {
     }
 
     /// The requests of a path.
-    fn asked(&self, path: &str) -> Vec<Value> {
+    pub(super) fn asked(&self, path: &str) -> Vec<Value> {
         let asked = self.asked.lock().unwrap();
         asked.iter().filter(|(own, _)| own == path).map(|(_, request)| request.clone()).collect()
     }
@@ -88,11 +95,14 @@ async fn answer(
     answers: Answers,
     seen: Arc<Mutex<Vec<(String, Value)>>>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
-    assert_eq!(request.uri().query(), Some("timeout=10s"));
+    let query = request.uri().query().map(str::to_owned);
     let path = request.uri().path().trim_start_matches('/').to_owned();
     let body = request.into_body().collect().await.unwrap().to_bytes();
     let review: Value = serde_json::from_slice(&body).unwrap();
-    assert_eq!((&review["kind"], &review["apiVersion"]), (&json!("AdmissionReview"), &json!("admission.k8s.io/v1")));
+    let (kind, version) = (&review["kind"], &review["apiVersion"]);
+    let (group, seconds) =
+        if kind == "ConversionReview" { ("apiextensions.k8s.io", 30) } else { ("admission.k8s.io", 10) };
+    assert_eq!((version, query), (&json!(format!("{group}/v1")), Some(format!("timeout={seconds}s"))));
     let asked = &review["request"];
     seen.lock().unwrap().push((path.clone(), asked.clone()));
     let (code, text) = match answers(&path, asked) {
@@ -100,8 +110,7 @@ async fn answer(
             if response["uid"].is_null() {
                 response["uid"] = asked["uid"].clone();
             }
-            let review =
-                json!({ "kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "response": response });
+            let review = json!({ "kind": kind, "apiVersion": version, "response": response });
             (200, review.to_string())
         }
         Err(code) => (code, "no".to_owned()),
@@ -109,14 +118,61 @@ async fn answer(
     Ok(Response::builder().status(code).body(Full::new(Bytes::from(text))).unwrap())
 }
 
-async fn configure(world: &World, path: &str, name: &str, hooks: Vec<Value>) {
+/// Makes the Service `hooks`, at whose port 443 the server answers by a slice that somebody has written; none where this
+/// host has no address but those of loopback.
+pub(super) async fn serve_behind(world: &World, hooks: &Hooks) -> Option<()> {
+    let address = outward()?.to_string();
+    let port = json!({ "name": "tls", "port": 443, "targetPort": hooks.port });
+    let service = json!({ "metadata": { "name": "hooks" }, "spec": { "ports": [port] } });
+    world.ask("POST /api/v1/namespaces/default/services", service).await.expect(201);
+    let slice = json!({
+        "metadata": { "name": "hooks-1", "labels": { "kubernetes.io/service-name": "hooks" } },
+        "addressType": "IPv4", "endpoints": [{ "addresses": [address] }],
+        "ports": [{ "name": "tls", "port": hooks.port }],
+    });
+    world.ask("POST /apis/discovery.k8s.io/v1/namespaces/default/endpointslices", slice).await.expect(201);
+    Some(())
+}
+
+/// As a webhook's `clientConfig` names it.
+pub(super) fn by_service(hooks: &Hooks, path: &str) -> Value {
+    let service = json!({ "name": "hooks", "namespace": "default", "path": path });
+    json!({ "service": service, "caBundle": hooks.authority })
+}
+
+#[tokio::test]
+async fn webhooks_behind_a_service_are_asked_at_an_address_of_its_slices() {
+    let hooks = Hooks::start(|path, _| match path {
+        "change" => Ok(patch(json!([{ "op": "add", "path": "/data", "value": { "k": "v" } }]))),
+        _ => Ok(json!({ "allowed": false, "status": { "message": "no" } })),
+    })
+    .await;
+    let world = World::limited(Limits::default()).await;
+    let change = json!({ "clientConfig": by_service(&hooks, "/change") });
+    configure(&world, MUTATING, "m", vec![hooks.hook("change", &["configmaps"], change)]).await;
+    let post = format!("POST {MAPS}");
+    let told = message(&world.ask(&post, map("a", Value::Null)).await, 500);
+    assert!(told.ends_with("Post \"https://hooks.default.svc:443/change?timeout=10s\": service \"hooks\" not found"));
+    if serve_behind(&world, &hooks).await.is_none() {
+        return;
+    }
+    let made = world.ask(&post, map("a", Value::Null)).await.expect(201);
+    assert_eq!(made["data"], json!({ "k": "v" }));
+    let deny = json!({ "clientConfig": by_service(&hooks, "/deny") });
+    configure(&world, VALIDATING, "v", vec![hooks.hook("deny", &["configmaps"], deny)]).await;
+    let told = message(&world.ask(&post, map("b", Value::Null)).await, 400);
+    assert_eq!(told, "admission webhook \"deny.example.org\" denied the request: no");
+    hooks.tasks.shutdown().await;
+}
+
+pub(super) async fn configure(world: &World, path: &str, name: &str, hooks: Vec<Value>) {
     let body = json!({ "metadata": { "name": name }, "webhooks": hooks });
     let made = world.ask(&format!("POST {path}"), body).await;
     assert!(!made.headers.contains_key("warning"), "{:?}", made.headers);
     made.expect(201);
 }
 
-fn message(answer: &Answer, code: u16) -> String {
+pub(super) fn message(answer: &Answer, code: u16) -> String {
     assert_eq!(answer.code, code, "{}", answer.text);
     answer.json()["message"].as_str().unwrap().to_owned()
 }
@@ -125,7 +181,7 @@ fn map(name: &str, data: Value) -> Value {
     json!({ "metadata": { "name": name }, "data": data })
 }
 
-fn patch(operations: Value) -> Value {
+pub(super) fn patch(operations: Value) -> Value {
     json!({ "allowed": true, "patchType": "JSONPatch", "patch": STANDARD.encode(operations.to_string()) })
 }
 
@@ -270,7 +326,7 @@ async fn failures_refuse_or_are_ignored_as_the_webhook_says() {
             VALIDATING,
             "missing",
             service,
-            "failed to call webhook: Post \"https://none.default.svc:443/?timeout=10s\": services \"none\" not found",
+            "failed to call webhook: Post \"https://none.default.svc:443/?timeout=10s\": service \"none\" not found",
         ),
         (
             VALIDATING,

@@ -96,14 +96,14 @@ async fn finish(call: &Call, mut object: Value, dry: bool) -> Result<Value, ApiE
     }
     let _given = admission::ask(call, &mut object, None, dry, given).await?;
     let _charged = admission::check(call, &object, None).await?;
-    row.settle(&mut object);
+    let (mut object, stored) = call.server.settle(row, object).await?;
     let key = storage::key(row, call.namespace(), &name);
     let exists = || ApiError::already_exists(row.group, row.plural, &name);
     if dry {
         let taken = call.server.config.store.get(&key).await.map_err(storage::failed)?;
         return if taken.is_some() { Err(exists()) } else { Ok(object) };
     }
-    let (value, durability) = (storage::encode(row, &object)?, storage::durability(row, &object, None));
+    let (value, durability) = (object::encode(&stored)?, storage::durability(row, &object, None));
     match call.server.config.store.put(&key, value, Expect::Absent, durability).await {
         Ok(revision) => {
             object::stamp(&mut object, revision);

@@ -114,7 +114,7 @@ async fn act(
         Step::Mark(object) if options.dry => (Ok(entry.revision), object, false),
         Step::Remove(object) if options.dry => (Ok(entry.revision), object, true),
         Step::Mark(marked) => {
-            let value = storage::encode(&call.row, &marked)?;
+            let value = object::encode(&call.server.to_stored(&call.row, &marked).await?)?;
             (store.put(&entry.key, value, Expect::At(entry.revision), durability).await, marked, false)
         }
         Step::Remove(last) => (store.delete(&entry.key, entry.revision, durability).await, last, true),

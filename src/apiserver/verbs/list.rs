@@ -58,6 +58,8 @@ struct Found {
     revision: Revision,
     /// Entries that follow; with a selector only whether there may be any.
     remaining: usize,
+    /// What the entries are, if that had to be asked already.
+    objects: Vec<Value>,
 }
 
 pub(super) async fn list(call: &Call) -> Result<Response<Body>, ApiError> {
@@ -73,14 +75,13 @@ pub(super) async fn list(call: &Call) -> Result<Response<Body>, ApiError> {
         let token = Continue::decode(text, &prefix)?;
         (range.after, range.at) = (Some(Key(token.start)), token.rv.map(Revision));
     }
-    let is_continued = range.after.is_some();
     let start = range.after.clone();
-    let found = collect(call, &filter, range).await.map_err(|error| match (error, start) {
-        (StoreError::Compacted { .. }, Some(key)) if is_continued => expired(&key),
-        (error, _) => storage::failed(error),
+    let found = collect(call, &filter, range).await.map_err(|failure| match (failure, start) {
+        (Failure::Store(StoreError::Compacted { .. }), Some(key)) => expired(&key),
+        (failure, _) => failure.into(),
     })?;
     let metadata = metadata(&found, &filter)?;
-    respond_with(call, &found, &metadata)
+    respond_with(call, found, &metadata).await
 }
 
 /// The objects that the selectors of a request match, now, or the first of them if it has a limit.
@@ -88,9 +89,9 @@ pub(super) async fn matching(call: &Call) -> Result<(Vec<Value>, Revision), ApiE
     let filter = Filter::from_query(&call.row, &call.query)?;
     let limit = call.query.number("limit")?.and_then(|limit| usize::try_from(limit).ok()).filter(|limit| *limit > 0);
     let range = Range { prefix: prefix(call, &filter), after: None, limit, at: None };
-    let found = collect(call, &filter, range).await.map_err(storage::failed)?;
-    let objects = found.entries.iter().map(|entry| storage::load(&call.row, entry)).collect::<Result<_, _>>()?;
-    Ok((objects, found.revision))
+    let found = collect(call, &filter, range).await?;
+    let revision = found.revision;
+    Ok((found.into_objects(call).await?, revision))
 }
 
 /// What a request can be about; a selector for one name leaves one key.
@@ -159,31 +160,67 @@ pub(super) async fn reached(call: &Call, asked: Revision) -> Result<(), ApiError
     }
 }
 
+/// Why entries cannot be had.
+enum Failure {
+    Store(StoreError),
+    /// A webhook does not convert them.
+    Conversion(ApiError),
+}
+
+impl From<Failure> for ApiError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Store(error) => storage::failed(error),
+            Failure::Conversion(error) => error,
+        }
+    }
+}
+
+impl Found {
+    async fn into_objects(self, call: &Call) -> Result<Vec<Value>, ApiError> {
+        if self.objects.is_empty() { call.server.load_all(&call.row, &self.entries).await } else { Ok(self.objects) }
+    }
+}
+
 /// Reads entries until there are enough that match.
-async fn collect(call: &Call, filter: &Filter, mut range: Range) -> Result<Found, StoreError> {
+async fn collect(call: &Call, filter: &Filter, mut range: Range) -> Result<Found, Failure> {
     let store = &call.server.config.store;
     if filter.is_everything() {
-        let Page { entries, revision, remaining } = store.list(range).await?;
-        return Ok(Found { entries, revision, remaining });
+        let Page { entries, revision, remaining } = store.list(range).await.map_err(Failure::Store)?;
+        return Ok(Found { entries, revision, remaining, objects: Vec::new() });
     }
     let wanted = range.limit;
     range.limit = wanted.map(|wanted| wanted.max(STRIDE));
-    let mut matching = Vec::new();
+    let mut found = Found { entries: Vec::new(), revision: Revision(0), remaining: 0, objects: Vec::new() };
     loop {
-        let page = store.list(range.clone()).await?;
+        let page = store.list(range.clone()).await.map_err(Failure::Store)?;
+        found.revision = page.revision;
         let last = page.entries.last().map(|entry| entry.key.clone());
+        // Those that a webhook converts are asked about all at once.
+        let mut converted = match call.row.is_converted_elsewhere() {
+            true => call.server.load_all(&call.row, &page.entries).await.map_err(Failure::Conversion)?.into_iter(),
+            false => Vec::new().into_iter(),
+        };
         let mut left = page.entries.len();
         for entry in page.entries {
             left -= 1;
-            if storage::load(&call.row, &entry).is_ok_and(|object| filter.matches(&object)) {
-                matching.push(entry);
+            match converted.next() {
+                Some(object) if filter.matches(&object) => {
+                    found.entries.push(entry);
+                    found.objects.push(object);
+                }
+                Some(_) => {}
+                None if storage::load(&call.row, &entry).is_ok_and(|object| filter.matches(&object)) => {
+                    found.entries.push(entry);
+                }
+                None => {}
             }
-            if wanted.is_some_and(|wanted| matching.len() >= wanted) {
-                return Ok(Found { entries: matching, revision: page.revision, remaining: left + page.remaining });
+            if wanted.is_some_and(|wanted| found.entries.len() >= wanted) {
+                return Ok(Found { remaining: left + page.remaining, ..found });
             }
         }
         if page.remaining == 0 || last.is_none() {
-            return Ok(Found { entries: matching, revision: page.revision, remaining: 0 });
+            return Ok(found);
         }
         range.after = last;
         range.at = Some(page.revision);
@@ -201,16 +238,14 @@ fn metadata(found: &Found, filter: &Filter) -> Result<Value, ApiError> {
     Ok(metadata)
 }
 
-fn respond_with(call: &Call, found: &Found, metadata: &Value) -> Result<Response<Body>, ApiError> {
+async fn respond_with(call: &Call, found: Found, metadata: &Value) -> Result<Response<Body>, ApiError> {
     let text = if call.row.is_served_as_stored() && call.form == Form::Plain {
         let (kind, version) = (call.row.list_kind, call.row.api_version());
-        splice(found, kind, &version, metadata, object::splice)
+        splice(&found, kind, &version, metadata, object::splice)
     } else if call.row.is_served_as_stored() && call.form == Form::Metadata {
-        splice(found, "PartialObjectMetadataList", "meta.k8s.io/v1", metadata, object::splice_partial)
+        splice(&found, "PartialObjectMetadataList", "meta.k8s.io/v1", metadata, object::splice_partial)
     } else {
-        let objects =
-            found.entries.iter().map(|entry| storage::load(&call.row, entry)).collect::<Result<Vec<_>, _>>()?;
-        call.renderer()?.list(&objects, metadata).to_string().into_bytes()
+        call.renderer()?.list(&found.into_objects(call).await?, metadata).to_string().into_bytes()
     };
     Ok(respond::large(&call.headers, respond::JSON, text))
 }

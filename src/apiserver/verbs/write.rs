@@ -99,22 +99,16 @@ pub(super) async fn replace_applied(
 }
 
 /// Stores the final form of a new state; an object that was only waiting for its last finalizer goes instead.
-pub(super) async fn put(
-    call: &Call,
-    mut new: Value,
-    old: &Value,
-    entry: &Entry,
-    dry: bool,
-) -> Result<Attempt, ApiError> {
-    call.row.settle(&mut new);
-    let mut value = storage::encode(&call.row, &new)?;
+pub(super) async fn put(call: &Call, new: Value, old: &Value, entry: &Entry, dry: bool) -> Result<Attempt, ApiError> {
+    let (mut new, mut stored) = call.server.settle(&call.row, new).await?;
+    let mut value = object::encode(&stored)?;
     if value != entry.value && managed::differ_by_times(&new, old) {
         // When somebody last changed what stays as it is does not matter.
-        let mut same = new.clone();
-        same["metadata"]["managedFields"] = old["metadata"]["managedFields"].clone();
-        let unchanged = storage::encode(&call.row, &same)?;
+        stored["metadata"]["managedFields"] = old["metadata"]["managedFields"].clone();
+        let unchanged = object::encode(&stored)?;
         if unchanged == entry.value {
-            (new, value) = (same, unchanged);
+            new["metadata"]["managedFields"] = old["metadata"]["managedFields"].clone();
+            value = unchanged;
         }
     }
     if value == entry.value || dry {

@@ -9,7 +9,7 @@ use super::jsonpath::JsonPath;
 use super::structure;
 use crate::names;
 use crate::resources::path::{Path, items, present, text};
-use crate::resources::rule;
+use crate::resources::{registration, rule};
 use crate::status::FieldError;
 
 const COLUMN_TYPES: [&str; 5] = ["boolean", "date", "integer", "number", "string"];
@@ -169,20 +169,25 @@ fn deprecation(version: &Value, path: &Path, errors: &mut Vec<FieldError>) {
     }
 }
 
+/// `validateCustomResourceConversion`; the fields have the names of upstream's internal form.
 fn check_conversion(conversion: &Value, path: &Path, errors: &mut Vec<FieldError>) {
-    match text(conversion, "strategy") {
-        "None" => {
-            if present(conversion, "webhook") {
-                let detail = "should not be set when strategy is not set to Webhook";
-                errors.push(FieldError::forbidden(path.child("webhook"), detail));
-            }
+    let (webhook, strategy) = (&conversion["webhook"], text(conversion, "strategy"));
+    let (client, reviews) = (path.child("webhookClientConfig"), path.child("conversionReviewVersions"));
+    errors.extend(rule::required_one_of(&path.child("strategy"), strategy, &["None", "Webhook"]));
+    if strategy == "Webhook" {
+        match present(webhook, "clientConfig") {
+            true => registration::check_client(&webhook["clientConfig"], &client, errors),
+            false => errors.push(FieldError::required(client, "required when strategy is set to Webhook")),
         }
-        // No version that a webhook should have made may be served unconverted.
-        "Webhook" => {
-            let detail = "this server does not call conversion webhooks: only the strategy None is supported";
-            errors.push(FieldError::forbidden(path.child("strategy"), detail));
-        }
-        other => errors.extend(rule::required_one_of(&path.child("strategy"), other, &["None", "Webhook"])),
+        registration::check_review_versions(webhook, "conversionReviewVersions", &reviews, errors);
+        return;
+    }
+    const DETAIL: &str = "should not be set when strategy is not set to Webhook";
+    if present(webhook, "clientConfig") {
+        errors.push(FieldError::forbidden(client, DETAIL));
+    }
+    if !items(webhook, "conversionReviewVersions").is_empty() {
+        errors.push(FieldError::forbidden(reviews, DETAIL));
     }
 }
 

@@ -9,6 +9,8 @@
 //! request   decode → prune, metadata into form → default → check (schema, lists, embedded objects)
 //! storage   prune and default by the version that was stored → version of the request
 //! ```
+//! Where a webhook makes one version of another, the last step is the API server's; [`Resource::is_converted_elsewhere`]
+//! tells.
 
 mod check;
 mod columns;
@@ -78,6 +80,8 @@ pub struct Custom {
     own: usize,
     /// In which of them objects are stored.
     stored: usize,
+    /// Whether a webhook makes objects of one version those of another.
+    elsewhere: bool,
     columns: Vec<PrinterColumn>,
     selectable: Vec<(String, JsonPath)>,
     /// Told to whoever uses a version that goes away.
@@ -101,6 +105,7 @@ pub fn rows(definition: &Value) -> Result<Vec<Arc<Resource>>, TooManyNames> {
             versions: Arc::clone(&versions),
             own,
             stored,
+            elsewhere: text(&spec["conversion"], "strategy") == "Webhook",
             columns: columns::read(declared),
             selectable: selectable(declared),
             deprecation: deprecation(definition, declared),
@@ -258,14 +263,41 @@ impl Custom {
         self.versions[self.stored].name
     }
 
-    /// A stored object by the schema of the version in which it was stored.
-    pub(super) fn of_stored(&self, object: &mut Value) {
+    /// Whether somebody else makes objects of one version those of another.
+    pub(super) fn is_converted_elsewhere(&self) -> bool {
+        self.elsewhere
+    }
+
+    /// Whether objects are stored in the version that the row is for.
+    pub fn is_stored_version(&self) -> bool {
+        self.own == self.stored
+    }
+
+    /// The schema of the version that an object says to be of.
+    fn schema_of(&self, object: &Value) -> Option<&Schema> {
         let version = text(object, "apiVersion").rsplit('/').next().unwrap_or_default();
-        let Some(found) = self.versions.iter().find(|known| known.name == version) else { return };
-        let schema = found.schema();
-        prune::prune(schema, object);
-        default::fill(schema, object);
-        if found.name != self.version().name {
+        self.versions.iter().find(|known| known.name == version).map(Version::schema)
+    }
+
+    /// Drops what an object's own version does not have.
+    pub(super) fn prune(&self, object: &mut Value) {
+        if let Some(schema) = self.schema_of(object) {
+            prune::prune(schema, object);
+        }
+    }
+
+    /// A stored object by the schema of the version in which it was stored.
+    pub(super) fn complete_stored(&self, object: &mut Value) {
+        if let Some(schema) = self.schema_of(object) {
+            prune::prune(schema, object);
+            default::fill(schema, object);
+        }
+    }
+
+    /// A stored object as one of the row's version, of which it differs in name only.
+    pub(super) fn of_stored(&self, object: &mut Value) {
+        self.complete_stored(object);
+        if text(object, "apiVersion").rsplit('/').next() != Some(self.version().name) {
             prune::prune(self.version().schema(), object);
         }
     }

@@ -8,7 +8,7 @@ mod webhook;
 
 pub(super) use policy::ROW as POLICY;
 pub(super) use policybinding::ROW as POLICY_BINDING;
-pub(super) use webhook::{MUTATING, VALIDATING};
+pub(super) use webhook::{MUTATING, VALIDATING, check_client, check_review_versions};
 
 use std::collections::BTreeSet;
 

@@ -76,7 +76,8 @@ fn validate(configuration: &Value, any_side_effects: bool) -> Vec<FieldError> {
     for (index, hook) in items(configuration, "webhooks").iter().enumerate() {
         let path = Path::new("webhooks").index(index);
         check_hook(hook, any_side_effects, &path, &mut errors);
-        versions(hook, &path.child("admissionReviewVersions"), &mut errors);
+        let field = "admissionReviewVersions";
+        check_review_versions(hook, field, &path.child(field), &mut errors);
         let name = text(hook, "name");
         if !name.is_empty() && !known.insert(name) {
             errors.push(FieldError::duplicate(path.child("name"), &name.into()));
@@ -107,7 +108,7 @@ fn check_hook(hook: &Value, any_side_effects: bool, path: &Path, errors: &mut Ve
     for field in ["namespaceSelector", "objectSelector"] {
         selector::check(&hook[field], &path.child(field), errors);
     }
-    client(&hook["clientConfig"], &path.child("clientConfig"), errors);
+    check_client(&hook["clientConfig"], &path.child("clientConfig"), errors);
     check_conditions(hook, path, errors);
     for (index, condition) in items(hook, "matchConditions").iter().enumerate() {
         let (expression, path) = (text(condition, "expression"), path.child("matchConditions").index(index));
@@ -127,7 +128,8 @@ fn side_effects(hook: &Value, any: bool, path: &Path, errors: &mut Vec<FieldErro
     }
 }
 
-fn client(config: &Value, path: &Path, errors: &mut Vec<FieldError>) {
+/// Where a webhook is, of whatever kind it is.
+pub(in crate::resources) fn check_client(config: &Value, path: &Path, errors: &mut Vec<FieldError>) {
     match (config["url"].as_str(), present(config, "service")) {
         (Some(address), false) => url(address, &path.child("url"), errors),
         (None, true) => service(&config["service"], &path.child("service"), errors),
@@ -199,12 +201,19 @@ fn service(service: &Value, path: &Path, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// `validateAdmissionReviewVersions`.
-fn versions(hook: &Value, path: &Path, errors: &mut Vec<FieldError>) {
+/// `validateAdmissionReviewVersions`, `validateConversionReviewVersions`.
+pub(in crate::resources) fn check_review_versions(
+    hook: &Value,
+    field: &str,
+    path: &Path,
+    errors: &mut Vec<FieldError>,
+) {
     const KNOWN: [&str; 2] = ["v1", "v1beta1"];
-    let versions = items(hook, "admissionReviewVersions");
+    let versions = items(hook, field);
     if versions.is_empty() {
-        errors.push(FieldError::required(path, &format!("must specify one of {}", KNOWN.join(", "))));
+        // Of a definition nothing more is said.
+        let detail = format!("must specify one of {}", KNOWN.join(", "));
+        errors.push(FieldError::required(path, if field == "admissionReviewVersions" { &detail } else { "" }));
         return;
     }
     for (index, version) in versions.iter().enumerate() {
@@ -217,6 +226,6 @@ fn versions(hook: &Value, path: &Path, errors: &mut Vec<FieldError>) {
     }
     if !versions.iter().any(|version| KNOWN.iter().any(|known| version == known)) {
         let detail = format!("must include at least one of {}", KNOWN.join(", "));
-        errors.push(FieldError::invalid(path, &hook["admissionReviewVersions"], &detail));
+        errors.push(FieldError::invalid(path, &hook[field], &detail));
     }
 }

@@ -2,10 +2,9 @@
 //!
 //! After `k8s.io/apiserver/pkg/admission/plugin/webhook`. Those that may change something are asked one after another, in
 //! the order of their configurations' names, and some once more if another has changed something since; the others are
-//! asked all at once. [`review`] says what they are sent and what their answers mean, and is pure; [`call`] reaches them.
+//! asked all at once. [`review`] says what they are sent and what their answers mean, and is pure.
 //! Audit annotations are ignored, as no audit log is kept. Invariant: no lock of the server is held while one is asked.
 
-mod call;
 mod review;
 
 use std::collections::BTreeSet;
@@ -17,7 +16,6 @@ use api::status::ApiError;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use self::call::Reach;
 use self::review::{Answer, Review};
 use super::attempt::{Form, Subject, Write, converted};
 use super::rights::Rights;
@@ -25,6 +23,7 @@ use crate::authz::rbac::Policy as Roles;
 use crate::body::{self, FieldValidation, Kind};
 use crate::call::Call;
 use crate::object::metadata_mut;
+use crate::webhook::Reach;
 
 /// What no webhook changes of metadata.
 const FIXED: [&str; 6] =
@@ -65,7 +64,7 @@ impl Hook {
             name: hook["name"].as_str().unwrap_or_default().to_owned(),
             constraints,
             programs,
-            reach: Reach::new(hook),
+            reach: Reach::new(&hook["clientConfig"], hook["timeoutSeconds"].as_u64().unwrap_or(10)),
             hook: hook.clone(),
         }
     }
@@ -79,7 +78,7 @@ impl Hook {
         if self.hook["rules"].as_array().is_none_or(Vec::is_empty) {
             return Ok(None);
         }
-        let mut forms = write.forms(&self.constraints).into_iter();
+        let mut forms = write.forms(&self.constraints).await?.into_iter();
         let form = forms.find(|form| policy::concerns(&self.constraints, &form.attempt(write)));
         let Some(form) = form else { return Ok(None) };
         let holds = |attempt: &Attempt<'_>| policy::conditions_hold(&self.hook, &self.programs, attempt);
@@ -144,8 +143,8 @@ impl Hook {
         let patched = patch::apply(PatchType::Json, None, &form.object, &patch);
         let patched = patched.map_err(|error| ApiError::internal(error.message))?;
         let row = &call.row;
-        let patched = match form.row {
-            Some(other) => converted(other, row, &patched),
+        let patched = match &form.row {
+            Some(other) => converted(call, other, row, &patched).await?,
             None => patched,
         };
         let conformed = body::conform(

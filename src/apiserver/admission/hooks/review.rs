@@ -35,7 +35,7 @@ impl Review {
         let uid = write.call.server.config.entropy.uuid();
         let mut request = write.request.clone();
         request["uid"] = json!(uid);
-        if let Some(row) = form.row {
+        if let Some(row) = &form.row {
             request["kind"] = json!({ "group": row.group, "version": row.version, "kind": row.kind });
             request["resource"] = json!({ "group": row.group, "version": row.version, "resource": row.plural });
         }

@@ -59,8 +59,7 @@ pub(super) async fn watch(call: &Call) -> Result<Response<Body>, ApiError> {
         }
     };
     let renderer = call.renderer()?;
-    let mut events = Events::new(renderer, filter, end(call)?, call.query.flag("allowWatchBookmarks"));
-    events.until(call.server.closing.clone(), call.server.config.clock.clone());
+    let mut events = Events::new(&call.server, renderer, filter, end(call)?, call.query.flag("allowWatchBookmarks"));
     match store.watch(&prefix, after).await {
         Ok(watch) => events.follow(watch),
         Err(StoreError::Compacted { asked, oldest }) => {
@@ -68,8 +67,8 @@ pub(super) async fn watch(call: &Call) -> Result<Response<Body>, ApiError> {
         }
         Err(error) => return Err(storage::failed(error)),
     }
-    for entry in first {
-        events.initial(&storage::load(&call.row, &entry)?);
+    for object in call.server.load_all(&call.row, &first).await? {
+        events.initial(&object);
     }
     if let Start::State { marks_end: true, .. } = start {
         events.mark_initial_end(after);

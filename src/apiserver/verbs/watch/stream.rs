@@ -2,19 +2,18 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use api::resources::Resource;
 use api::status::ApiError;
 use bytes::Bytes;
 use futures_util::Stream;
 use http_body::Frame;
 use serde_json::Value;
 use store::{Change, Revision, Watch, Watched};
-use task::SharedClock;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use super::initial_end;
 use crate::BoxError;
@@ -22,6 +21,7 @@ use crate::negotiate::Form;
 use crate::object;
 use crate::render::Renderer;
 use crate::select::Filter;
+use crate::server::ApiServer;
 
 /// How often a quiet watch says how far it is, as upstream does.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
@@ -37,8 +37,8 @@ pub(super) struct Events {
     last_bookmark: Revision,
     next_bookmark: Instant,
     end: Instant,
-    closing: CancellationToken,
-    clock: Option<SharedClock>,
+    /// Whoever serves it: the watch ends early when the server closes, ages in tables follow its clock.
+    server: Arc<ApiServer>,
 }
 
 /// Why the stream goes on.
@@ -49,9 +49,16 @@ enum Wake {
 }
 
 impl Events {
-    pub(super) fn new(renderer: Renderer, filter: Filter, lasts: Duration, bookmarks: bool) -> Self {
+    pub(super) fn new(
+        server: &Arc<ApiServer>,
+        renderer: Renderer,
+        filter: Filter,
+        lasts: Duration,
+        bookmarks: bool,
+    ) -> Self {
         let now = Instant::now();
         Self {
+            server: Arc::clone(server),
             renderer,
             filter,
             ready: VecDeque::new(),
@@ -61,14 +68,7 @@ impl Events {
             last_bookmark: Revision(0),
             next_bookmark: now + BOOKMARK_EVERY,
             end: now + lasts,
-            closing: CancellationToken::new(),
-            clock: None,
         }
-    }
-
-    /// Ends early when the server closes; ages in tables follow the clock.
-    pub(super) fn until(&mut self, closing: CancellationToken, clock: SharedClock) {
-        (self.closing, self.clock) = (closing, Some(clock));
     }
 
     /// Goes on with changes after the initial events.
@@ -109,7 +109,7 @@ impl Events {
                 return Some(bytes);
             }
             let wake = self.wake().await?;
-            self.handle(wake);
+            self.handle(wake).await;
         }
     }
 
@@ -118,17 +118,17 @@ impl Events {
         let source = self.source.as_mut()?;
         Some(tokio::select! {
             biased;
-            () = self.closing.cancelled() => Wake::End,
+            () = self.server.closing.cancelled() => Wake::End,
             () = tokio::time::sleep_until(self.end) => Wake::End,
             () = tokio::time::sleep_until(self.next_bookmark) => Wake::Bookmark,
             watched = source.next() => Wake::Source(watched),
         })
     }
 
-    fn handle(&mut self, wake: Wake) {
+    async fn handle(&mut self, wake: Wake) {
         match wake {
             Wake::Source(Some(Watched::Changed(change))) => {
-                if let Err(error) = self.change(&change) {
+                if let Err(error) = self.change(&change).await {
                     self.fail(&error);
                 }
             }
@@ -159,7 +159,7 @@ impl Events {
     }
 
     /// One change as this watch sees it: what starts to match appears, what stops to match disappears.
-    fn change(&mut self, change: &Change) -> Result<(), ApiError> {
+    async fn change(&mut self, change: &Change) -> Result<(), ApiError> {
         let revision = change.revision;
         let row = &self.renderer.row;
         if self.filter.is_everything() && row.is_served_as_stored() && self.renderer.form != Form::Table {
@@ -173,9 +173,8 @@ impl Events {
             self.ready.push_back(frame_with(kind, value.len(), |text| put(value, revision, text)));
             return Ok(());
         }
-        let decode = |value: &Bytes| object::decode(value, revision).map(|object| row.of_stored(object));
-        let read = |value: &Option<Bytes>| value.as_ref().map(decode).transpose();
-        let (before, after) = (read(&change.before)?, read(&change.after)?);
+        let before = read(&self.server, row, change.before.as_ref(), revision).await?;
+        let after = read(&self.server, row, change.after.as_ref(), revision).await?;
         let matches = |object: &Option<Value>| object.as_ref().is_some_and(|object| self.filter.matches(object));
         match (matches(&before), matches(&after)) {
             (false, false) => {}
@@ -187,13 +186,26 @@ impl Events {
     }
 
     fn push(&mut self, kind: &str, object: &Value) {
-        if let Some(clock) = &self.clock {
-            self.renderer.now = clock.now();
-        }
+        self.renderer.now = self.server.config.clock.now();
         let rendered = self.renderer.event(object, self.is_first);
         self.is_first = false;
         self.ready.push_back(frame(kind, rendered.to_string().as_bytes()));
     }
+}
+
+/// One side of a change, as an object of a row.
+async fn read(
+    server: &ApiServer,
+    row: &Resource,
+    value: Option<&Bytes>,
+    revision: Revision,
+) -> Result<Option<Value>, ApiError> {
+    let Some(value) = value else { return Ok(None) };
+    let object = object::decode(value, revision)?;
+    if !row.is_converted_elsewhere() {
+        return Ok(Some(row.of_stored(object)));
+    }
+    Ok(server.of_stored(row, vec![object]).await?.pop())
 }
 
 /// One event, with the newline that upstream's encoder puts behind each.

@@ -1,12 +1,13 @@
-//! Reaching a webhook: one request over TLS, on a connection of its own.
+//! Reaching a webhook, whatever it is asked: one request over TLS, on a connection of its own.
 //!
+//! Who asks what, and what answers mean, is said by the askers: `admission::hooks` and `conversion`. It deliberately keeps
+//! no connections.
 //! Its server must prove itself to the authority of the configuration, or to those that the host trusts if there is none,
 //! under the name of the address, or `service.namespace.svc`. Errors are worded as Go words them: users see them.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use api::status::ApiError;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -33,7 +34,8 @@ const LONGEST: usize = 16 * 1024 * 1024;
 const SHOWN: usize = 2048;
 
 /// Where a webhook is and how long it may take.
-pub(super) struct Reach {
+#[derive(Debug)]
+pub(crate) struct Reach {
     /// What is asked, as it is shown: scheme, host, port, path and the time that is given.
     url: String,
     place: Place,
@@ -44,14 +46,15 @@ pub(super) struct Reach {
     tls: OnceLock<Arc<ClientConfig>>,
 }
 
+#[derive(Debug)]
 enum Place {
     Address { host: String, port: u16 },
     Service { namespace: String, name: String, port: u16 },
 }
 
 impl Reach {
-    pub(super) fn new(hook: &Value) -> Self {
-        let (config, seconds) = (&hook["clientConfig"], hook["timeoutSeconds"].as_u64().unwrap_or(10));
+    /// By a `clientConfig`.
+    pub(crate) fn new(config: &Value, seconds: u64) -> Self {
         let service = &config["service"];
         let text = |field: &str| service[field].as_str().unwrap_or_default().to_owned();
         let (base, place) = if service.is_null() {
@@ -70,7 +73,7 @@ impl Reach {
     }
 
     /// Sends a review and returns the answer; the error is a sentence.
-    pub(super) async fn post(&self, server: &Arc<ApiServer>, review: &Value) -> Result<Value, String> {
+    pub(crate) async fn post(&self, server: &ApiServer, review: &Value) -> Result<Value, String> {
         let patience = Duration::from_secs(self.seconds);
         let sent = tokio::time::timeout(patience, self.send(server, review.to_string())).await;
         let (code, bytes) = match sent {
@@ -89,7 +92,7 @@ impl Reach {
         }
     }
 
-    async fn send(&self, server: &Arc<ApiServer>, body: String) -> Result<(u16, Bytes), String> {
+    async fn send(&self, server: &ApiServer, body: String) -> Result<(u16, Bytes), String> {
         let uri: Uri = self.url.parse().map_err(|error| format!("{error}"))?;
         let (stream, name) = self.connect(server).await?;
         let name = ServerName::try_from(name).map_err(|_| "tls: invalid server name".to_owned())?;
@@ -120,7 +123,7 @@ impl Reach {
     }
 
     /// A connection, and the name that the other end must have.
-    async fn connect(&self, server: &Arc<ApiServer>) -> Result<(TcpStream, String), String> {
+    async fn connect(&self, server: &ApiServer) -> Result<(TcpStream, String), String> {
         let (stream, name) = match &self.place {
             Place::Address { host, port } => {
                 let stream = TcpStream::connect((host.as_str(), *port)).await;
@@ -128,7 +131,7 @@ impl Reach {
             }
             Place::Service { namespace, name, port } => {
                 let at = proxy::behind(server, namespace, name, *port).await;
-                let at = at.map_err(|error: ApiError| error.message)?;
+                let at = at.map_err(|error| error.message)?;
                 let stream = TcpStream::connect(at).await;
                 let stream = stream.map_err(|error| format!("dial tcp {at}: {}", refused(&error)))?;
                 (stream, format!("{name}.{namespace}.svc"))
