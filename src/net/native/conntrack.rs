@@ -9,7 +9,7 @@ use std::io;
 use std::net::Ipv4Addr;
 
 use super::netlink::Socket;
-use super::nfnetlink::{IPV4, Messages};
+use super::nfnetlink::{IPV4, Messages, Netfilter};
 
 /// `NFNL_SUBSYS_CTNETLINK` with `IPCTNL_MSG_CT_GET` and `IPCTNL_MSG_CT_DELETE`.
 const GET: u16 = 1 << 8 | 1;
@@ -50,8 +50,11 @@ pub(super) enum Which {
 }
 
 /// Forgets connections; the next packet of each begins a new one. Returns how many there were.
-pub(super) fn forget(which: Which) -> io::Result<usize> {
-    let mut socket = Socket::netfilter()?;
+pub(super) fn forget(netfilter: &Netfilter, which: Which) -> io::Result<usize> {
+    netfilter.talk(|socket| forget_by(socket, which))
+}
+
+fn forget_by(socket: &mut Socket, which: Which) -> io::Result<usize> {
     let question = Messages::question(GET, IPV4, |b| which.ask(b));
     let mut forgotten = 0;
     for message in socket.dump(&question)? {

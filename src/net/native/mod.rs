@@ -31,6 +31,7 @@ use task::blocking;
 use self::conntrack::Which;
 use self::link::Pair;
 use self::netlink::Socket;
+use self::nfnetlink::Netfilter;
 use self::nftables::Published;
 pub use self::policies::PolicyTable;
 use self::record::Found;
@@ -134,6 +135,7 @@ pub struct NativeNetwork {
 #[derive(Debug)]
 struct Inner {
     config: NativeNetworkConfig,
+    netfilter: Netfilter,
     pool: Mutex<Pool>,
 }
 
@@ -150,8 +152,9 @@ impl NativeNetwork {
                 Found::Nothing => Pool::default(),
                 Found::Damaged => find_links(&config)?,
             };
-            prepare_host(&config, &pool)?;
-            Ok(Self { inner: Arc::new(Inner { config, pool: Mutex::new(pool) }) })
+            let netfilter = Netfilter::default();
+            prepare_host(&netfilter, &config, &pool)?;
+            Ok(Self { inner: Arc::new(Inner { config, netfilter, pool: Mutex::new(pool) }) })
         })
         .await
     }
@@ -223,21 +226,22 @@ impl Inner {
     }
 
     fn publish(&self, published: &Published<'_>) -> Result<(), NetworkError> {
-        nftables::publish(&self.config.table(), published, true).map_err(kernel("host ports of the sandbox"))?;
+        nftables::publish(&self.netfilter, &self.config.table(), published, true)
+            .map_err(kernel("host ports of the sandbox"))?;
         for port in published.ports.iter().filter(|port| port.protocol == Protocol::Udp) {
             let (protocol, address, port) = (port.protocol.number(), port.host_ip, port.host_port);
-            forget(Which::To { protocol, address, port });
+            forget(&self.netfilter, Which::To { protocol, address, port });
         }
         Ok(())
     }
 
     fn unpublish(&self, published: &Published<'_>) -> Result<(), NetworkError> {
-        match nftables::publish(&self.config.table(), published, false) {
+        match nftables::publish(&self.netfilter, &self.config.table(), published, false) {
             // Somebody has removed the table, or emptied it.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             other => other.map_err(kernel("removal of host ports"))?,
         }
-        forget(Which::AnsweredBy(published.address));
+        forget(&self.netfilter, Which::AnsweredBy(published.address));
         Ok(())
     }
 
@@ -273,8 +277,8 @@ fn find_links(config: &NativeNetworkConfig) -> Result<Pool, NetworkError> {
 }
 
 /// That old connections go on is worth a warning only.
-fn forget(which: Which) {
-    if let Err(error) = conntrack::forget(which) {
+fn forget(netfilter: &Netfilter, which: Which) {
+    if let Err(error) = conntrack::forget(netfilter, which) {
         tracing::warn!(?which, %error, "connections that the kernel remembers go on");
     }
 }
@@ -300,7 +304,7 @@ fn inside(
     })
 }
 
-fn prepare_host(config: &NativeNetworkConfig, pool: &Pool) -> Result<(), NetworkError> {
+fn prepare_host(netfilter: &Netfilter, config: &NativeNetworkConfig, pool: &Pool) -> Result<(), NetworkError> {
     let former = fs::read_to_string(FORWARD).map_err(kernel("reading of ip_forward"))?;
     if former.trim() != "1" {
         let path = config.former_forward();
@@ -313,7 +317,8 @@ fn prepare_host(config: &NativeNetworkConfig, pool: &Pool) -> Result<(), Network
     link::bring_up(&mut host, 1).map_err(kernel("loopback"))?;
     link::set_gateway(&mut host, config.range.gateway(), true).map_err(kernel("address of the node"))?;
     let published: Vec<_> = pool.all_published().map(|(address, ports)| Published { address, ports }).collect();
-    nftables::replace(&config.table(), (&config.range, &config.cluster), config.api.as_ref(), &published)
+    let ranges = (&config.range, &config.cluster);
+    nftables::replace(netfilter, &config.table(), ranges, config.api.as_ref(), &published)
         .map_err(kernel("nftables table"))
 }
 
@@ -331,11 +336,12 @@ pub async fn reset(config: NativeNetworkConfig) -> Vec<NetworkError> {
             fs::remove_file(path)
         };
         let gateway = || link::set_gateway(&mut Socket::route()?, config.started_range().gateway(), false);
+        let netfilter = Netfilter::default();
+        let remove = |table: &str| nftables::remove(&netfilter, table);
         let steps = [
-            nftables::remove(&config.table()).map_err(kernel("removal of the nftables table")),
-            nftables::remove(&config.service_table()).map_err(kernel("removal of the nftables table of Services")),
-            nftables::remove(&config.policy_table())
-                .map_err(kernel("removal of the nftables table of network policies")),
+            remove(&config.table()).map_err(kernel("removal of the nftables table")),
+            remove(&config.service_table()).map_err(kernel("removal of the nftables table of Services")),
+            remove(&config.policy_table()).map_err(kernel("removal of the nftables table of network policies")),
             routes::remove_all(&config),
             gateway().map_err(kernel("removal of the node's address")),
             restore().map_err(kernel("restoring of ip_forward")),

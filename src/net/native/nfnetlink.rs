@@ -2,6 +2,7 @@
 //! big-endian unless the part of the kernel that reads them says otherwise.
 
 use std::io;
+use std::sync::{Mutex, PoisonError};
 
 use super::netlink::Socket;
 
@@ -23,6 +24,27 @@ const ACKNOWLEDGE: u16 = 4;
 const DUMP: u16 = 0x300;
 /// `NLA_F_NESTED`.
 const NESTED: u16 = 0x8000;
+
+/// One socket to netfilter, which is opened when it is needed and stays open: whoever closes one waits until the kernel has
+/// freed what earlier changes removed, some ten milliseconds (`nft_rcv_nl_event` of net/netfilter/nf_tables_api.c).
+#[derive(Debug, Default)]
+pub(super) struct Netfilter {
+    socket: Mutex<Option<Socket>>,
+}
+
+impl Netfilter {
+    /// Speaks with the kernel. A socket on which that failed may have answers left, and is not used again.
+    pub(super) fn talk<T>(&self, talk: impl FnOnce(&mut Socket) -> io::Result<T>) -> io::Result<T> {
+        let mut place = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut socket = match place.take() {
+            Some(socket) => socket,
+            None => Socket::netfilter()?,
+        };
+        let heard = talk(&mut socket)?;
+        *place = Some(socket);
+        Ok(heard)
+    }
+}
 
 /// Messages in the making.
 pub(super) struct Messages {
@@ -120,12 +142,13 @@ impl Messages {
     }
 
     /// Sends a batch and waits until it has taken effect.
-    pub(super) fn commit(mut self) -> io::Result<()> {
+    pub(super) fn commit(mut self, netfilter: &Netfilter) -> io::Result<()> {
         let last = self.sequence;
         self.begin(BATCH_END, REQUEST, (UNSPECIFIED, NFTABLES), |_| {});
-        let socket = Socket::netfilter()?;
-        socket.make_room(self.buffer.len())?;
-        socket.send_raw(&self.buffer)?;
-        socket.acknowledged(last)
+        netfilter.talk(|socket| {
+            socket.make_room(self.buffer.len())?;
+            socket.send_raw(&self.buffer)?;
+            socket.acknowledged(last)
+        })
     }
 }

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use task::blocking;
 
+use super::nfnetlink::Netfilter;
 use super::nftables::policies::Book;
 use super::{NativeNetworkConfig, kernel, nftables};
 use crate::NetworkError;
@@ -18,6 +19,7 @@ pub struct PolicyTable {
 #[derive(Debug)]
 struct Inner {
     table: String,
+    netfilter: Netfilter,
     /// What is in the kernel; none if that is not known.
     book: Mutex<Option<Book>>,
 }
@@ -25,7 +27,8 @@ struct Inner {
 impl PolicyTable {
     /// For the node of a network.
     pub fn new(config: &NativeNetworkConfig) -> Self {
-        Self { inner: Arc::new(Inner { table: config.policy_table(), book: Mutex::default() }) }
+        let (netfilter, book) = (Netfilter::default(), Mutex::default());
+        Self { inner: Arc::new(Inner { table: config.policy_table(), netfilter, book }) }
     }
 
     /// Makes these all the policies there are; without any there is no table. The first time the whole table is replaced at
@@ -44,7 +47,7 @@ impl Inner {
         let mut known = self.book.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(mut book) = known.take().filter(|_| wanted != Policies::default()) {
             let change = book.change(wanted);
-            match if change.is_empty() { Ok(()) } else { change.commit(&self.table) } {
+            match if change.is_empty() { Ok(()) } else { change.commit(&self.netfilter, &self.table) } {
                 Ok(()) => {
                     *known = Some(book);
                     return Ok(());
@@ -54,11 +57,12 @@ impl Inner {
             wanted = book.into_wanted();
         }
         if wanted == Policies::default() {
-            return nftables::remove(&self.table).map_err(kernel("removal of the table of network policies"));
+            return nftables::remove(&self.netfilter, &self.table)
+                .map_err(kernel("removal of the table of network policies"));
         }
         let mut book = Book::default();
         let change = book.change(wanted);
-        change.commit_whole(&self.table).map_err(kernel("table of network policies"))?;
+        change.commit_whole(&self.netfilter, &self.table).map_err(kernel("table of network policies"))?;
         *known = Some(book);
         Ok(())
     }

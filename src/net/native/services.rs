@@ -6,6 +6,7 @@ use task::blocking;
 
 use super::link;
 use super::netlink::Socket;
+use super::nfnetlink::Netfilter;
 use super::nftables::services::{Book, Change};
 use super::{NativeNetworkConfig, forget, kernel};
 use crate::NetworkError;
@@ -23,6 +24,7 @@ struct Inner {
     table: String,
     pods: Range,
     services: Range,
+    netfilter: Netfilter,
     /// What is in the kernel; none if that is not known.
     book: Mutex<Option<Book>>,
 }
@@ -30,7 +32,13 @@ struct Inner {
 impl ServiceTable {
     /// For the node of a network, whose Services have addresses in a range.
     pub fn new(config: &NativeNetworkConfig, services: Range) -> Self {
-        let inner = Inner { table: config.service_table(), pods: config.range, services, book: Mutex::default() };
+        let inner = Inner {
+            table: config.service_table(),
+            pods: config.range,
+            services,
+            netfilter: Netfilter::default(),
+            book: Mutex::default(),
+        };
         Self { inner: Arc::new(inner) }
     }
 
@@ -63,16 +71,18 @@ impl Inner {
         let mut book = Book::default();
         let change = book.change(wanted, &self.pods);
         // Connections of before go on: whom they lead to was decided when they began, and is not known here.
-        change.commit_whole(&self.table, &self.pods, &self.services).map_err(kernel("table of Services"))?;
+        change
+            .commit_whole(&self.netfilter, &self.table, (&self.pods, &self.services))
+            .map_err(kernel("table of Services"))?;
         *known = Some(book);
         Ok(())
     }
 
     fn carry_out(&self, change: &Change) -> std::io::Result<()> {
         if !change.is_empty() {
-            change.commit(&self.table)?;
+            change.commit(&self.netfilter, &self.table)?;
         }
-        change.stale.iter().copied().for_each(forget);
+        change.stale.iter().for_each(|which| forget(&self.netfilter, *which));
         Ok(())
     }
 }

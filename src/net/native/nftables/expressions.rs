@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use super::super::nfnetlink::{INET, IPV4, Messages, NFTABLES};
+use super::super::nfnetlink::{INET, IPV4, Messages, NFTABLES, Netfilter};
 use crate::range::Range;
 
 const NEW_TABLE: u16 = NFTABLES << 8;
@@ -132,10 +132,10 @@ impl Messages {
     }
 
     /// Commits a large batch: its last message changes nothing and is answered.
-    pub(super) fn commit_large(mut self, table: &str) -> io::Result<()> {
+    pub(super) fn commit_large(mut self, netfilter: &Netfilter, table: &str) -> io::Result<()> {
         self.acknowledge_last();
         self.add_table(table);
-        self.commit()
+        self.commit(netfilter)
     }
 
     pub(super) fn add_chain(&mut self, table: &str, chain: &str, hook: Hook) {

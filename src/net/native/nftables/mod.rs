@@ -36,7 +36,7 @@ use std::io;
 use std::net::Ipv4Addr;
 
 use self::expressions::{Compare, DESTINATION, Hook, SOURCE, SetForm};
-use super::nfnetlink::Messages;
+use super::nfnetlink::{Messages, Netfilter};
 use super::{Forward, LINK_PREFIX};
 use crate::PortMapping;
 use crate::range::Range;
@@ -57,6 +57,7 @@ pub(super) struct Published<'a> {
 /// Replaces the table with one that hides the addresses of this node's pods from everybody who is none of the cluster's,
 /// leads the pods of this instance, and the host itself, to the API server, and has these host ports.
 pub(super) fn replace(
+    netfilter: &Netfilter,
     table: &str,
     (pods, cluster): (&Range, &Range),
     api: Option<&Forward>,
@@ -94,7 +95,7 @@ pub(super) fn replace(
     for one in published {
         render_ports(&mut batch, table, one, true);
     }
-    batch.commit()
+    batch.commit(netfilter)
 }
 
 /// What hides addresses: of pods from the outside, of a pod from itself, and the host's loopback from pods.
@@ -124,10 +125,15 @@ fn render_loopback(batch: &mut Messages, table: &str, (pods, cluster): (&Range, 
 }
 
 /// Adds host ports of a pod to the table, or removes them; all of them or none.
-pub(super) fn publish(table: &str, published: &Published<'_>, present: bool) -> io::Result<()> {
+pub(super) fn publish(
+    netfilter: &Netfilter,
+    table: &str,
+    published: &Published<'_>,
+    present: bool,
+) -> io::Result<()> {
     let mut batch = Messages::batch();
     render_ports(&mut batch, table, published, present);
-    batch.commit()
+    batch.commit(netfilter)
 }
 
 fn render_ports(batch: &mut Messages, table: &str, published: &Published<'_>, present: bool) {
@@ -153,9 +159,9 @@ fn padded(port: u16) -> [u8; 4] {
 }
 
 /// Removes the table, if it is there.
-pub(super) fn remove(table: &str) -> io::Result<()> {
+pub(super) fn remove(netfilter: &Netfilter, table: &str) -> io::Result<()> {
     let mut batch = Messages::batch();
     batch.add_table(table);
     batch.delete_table(table);
-    batch.commit()
+    batch.commit(netfilter)
 }

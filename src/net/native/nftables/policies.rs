@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::Ipv4Addr;
 
-use super::super::nfnetlink::Messages;
+use super::super::nfnetlink::{Messages, Netfilter};
 use super::expressions::{Compare, DESTINATION, Hook, SOURCE, SetForm};
 use crate::policies::{Fence, Opening, Peers, Policies};
 
@@ -173,14 +173,14 @@ impl Change {
     }
 
     /// Changes the table.
-    pub(in crate::native) fn commit(&self, table: &str) -> io::Result<()> {
+    pub(in crate::native) fn commit(&self, netfilter: &Netfilter, table: &str) -> io::Result<()> {
         let mut batch = Messages::large_batch();
         self.render(&mut batch, table);
-        batch.commit_large(table)
+        batch.commit_large(netfilter, table)
     }
 
     /// Replaces the table, which is empty before the change, in one step.
-    pub(in crate::native) fn commit_whole(&self, table: &str) -> io::Result<()> {
+    pub(in crate::native) fn commit_whole(&self, netfilter: &Netfilter, table: &str) -> io::Result<()> {
         let mut batch = Messages::large_batch();
         batch.replace_table(table);
         [INGRESS, EGRESS].into_iter().for_each(|map| batch.add_verdict_map(table, map));
@@ -198,7 +198,7 @@ impl Change {
             batch.add_rule(table, "forward", |b| b.go_by_address(map, offset));
         }
         self.render(&mut batch, table);
-        batch.commit_large(table)
+        batch.commit_large(netfilter, table)
     }
 }
 

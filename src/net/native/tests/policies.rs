@@ -102,7 +102,7 @@ fn what_a_pod_may_send_is_kept_by_block_and_range_of_ports() {
         let again = PolicyTable::new(&config(state));
         again.apply(only(&without)).await.unwrap();
         assert_eq!(three.reach(8080), [false, true, true, true]);
-        nftables::remove(&config(PathBuf::new()).policy_table()).unwrap();
+        nftables::remove(&Netfilter::default(), &config(PathBuf::new()).policy_table()).unwrap();
         again.apply(only(&with)).await.unwrap();
         assert_eq!(three.reach(9090), [false, true, true, true]);
         if let Some(shown) = super::services::shown(&["-n", "list", "ruleset"]) {

@@ -151,7 +151,7 @@ fn connections_spread_over_the_endpoints_and_follow_their_changes() {
         let again = self::table(state);
         again.apply(services(&own, pool(&endpoints))).await.unwrap();
         assert_eq!(heard(), "abc");
-        nftables::remove(&config(PathBuf::new()).service_table()).unwrap();
+        nftables::remove(&Netfilter::default(), &config(PathBuf::new()).service_table()).unwrap();
         again.apply(services(&own, pool(&endpoints[..2]))).await.unwrap();
         assert_eq!(heard(), "ab");
     });

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::super::super::nfnetlink::Messages;
+use super::super::super::nfnetlink::{Messages, Netfilter};
 use super::super::expressions::{Compare, DESTINATION, Hook, SOURCE};
 use super::super::spread::{Map, Value};
 use super::{By, Chain, Change, Turn};
@@ -88,20 +88,25 @@ impl Change {
     }
 
     /// Changes the table.
-    pub(in crate::native) fn commit(&self, table: &str) -> io::Result<()> {
+    pub(in crate::native) fn commit(&self, netfilter: &Netfilter, table: &str) -> io::Result<()> {
         let mut batch = Messages::large_batch();
         self.render(&mut batch, table);
-        batch.commit_large(table)
+        batch.commit_large(netfilter, table)
     }
 
     /// Replaces the table, which is empty before the change, in one step.
-    pub(in crate::native) fn commit_whole(&self, table: &str, pods: &Range, services: &Range) -> io::Result<()> {
+    pub(in crate::native) fn commit_whole(
+        &self,
+        netfilter: &Netfilter,
+        table: &str,
+        (pods, services): (&Range, &Range),
+    ) -> io::Result<()> {
         let mut batch = Messages::large_batch();
         batch.replace_table(table);
         Map::ALL.into_iter().for_each(|map| batch.add_map(table, map));
         render_base(&mut batch, table, pods, services);
         self.render(&mut batch, table);
-        batch.commit_large(table)
+        batch.commit_large(netfilter, table)
     }
 }
 
