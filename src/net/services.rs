@@ -25,6 +25,18 @@ pub struct Frontend {
     pub protocol: Protocol,
     /// Port.
     pub port: u16,
+    /// Who connects.
+    pub senders: Senders,
+}
+
+/// Whom a frontend is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum Senders {
+    /// All, but those for whom there is another.
+    #[default]
+    All,
+    /// Pods of this node and the host itself, if it leads to anybody.
+    Near,
 }
 
 /// Who answers.

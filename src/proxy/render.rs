@@ -1,7 +1,8 @@
 //! Who answers where, from all Services and EndpointSlices.
 //!
 //! After `pkg/proxy/topology.go` and `pkg/proxy/serviceport.go`: endpoints that are ready answer; if there is none, those
-//! that still serve while they end. By a policy `Local`, only those of this node answer, and if others would, silence.
+//! that still serve while they end. By a policy `Local`, only those of this node answer, and if others would, silence; but
+//! pods of this node and the host go by `Cluster` where others go by `externalTrafficPolicy` (`pkg/proxy/nftables/proxier.go`).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -10,7 +11,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use net::Protocol;
-use net::services::{Frontend, Pool, Services};
+use net::services::{Frontend, Pool, Senders, Services};
 
 /// Names the Service of a slice.
 const SERVICE: &str = "kubernetes.io/service-name";
@@ -81,23 +82,29 @@ impl Subject<'_> {
         ];
         let policy = |policy: &Option<String>| usize::from(policy.as_deref() == Some("Local"));
         let (inside, outside) = (policy(&spec.internal_traffic_policy), policy(&spec.external_traffic_policy));
-        let mut add = |address: Option<Ipv4Addr>, port: i32, pool: usize| {
+        // Whoever is near is led as if by a load balancer elsewhere, to all endpoints.
+        let near = (pools[outside].1 != pools[0].1).then_some(0);
+        let mut add = |address: Option<Ipv4Addr>, port: i32, pool: usize, near: Option<usize>| {
             let Some(port) = u16::try_from(port).ok().filter(|port| *port != 0) else { return };
-            let (name, pool) = &pools[pool];
-            let frontend = Frontend { address, protocol, port };
-            if let std::collections::btree_map::Entry::Vacant(place) = all.frontends.entry(frontend) {
-                place.insert(name.clone());
+            let frontend = Frontend { address, protocol, port, senders: Senders::All };
+            if all.frontends.contains_key(&frontend) {
+                return;
+            }
+            let near = near.map(|pool| (Frontend { senders: Senders::Near, ..frontend }, pool));
+            for (frontend, pool) in [Some((frontend, pool)), near].into_iter().flatten() {
+                let (name, pool) = &pools[pool];
+                all.frontends.insert(frontend, name.clone());
                 all.pools.insert(name.clone(), pool.clone());
             }
         };
         for address in own_addresses(spec) {
-            add(Some(address), port.port, inside);
+            add(Some(address), port.port, inside, None);
         }
         for address in outer_addresses(service, spec) {
-            add(Some(address), port.port, outside);
+            add(Some(address), port.port, outside, near);
         }
         if matches!(spec.type_.as_deref(), Some("NodePort" | "LoadBalancer")) {
-            add(None, port.node_port.unwrap_or(0), outside);
+            add(None, port.node_port.unwrap_or(0), outside, near);
         }
     }
 }

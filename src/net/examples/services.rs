@@ -6,7 +6,7 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
-use net::services::{Frontend, Pool, Services};
+use net::services::{Frontend, Pool, Senders, Services};
 use net::{NativeNetwork, NativeNetworkConfig, Protocol, ServiceTable};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -49,7 +49,8 @@ async fn changes(
     for service in 0..endpoints / per_service {
         let name = format!("service-{service}");
         let address = Some(Ipv4Addr::from(0x0a5d_0100 + service));
-        all.frontends.insert(Frontend { address, protocol: Protocol::Tcp, port: 80 }, name.clone());
+        let frontend = Frontend { address, protocol: Protocol::Tcp, port: 80, senders: Senders::All };
+        all.frontends.insert(frontend, name.clone());
         let own = (0..per_service).map(|own| endpoint(service * per_service + own)).collect();
         all.pools.insert(name, Pool { endpoints: own, ..Pool::default() });
     }

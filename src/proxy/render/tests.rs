@@ -47,7 +47,8 @@ fn shown(service: Arc<Service>, endpoints: Value) -> Vec<String> {
             (true, true) => "silence".to_owned(),
             (true, false) => "refused".to_owned(),
         };
-        format!("{address} {} {} → {to}", frontend.protocol, frontend.port)
+        let near = if frontend.senders == Senders::Near { " from here" } else { "" };
+        format!("{address} {} {}{near} → {to}", frontend.protocol, frontend.port)
     });
     lines.collect()
 }
@@ -97,11 +98,19 @@ fn a_local_policy_keeps_to_this_node_and_is_silent_if_others_would_answer() {
     let outside = json!({ "type": "NodePort", "externalTrafficPolicy": "Local" });
     assert_eq!(
         shown(service(outside.clone()), json!([here, there])),
-        ["host TCP 30080 → 10.42.0.2:8080", "10.43.0.9 TCP 80 → 10.42.0.2:8080 10.42.1.2:8080",]
+        [
+            "host TCP 30080 → 10.42.0.2:8080",
+            "host TCP 30080 from here → 10.42.0.2:8080 10.42.1.2:8080",
+            "10.43.0.9 TCP 80 → 10.42.0.2:8080 10.42.1.2:8080",
+        ]
+    );
+    assert_eq!(
+        shown(service(outside.clone()), json!([here])),
+        ["host TCP 30080 → 10.42.0.2:8080", "10.43.0.9 TCP 80 → 10.42.0.2:8080"]
     );
     assert_eq!(
         shown(service(outside.clone()), json!([there])),
-        ["host TCP 30080 → silence", "10.43.0.9 TCP 80 → 10.42.1.2:8080",]
+        ["host TCP 30080 → silence", "host TCP 30080 from here → 10.42.1.2:8080", "10.43.0.9 TCP 80 → 10.42.1.2:8080"]
     );
     assert_eq!(shown(service(outside), json!([]))[0], "host TCP 30080 → refused");
     let inside = json!({ "internalTrafficPolicy": "Local" });

@@ -125,12 +125,7 @@ fn render_loopback(batch: &mut Messages, table: &str, (pods, cluster): (&Range, 
 }
 
 /// Adds host ports of a pod to the table, or removes them; all of them or none.
-pub(super) fn publish(
-    netfilter: &Netfilter,
-    table: &str,
-    published: &Published<'_>,
-    present: bool,
-) -> io::Result<()> {
+pub(super) fn publish(netfilter: &Netfilter, table: &str, published: &Published<'_>, present: bool) -> io::Result<()> {
     let mut batch = Messages::batch();
     render_ports(&mut batch, table, published, present);
     batch.commit(netfilter)

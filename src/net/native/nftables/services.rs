@@ -6,9 +6,11 @@
 //!   map spread-ports       { inet_proto . inet_service : goto port-<n> | goto sticky-<k> | drop }
 //!   map endpoints          { ipv4_addr . inet_proto . inet_service . number : ipv4_addr . inet_service }
 //!   map endpoints-of-ports { inet_proto . inet_service . number : ipv4_addr . inet_service }
+//!   maps near, near-ports, near-endpoints, near-endpoints-of-ports: the same four for pods of this node and the host
 //!   set hairpins, remote, refused, refused-ports
-//!   chain prerouting, output {      destinations vmap @spread, ports of the host vmap @spread-ports }
-//!   chain address-<n>, port-<n> {   dnat to destination . numgen random mod n map @endpoints }
+//!   chain prerouting, output {      destinations vmap @near, @spread, ports of the host vmap @near-ports, @spread-ports }
+//!   chain address-<n>, port-<n>, near-address-<n>, near-port-<n> {
+//!                                   dnat to destination . numgen random mod n map @endpoints }
 //!   chain postrouting {             masquerade hairpins and what others sent to endpoints elsewhere }
 //!   chain input, forward, sent {    reject what nobody took }
 //!   set clients-<k>-<endpoint>      { ipv4_addr timeout }
@@ -35,14 +37,14 @@ use super::padded;
 use super::spread::{Map, Value};
 use crate::Protocol;
 use crate::range::Range;
-use crate::services::{Frontend, Pool, Services};
+use crate::services::{Frontend, Pool, Senders, Services};
 
 /// What is in the table now.
 #[derive(Debug, Default)]
 pub(in crate::native) struct Book {
     now: Services,
     laid: BTreeMap<String, Arc<Laid>>,
-    /// How many pools use a chain.
+    /// How many frontends use a chain.
     chains: BTreeMap<Chain, usize>,
     /// How many endpoints have an address.
     addresses: BTreeMap<Ipv4Addr, usize>,
@@ -71,6 +73,8 @@ pub(super) struct Chain {
 pub(super) enum By {
     Address,
     Port,
+    NearAddress,
+    NearPort,
 }
 
 /// The chains of a pool to which clients return.
@@ -111,13 +115,20 @@ pub(in crate::native) struct Change {
 
 impl By {
     fn of(frontend: &Frontend) -> Self {
-        if frontend.address.is_some() { Self::Address } else { Self::Port }
+        match (frontend.address, frontend.senders) {
+            (Some(_), Senders::All) => Self::Address,
+            (None, Senders::All) => Self::Port,
+            (Some(_), Senders::Near) => Self::NearAddress,
+            (None, Senders::Near) => Self::NearPort,
+        }
     }
 
     pub(super) fn spread(self) -> Map {
         match self {
             Self::Address => Map::Spread,
             Self::Port => Map::SpreadPorts,
+            Self::NearAddress => Map::Near,
+            Self::NearPort => Map::NearPorts,
         }
     }
 
@@ -125,13 +136,17 @@ impl By {
         match self {
             Self::Address => Map::Endpoints,
             Self::Port => Map::EndpointsOfPorts,
+            Self::NearAddress => Map::NearEndpoints,
+            Self::NearPort => Map::NearEndpointsOfPorts,
         }
     }
 
-    pub(super) fn refused(self) -> Map {
+    /// What is said of those who are near is not that nobody answers.
+    fn refused(self) -> Option<Map> {
         match self {
-            Self::Address => Map::Refused,
-            Self::Port => Map::RefusedPorts,
+            Self::Address => Some(Map::Refused),
+            Self::Port => Some(Map::RefusedPorts),
+            Self::NearAddress | Self::NearPort => None,
         }
     }
 }
@@ -141,6 +156,8 @@ impl Chain {
         let by = match self.by {
             By::Address => "address",
             By::Port => "port",
+            By::NearAddress => "near-address",
+            By::NearPort => "near-port",
         };
         format!("{by}-{}", self.count)
     }
@@ -161,10 +178,10 @@ impl Sticky {
 }
 
 impl Laid {
-    /// The chains shared with others.
-    fn chains(&self) -> Option<[Chain; 2]> {
+    /// The chain shared with others.
+    fn chain(&self, by: By) -> Option<Chain> {
         let count = u32::try_from(self.slots.len()).ok().filter(|count| *count > 0 && self.sticky.is_none())?;
-        Some([By::Address, By::Port].map(|by| Chain { by, count }))
+        Some(Chain { by, count })
     }
 
     fn verdict(&self, by: By) -> Option<Value> {
@@ -173,9 +190,7 @@ impl Laid {
         }
         match self.sticky {
             Some(sticky) => Some(Value::Goto(sticky.chain())),
-            None => {
-                self.chains().into_iter().flatten().find(|chain| chain.by == by).map(|chain| Value::Goto(chain.name()))
-            }
+            None => self.chain(by).map(|chain| Value::Goto(chain.name())),
         }
     }
 
@@ -207,6 +222,9 @@ impl Book {
             let former = self.now.frontends.get(frontend).and_then(|name| before.get(name));
             let present = wanted.frontends.get(frontend).and_then(|name| self.laid.get(name));
             change.lead(frontend, former.map(|laid| &**laid), present.map(|laid| &**laid));
+            let chain = |laid: Option<&Arc<Laid>>| laid.and_then(|laid| laid.chain(By::of(frontend)));
+            let (former, present) = (chain(former), chain(present));
+            count_chains(&mut self.chains, (former, present), &mut change);
         }
         self.now = wanted;
         change
@@ -226,7 +244,6 @@ impl Book {
             self.count_address(*came.ip(), true, pods, change);
         }
         let later = present.as_deref();
-        self.count_chains(former.chains(), later.and_then(Laid::chains), change);
         change.turn(&former, later);
         if let Some(present) = present {
             self.laid.insert(name.to_owned(), present);
@@ -250,33 +267,6 @@ impl Book {
             })
         });
         Laid { slots, sticky, is_silent: pool.is_silent }
-    }
-
-    fn count_chains(&mut self, before: Option<[Chain; 2]>, after: Option<[Chain; 2]>, change: &mut Change) {
-        for chain in after.into_iter().flatten() {
-            let count = self.chains.entry(chain).or_default();
-            *count += 1;
-            if *count == 1 {
-                // What was to go a moment ago is still there.
-                let known = change.unused.iter().position(|unused| *unused == chain);
-                match known {
-                    Some(place) => _ = change.unused.swap_remove(place),
-                    None => change.chains.push(chain),
-                }
-            }
-        }
-        for chain in before.into_iter().flatten() {
-            let count = self.chains.entry(chain).or_default();
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                self.chains.remove(&chain);
-                let new = change.chains.iter().position(|new| *new == chain);
-                match new {
-                    Some(place) => _ = change.chains.swap_remove(place),
-                    None => change.unused.push(chain),
-                }
-            }
-        }
     }
 
     fn count_address(&mut self, address: Ipv4Addr, comes: bool, pods: &Range, change: &mut Change) {
@@ -358,7 +348,9 @@ impl Change {
         self.element(by.spread(), key.clone(), verdict(before), verdict(after));
         let refused =
             |laid: Option<&Laid>| laid.filter(|laid| laid.slots.is_empty() && !laid.is_silent).map(|_| Value::None);
-        self.element(by.refused(), key.clone(), refused(before), refused(after));
+        if let Some(map) = by.refused() {
+            self.element(map, key.clone(), refused(before), refused(after));
+        }
         let (before, after) = (before.map_or(&[][..], Laid::numbered), after.map_or(&[][..], Laid::numbered));
         for (number, place) in (0_u32..).zip(0..before.len().max(after.len())) {
             let (old, new) = (before.get(place), after.get(place));
@@ -410,6 +402,41 @@ impl Change {
                 if let Some(old) = old {
                     turn(old, &before.slots, &[]);
                 }
+            }
+        }
+    }
+}
+
+/// Makes a chain for the first frontend that uses it, and removes it after the last.
+fn count_chains(
+    chains: &mut BTreeMap<Chain, usize>,
+    (before, after): (Option<Chain>, Option<Chain>),
+    change: &mut Change,
+) {
+    if before == after {
+        return;
+    }
+    if let Some(chain) = after {
+        let count = chains.entry(chain).or_default();
+        *count += 1;
+        if *count == 1 {
+            // What was to go a moment ago is still there.
+            let known = change.unused.iter().position(|unused| *unused == chain);
+            match known {
+                Some(place) => _ = change.unused.swap_remove(place),
+                None => change.chains.push(chain),
+            }
+        }
+    }
+    if let Some(chain) = before {
+        let count = chains.entry(chain).or_default();
+        *count = count.saturating_sub(1);
+        if *count == 0 {
+            chains.remove(&chain);
+            let new = change.chains.iter().position(|new| *new == chain);
+            match new {
+                Some(place) => _ = change.chains.swap_remove(place),
+                None => change.unused.push(chain),
             }
         }
     }

@@ -57,6 +57,11 @@ pub(super) enum Map {
     Endpoints,
     /// `protocol . port . number : address . port`
     EndpointsOfPorts,
+    /// The same four, looked at first, for pods of this node and the host itself.
+    Near,
+    NearPorts,
+    NearEndpoints,
+    NearEndpointsOfPorts,
     /// `address . address`: endpoints, twice.
     Hairpins,
     /// `address` of endpoints that are no pods of this node.
@@ -68,11 +73,15 @@ pub(super) enum Map {
 }
 
 impl Map {
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 12] = [
         Self::Spread,
         Self::SpreadPorts,
         Self::Endpoints,
         Self::EndpointsOfPorts,
+        Self::Near,
+        Self::NearPorts,
+        Self::NearEndpoints,
+        Self::NearEndpointsOfPorts,
         Self::Hairpins,
         Self::Remote,
         Self::Refused,
@@ -85,6 +94,10 @@ impl Map {
             Self::SpreadPorts => "spread-ports",
             Self::Endpoints => "endpoints",
             Self::EndpointsOfPorts => "endpoints-of-ports",
+            Self::Near => "near",
+            Self::NearPorts => "near-ports",
+            Self::NearEndpoints => "near-endpoints",
+            Self::NearEndpointsOfPorts => "near-endpoints-of-ports",
             Self::Hairpins => "hairpins",
             Self::Remote => "remote",
             Self::Refused => "refused",
@@ -100,10 +113,10 @@ impl Map {
     fn parts(self) -> (&'static [u32], &'static [u32]) {
         const TARGET: &[u32] = &[TYPE_ADDRESS, TYPE_SERVICE];
         match self {
-            Self::Spread | Self::Refused => (&[TYPE_ADDRESS, TYPE_PROTOCOL, TYPE_SERVICE], &[]),
-            Self::SpreadPorts | Self::RefusedPorts => (&[TYPE_PROTOCOL, TYPE_SERVICE], &[]),
-            Self::Endpoints => (&[TYPE_ADDRESS, TYPE_PROTOCOL, TYPE_SERVICE, TYPE_MARK], TARGET),
-            Self::EndpointsOfPorts => (&[TYPE_PROTOCOL, TYPE_SERVICE, TYPE_MARK], TARGET),
+            Self::Spread | Self::Near | Self::Refused => (&[TYPE_ADDRESS, TYPE_PROTOCOL, TYPE_SERVICE], &[]),
+            Self::SpreadPorts | Self::NearPorts | Self::RefusedPorts => (&[TYPE_PROTOCOL, TYPE_SERVICE], &[]),
+            Self::Endpoints | Self::NearEndpoints => (&[TYPE_ADDRESS, TYPE_PROTOCOL, TYPE_SERVICE, TYPE_MARK], TARGET),
+            Self::EndpointsOfPorts | Self::NearEndpointsOfPorts => (&[TYPE_PROTOCOL, TYPE_SERVICE, TYPE_MARK], TARGET),
             Self::Hairpins => (&[TYPE_ADDRESS, TYPE_ADDRESS], &[]),
             Self::Remote => (&[TYPE_ADDRESS], &[]),
         }
@@ -128,7 +141,7 @@ impl Messages {
     pub(super) fn add_map(&mut self, table: &str, map: Map) {
         let kind = |parts: &[u32]| parts.iter().fold(0, |all, part| all << 6 | part);
         let (key, value) = map.parts();
-        let is_verdicts = matches!(map, Map::Spread | Map::SpreadPorts);
+        let is_verdicts = matches!(map, Map::Spread | Map::SpreadPorts | Map::Near | Map::NearPorts);
         self.message(NEW_SET, CREATE, INET, |b| {
             b.text(1, table);
             b.text(2, map.name());
@@ -226,8 +239,8 @@ impl Messages {
     /// Loads the key by which the frontend of a packet is found, and tells which register follows.
     fn load_frontend(&mut self, by: By) -> u32 {
         let first = match by {
-            By::Port => FIRST,
-            By::Address => {
+            By::Port | By::NearPort => FIRST,
+            By::Address | By::NearAddress => {
                 self.load(NETWORK_HEADER, DESTINATION, 4, FIRST);
                 FIRST + 1
             }
@@ -237,7 +250,7 @@ impl Messages {
         first + 2
     }
 
-    /// Goes where [`Map::Spread`] or [`Map::SpreadPorts`] says.
+    /// Goes where [`Map::Spread`] or its like says.
     pub(super) fn spread(&mut self, by: By) {
         self.load_frontend(by);
         self.find(by.spread(), Some(VERDICT));
@@ -256,10 +269,16 @@ impl Messages {
         });
     }
 
-    /// Whether a packet is for something in [`Map::Refused`] or [`Map::RefusedPorts`].
-    pub(super) fn is_refused(&mut self, by: By) {
-        self.load_frontend(by);
-        self.find(by.refused(), None);
+    /// Whether a packet is for something in [`Map::Refused`].
+    pub(super) fn is_refused(&mut self) {
+        self.load_frontend(By::Address);
+        self.find(Map::Refused, None);
+    }
+
+    /// Whether a packet is for something in [`Map::RefusedPorts`].
+    pub(super) fn is_refused_port(&mut self) {
+        self.load_frontend(By::Port);
+        self.find(Map::RefusedPorts, None);
     }
 
     /// Whether source and destination are in [`Map::Hairpins`].

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::Protocol;
-use crate::services::{Frontend, Pool, Services};
+use crate::services::{Frontend, Pool, Senders, Services};
 
 const NODE: Ipv4Addr = Ipv4Addr::new(10, 91, 8, 1);
 const OUTSIDE: Ipv4Addr = Ipv4Addr::new(10, 91, 8, 2);
@@ -16,7 +16,7 @@ fn table(state: PathBuf) -> ServiceTable {
 }
 
 pub(super) fn frontend(address: Option<Ipv4Addr>, protocol: Protocol, port: u16) -> Frontend {
-    Frontend { address, protocol, port }
+    Frontend { address, protocol, port, senders: Senders::All }
 }
 
 pub(super) fn pool(endpoints: &[(Ipv4Addr, u16)]) -> Pool {
@@ -100,6 +100,41 @@ fn a_service_is_reached_from_pods_the_host_outside_and_itself_by_all_its_address
         let silent = Pool { is_silent: true, ..Pool::default() };
         table.apply(services(&all, silent)).await.unwrap();
         assert_eq!(ask(Some(&outside), (NODE, 30080)), Err(io::ErrorKind::TimedOut));
+    });
+}
+
+#[test]
+fn who_is_near_is_led_elsewhere_than_strangers() {
+    on_pretend_host(async |state| {
+        let network = NativeNetwork::start(config(state.clone())).await.unwrap();
+        let (outside, a, b) = (outside(), namespace(), namespace());
+        let (address_a, _) = (attach(&network, "a-0", &a).await, attach(&network, "b-0", &b).await);
+        answering(&a, 8080, b'a');
+        let table = table(state);
+        let outer = Ipv4Addr::new(10, 91, 8, 9);
+        within(&outside, || {
+            let route = ["route", "add", "10.91.8.9/32", "via", "169.254.1.1", "dev", "eth0", "onlink"];
+            assert!(run("ip", &route));
+        });
+        // So that the host has some way there before it is led elsewhere.
+        assert!(run("ip", &["route", "add", "10.91.8.9/32", "dev", "lo"]));
+        let (node, other) = (frontend(None, Protocol::Tcp, 30080), frontend(Some(outer), Protocol::Tcp, 80));
+        let silent = Pool { is_silent: true, ..Pool::default() };
+        let mut wanted = services(&[node, other], silent);
+        for frontend in [node, other] {
+            wanted.frontends.insert(Frontend { senders: Senders::Near, ..frontend }, "all".to_owned());
+        }
+        wanted.pools.insert("all".to_owned(), pool(&[(address_a, 8080)]));
+        table.apply(wanted.clone()).await.unwrap();
+        for to in [(NODE, 30080), (outer, 80)] {
+            for from in [Some(&b), Some(&a), None] {
+                assert_eq!(ask(from, to).map(|(name, _)| name), Ok(b'a'), "{to:?} from {from:?}");
+            }
+            assert_eq!(ask(Some(&outside), to), Err(io::ErrorKind::TimedOut), "{to:?}");
+        }
+        wanted.frontends.retain(|frontend, _| frontend.senders == Senders::All);
+        table.apply(wanted).await.unwrap();
+        assert_eq!(ask(Some(&b), (NODE, 30080)), Err(io::ErrorKind::TimedOut));
     });
 }
 

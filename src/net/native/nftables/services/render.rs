@@ -112,24 +112,29 @@ impl Change {
 
 fn render_base(batch: &mut Messages, table: &str, pods: &Range, services: &Range) {
     batch.add_chain(table, "prerouting", Hook::ARRIVING);
-    batch.add_rule(table, "prerouting", |b| {
-        b.address_in(SOURCE, pods, Compare::Equal);
-        b.spread(By::Address);
-    });
+    batch.add_chain(table, "output", Hook::LEAVING);
+    for by in [By::NearAddress, By::Address] {
+        batch.add_rule(table, "prerouting", |b| {
+            b.address_in(SOURCE, pods, Compare::Equal);
+            b.spread(by);
+        });
+        batch.add_rule(table, "output", |b| b.spread(by));
+    }
     batch.add_rule(table, "prerouting", |b| {
         b.address_in(DESTINATION, services, Compare::NotEqual);
         b.spread(By::Address);
     });
-    batch.add_chain(table, "output", Hook::LEAVING);
-    batch.add_rule(table, "output", |b| {
-        b.spread(By::Address);
-    });
-    for chain in ["prerouting", "output"] {
-        batch.add_rule(table, chain, |b| {
-            b.is_for_host();
-            b.address_in(DESTINATION, &Range::loopback(), Compare::NotEqual);
-            b.spread(By::Port);
-        });
+    for by in [By::NearPort, By::Port] {
+        for chain in ["prerouting", "output"] {
+            batch.add_rule(table, chain, |b| {
+                if (chain, by) == ("prerouting", By::NearPort) {
+                    b.address_in(SOURCE, pods, Compare::Equal);
+                }
+                b.is_for_host();
+                b.address_in(DESTINATION, &Range::loopback(), Compare::NotEqual);
+                b.spread(by);
+            });
+        }
     }
     batch.add_chain(table, "postrouting", Hook::PASSED);
     batch.add_rule(table, "postrouting", |b| {
@@ -155,12 +160,12 @@ fn render_refusals(batch: &mut Messages, table: &str, pods: &Range, services: &R
                 b.address_in(DESTINATION, services, Compare::Equal);
             });
         }
-        refuse(batch, table, chain, |b| b.is_refused(By::Address));
+        refuse(batch, table, chain, |b| b.is_refused());
         if chain != "forward" {
             refuse(batch, table, chain, |b| {
                 b.is_for_host();
                 b.address_in(DESTINATION, &Range::loopback(), Compare::NotEqual);
-                b.is_refused(By::Port);
+                b.is_refused_port();
             });
         }
     }

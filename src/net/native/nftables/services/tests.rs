@@ -5,7 +5,7 @@ fn pods() -> Range {
 }
 
 fn frontend(address: Option<[u8; 4]>, protocol: Protocol, port: u16) -> Frontend {
-    Frontend { address: address.map(Ipv4Addr::from), protocol, port }
+    Frontend { address: address.map(Ipv4Addr::from), protocol, port, senders: Senders::All }
 }
 
 fn pool(endpoints: &[&str]) -> Pool {
@@ -49,7 +49,6 @@ fn an_endpoint_more_is_a_few_elements() {
         shown(&book.change(one.clone(), &pods())),
         [
             "chain address-1",
-            "chain port-1",
             "+ spread 0a2b00090600000000500000 : goto address-1",
             "+ endpoints 0a2b0009060000000050000000000000 : 0a2a00021f900000",
             "+ hairpins 0a2a00020a2a0002",
@@ -61,9 +60,7 @@ fn an_endpoint_more_is_a_few_elements() {
         shown(&book.change(two, &pods())),
         [
             "chain address-2",
-            "chain port-2",
             "no chain address-1",
-            "no chain port-1",
             "- spread 0a2b00090600000000500000 : goto address-1",
             "+ spread 0a2b00090600000000500000 : goto address-2",
             "+ endpoints 0a2b0009060000000050000001000000 : 0a2a00031f900000",
@@ -76,9 +73,7 @@ fn an_endpoint_more_is_a_few_elements() {
         shown(&book.change(other, &pods())),
         [
             "chain address-1",
-            "chain port-1",
             "no chain address-2",
-            "no chain port-2",
             "- spread 0a2b00090600000000500000 : goto address-2",
             "- endpoints 0a2b0009060000000050000000000000 : 0a2a00021f900000",
             "- endpoints 0a2b0009060000000050000001000000 : 0a2a00031f900000",
@@ -108,6 +103,40 @@ fn without_endpoints_a_frontend_is_refused_and_a_silent_one_is_dropped() {
     assert!(shown.contains(&"- spread-ports 0600000075800000 : drop".to_owned()), "{shown:?}");
     assert!(shown.contains(&"+ remote c0000201".to_owned()), "it is no pod of this node: {shown:?}");
     assert_eq!(shown.iter().filter(|line| line.contains("hairpins")).count(), 1);
+}
+
+#[test]
+fn who_is_near_is_led_by_maps_and_chains_of_their_own_and_otherwise_as_all_others() {
+    let mut book = Book::default();
+    let node = frontend(None, Protocol::Tcp, 30080);
+    let near = Frontend { senders: Senders::Near, ..node };
+    let silent = Pool { is_silent: true, ..Pool::default() };
+    let all = pool(&["10.42.1.2:80"]);
+    let change = book.change(services(&[(node, "here"), (near, "all")], &[("here", silent), ("all", all)]), &pods());
+    assert_eq!(
+        shown(&change),
+        [
+            "chain near-port-1",
+            "+ spread-ports 0600000075800000 : drop",
+            "+ near-ports 0600000075800000 : goto near-port-1",
+            "+ near-endpoints-of-ports 060000007580000000000000 : 0a2a010200500000",
+            "+ hairpins 0a2a01020a2a0102",
+            "+ remote 0a2a0102",
+        ]
+    );
+    let change = book.change(services(&[(node, "here")], &[("here", pool(&[]))]), &pods());
+    assert_eq!(
+        shown(&change),
+        [
+            "no chain near-port-1",
+            "- spread-ports 0600000075800000 : drop",
+            "- near-ports 0600000075800000 : goto near-port-1",
+            "- near-endpoints-of-ports 060000007580000000000000 : 0a2a010200500000",
+            "- hairpins 0a2a01020a2a0102",
+            "- remote 0a2a0102",
+            "+ refused-ports 0600000075800000",
+        ]
+    );
 }
 
 #[test]
@@ -164,6 +193,7 @@ fn datagrams_leave_endpoints_that_are_gone_and_find_the_first() {
 fn elements_that_came_by_steps_are_those_that_would_come_at_once() {
     let addresses = ["10.42.0.2:80", "10.42.0.3:80", "192.0.2.1:80", "10.42.0.2:81"];
     let (web, dns) = (frontend(Some(WEB), Protocol::Tcp, 80), frontend(None, Protocol::Udp, 53));
+    let near = Frontend { senders: Senders::Near, ..web };
     let state = |step: usize| {
         let some = |bits: usize| {
             let chosen = addresses.iter().enumerate().filter(|(place, _)| bits >> place & 1 == 1);
@@ -171,7 +201,7 @@ fn elements_that_came_by_steps_are_those_that_would_come_at_once() {
         };
         let (a, b) = (some(step * 7 % 16), some(step * 11 % 16));
         match step % 4 {
-            0 => services(&[(web, "a"), (dns, "b")], &[("a", a), ("b", b)]),
+            0 => services(&[(web, "a"), (dns, "b"), (near, "a")], &[("a", a), ("b", b)]),
             1 => services(&[(web, "b")], &[("b", Pool { sticky: Some(9), ..b })]),
             2 => services(&[(dns, "a"), (web, "a")], &[("a", a)]),
             _ => services(&[(web, "c"), (dns, "b")], &[("c", a), ("b", b)]),
