@@ -163,7 +163,7 @@ impl Shell {
     }
 
     /// The pods of a target; nobody else may scale any of them.
-    fn pods_of(&self, key: &Key, selector: &str) -> Result<Vec<Pod>, NoPods> {
+    fn pods_of(&self, key: &Key, selector: &str) -> Result<Vec<Arc<Pod>>, NoPods> {
         let fail = |event, reason, text: String, message| NoPods { event, reason, text, message };
         if selector.is_empty() {
             let message = Some("the HPA target's scale is missing a selector");
@@ -173,18 +173,14 @@ impl Shell {
             let text = format!("couldn't convert selector into a corresponding internal selector object: {error}");
             fail("InvalidSelector", "InvalidSelector", text, None)
         })?;
-        let labelled = |pod: &Pod| serde_json::to_value(&pod.metadata.labels).unwrap_or_default();
-        let inside = |pod: &&Arc<Pod>| pod.metadata.namespace.as_ref() == Some(&key.namespace);
-        let pods = self.pods.snapshot();
-        let pods: Vec<(Value, Pod)> = pods
-            .iter()
-            .filter(inside)
-            .map(|pod| (labelled(pod), (**pod).clone()))
-            .filter(|(labels, _)| parsed.matches(labels.as_object()))
-            .collect();
+        let covers = |selector: &LabelSelector, pod: &Pod| {
+            selector.covers(|name| pod.metadata.labels.as_ref()?.get(name).map(String::as_str))
+        };
+        let mut pods = self.pods.snapshot();
+        pods.retain(|pod| pod.metadata.namespace.as_ref() == Some(&key.namespace) && covers(&parsed, pod));
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.entry(key.clone()).or_default().selector = Some(parsed);
-        let selects = |other: &LabelSelector| pods.iter().any(|(labels, _)| other.matches(labels.as_object()));
+        let selects = |other: &LabelSelector| pods.iter().any(|pod| covers(other, pod));
         let rivals = known
             .iter()
             .filter(|(other, known)| other.namespace == key.namespace && known.selector.as_ref().is_some_and(selects));
@@ -195,7 +191,7 @@ impl Shell {
             let text = format!("pods by selector {selector} are controlled by multiple HPAs: [{}]", rivals.join(" "));
             return Err(fail("AmbiguousSelector", "AmbiguousSelector", text, None));
         }
-        Ok(pods.into_iter().map(|(_, pod)| pod).collect())
+        Ok(pods)
     }
 
     async fn metrics(&self, key: &Key, selector: &str) -> Result<Vec<Value>, String> {

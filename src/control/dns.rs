@@ -149,7 +149,13 @@ pub fn service(found: Option<&Service>, address: Option<Ipv4Addr>) -> Step<Servi
     }
     let mut right = found.clone();
     right.metadata.labels.get_or_insert_default().extend(labels());
-    right.spec = Some(ServiceSpec { internal_traffic_policy: Some("Local".to_owned()), ports: Some(ports()), ..spec });
+    // Of a Service that was made one of another type the ports of the nodes stay, which the API server gives it.
+    let given = spec.ports.clone().unwrap_or_default();
+    let mut ports = ports();
+    for port in &mut ports {
+        port.node_port = given.iter().find(|one| one.name == port.name).and_then(|one| one.node_port);
+    }
+    right.spec = Some(ServiceSpec { internal_traffic_policy: Some("Local".to_owned()), ports: Some(ports), ..spec });
     if right == *found { Step::Fine } else { Step::Replace(right) }
 }
 
@@ -249,6 +255,20 @@ mod tests {
         assert_eq!(mended.metadata.labels.unwrap()["own"], "kept");
         // With another range of Services it must be made anew.
         assert_eq!(service(Some(&right), Some(Ipv4Addr::new(10, 96, 0, 10))), Step::Remove);
+    }
+
+    #[test]
+    fn ports_that_nodes_have_for_it_stay() {
+        let mut of_nodes = made(service(None, ADDRESS));
+        let spec = of_nodes.spec.as_mut().unwrap();
+        spec.type_ = Some("NodePort".to_owned());
+        for (port, number) in spec.ports.iter_mut().flatten().zip(30053..) {
+            port.node_port = Some(number);
+        }
+        assert_eq!(service(Some(&of_nodes), ADDRESS), Step::Fine);
+        let right = of_nodes.clone();
+        of_nodes.spec.as_mut().unwrap().ports.as_mut().unwrap()[1].port = 54;
+        assert_eq!(made(service(Some(&of_nodes), ADDRESS)), right);
     }
 
     #[test]

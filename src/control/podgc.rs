@@ -59,30 +59,52 @@ impl fmt::Display for Target {
     }
 }
 
-/// Pods that have ended, by age.
-#[derive(Default)]
+/// Pods that have ended: the youngest, as many as may lie about, and those that are older and too many.
 struct Ended {
+    allowed: usize,
     created: HashMap<Key, Timestamp>,
-    by_age: BTreeSet<(Timestamp, Key)>,
+    kept: BTreeSet<(Timestamp, Key)>,
+    surplus: BTreeSet<(Timestamp, Key)>,
 }
 
 impl Ended {
-    /// Takes note of a pod as it is now, if it has ended.
-    fn note(&mut self, key: &Key, pod: Option<&Pod>) {
-        if let Some(created) = self.created.remove(key) {
-            self.by_age.remove(&(created, key.clone()));
-        }
-        if let Some(pod) = pod.filter(|pod| has_ended(pod) && pod.metadata.deletion_timestamp.is_none()) {
-            let created = pod.metadata.creation_timestamp.as_ref().map_or(Timestamp::MIN, |time| time.0);
-            self.created.insert(key.clone(), created);
-            self.by_age.insert((created, key.clone()));
-        }
+    fn new(allowed: usize) -> Self {
+        Self { allowed, created: HashMap::new(), kept: BTreeSet::new(), surplus: BTreeSet::new() }
     }
 
-    /// The oldest of those that are too many.
-    fn surplus(&self, allowed: usize) -> Vec<Key> {
-        let count = self.by_age.len().saturating_sub(allowed);
-        self.by_age.iter().take(count).map(|(_, key)| key.clone()).collect()
+    /// Takes note of a pod as it is now, if it has ended; which one is too many because of it.
+    fn note(&mut self, key: &Key, pod: Option<&Pod>) -> Option<Key> {
+        self.forget(key);
+        let pod = pod.filter(|pod| has_ended(pod) && pod.metadata.deletion_timestamp.is_none())?;
+        let created = pod.metadata.creation_timestamp.as_ref().map_or(Timestamp::MIN, |time| time.0);
+        self.created.insert(key.clone(), created);
+        let entry = (created, key.clone());
+        let gives_way = if self.surplus.last().is_some_and(|youngest| entry < *youngest) {
+            entry
+        } else {
+            self.kept.insert(entry);
+            if self.kept.len() <= self.allowed {
+                return None;
+            }
+            self.kept.pop_first()?
+        };
+        self.surplus.insert(gives_way.clone());
+        Some(gives_way.1)
+    }
+
+    fn forget(&mut self, key: &Key) {
+        let Some(created) = self.created.remove(key) else { return };
+        let entry = (created, key.clone());
+        if self.surplus.remove(&entry) {
+            return;
+        }
+        self.kept.remove(&entry);
+        self.kept.extend(self.surplus.pop_last());
+    }
+
+    /// Whether a pod is one of those that are too many.
+    fn is_surplus(&self, key: &Key) -> bool {
+        self.created.get(key).is_some_and(|created| self.surplus.contains(&(*created, key.clone())))
     }
 }
 
@@ -104,7 +126,7 @@ pub fn spawn(client: &Client, clock: &SharedClock, tasks: &Tasks, nodes: &Inform
         nodes: nodes.clone(),
         pods: pods.clone(),
         absent: Mutex::default(),
-        ended: Mutex::default(),
+        ended: Mutex::new(Ended::new(ENDED)),
     });
     let queue = Queue::default();
     tasks.spawn("podgc-nodes", feed_by_nodes(Arc::clone(&shell), queue.clone()));
@@ -142,11 +164,7 @@ async fn feed_by_pods(shell: Arc<Shell>, queue: Queue<Target>) {
     loop {
         let key = dirty.next().await;
         let pod = shell.pods.get(&key);
-        let surplus = {
-            let mut ended = shell.ended.lock().unwrap_or_else(PoisonError::into_inner);
-            ended.note(&key, pod.as_deref());
-            ended.surplus(ENDED)
-        };
+        let surplus = shell.ended.lock().unwrap_or_else(PoisonError::into_inner).note(&key, pod.as_deref());
         surplus.into_iter().for_each(|key| queue.add(Target::Pod(key)));
         let Some(pod) = pod else { continue };
         if let Some(node) = node_of(&pod)
@@ -163,10 +181,7 @@ async fn feed_by_pods(shell: Arc<Shell>, queue: Queue<Target>) {
 async fn sync_pod(shell: Arc<Shell>, key: Key) -> Result<Outcome, ClientError> {
     let Some(pod) = shell.pods.get(&key) else { return Ok(Outcome::Done) };
     let node = node_of(&pod).and_then(|node| shell.nodes.get(&Key::cluster(node)));
-    let is_surplus = || {
-        let ended = shell.ended.lock().unwrap_or_else(PoisonError::into_inner);
-        ended.surplus(ENDED).contains(&key)
-    };
+    let is_surplus = || shell.ended.lock().unwrap_or_else(PoisonError::into_inner).is_surplus(&key);
     if decide(&pod, node.as_deref()) {
         tracing::info!(pod = %key, "removing a pod that nobody else will");
         shell.remove(&pod, None).await?;
@@ -266,20 +281,27 @@ mod tests {
 
     #[test]
     fn of_too_many_that_have_ended_the_oldest_go() {
-        let mut ended = Ended::default();
+        let mut ended = Ended::new(2);
         let of = |name: &str, day: u8, phase: &str| {
             let metadata =
                 json!({"name": name, "namespace": "default", "creationTimestamp": format!("2026-01-0{day}T00:00:00Z")});
             pod(name, &json!({"metadata": metadata, "status": {"phase": phase}}))
         };
-        let mut note = |pod: &Pod| ended.note(&Key::of(&pod.metadata), Some(pod));
-        [("a", 3, "Failed"), ("b", 1, "Succeeded"), ("c", 2, "Failed"), ("d", 1, "Running")]
-            .iter()
-            .for_each(|(name, day, phase)| note(&of(name, *day, phase)));
-        let names = |keys: Vec<Key>| keys.into_iter().map(|key| key.name).collect::<Vec<_>>();
-        assert_eq!(names(ended.surplus(1)), ["b", "c"]);
-        assert_eq!(names(ended.surplus(3)), [""; 0]);
-        ended.note(&Key::namespaced("default", "b"), None);
-        assert_eq!(names(ended.surplus(1)), ["c"]);
+        let key = |name: &str| Key::namespaced("default", name);
+        let mut note = |name: &str, day: u8, phase: &str| {
+            let gone = ended.note(&key(name), Some(&of(name, day, phase)));
+            let all = ["a", "b", "c", "d", "e", "f"].into_iter().filter(|name| ended.is_surplus(&key(name)));
+            (gone.map_or(String::new(), |key| key.name), all.collect::<String>())
+        };
+        let none = (String::new(), String::new());
+        assert_eq!(note("a", 5, "Failed"), none);
+        assert_eq!(note("b", 2, "Succeeded"), none);
+        assert_eq!(note("c", 4, "Failed"), ("b".to_owned(), "b".to_owned()));
+        assert_eq!(note("d", 1, "Running"), (String::new(), "b".to_owned()));
+        assert_eq!(note("e", 1, "Failed"), ("e".to_owned(), "be".to_owned()), "it is older than one that is too many");
+        assert_eq!(note("f", 3, "Failed"), ("f".to_owned(), "bef".to_owned()));
+        // What goes by itself makes room for the youngest of the others.
+        assert_eq!(note("a", 5, "Running"), (String::new(), "be".to_owned()));
+        assert_eq!(note("b", 2, "Running"), (String::new(), "e".to_owned()));
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! After `reconcileAutoscaler` of `horizontal.go`, with its reasons and messages.
 
+use std::sync::Arc;
+
 use api::quantity::Quantity;
 use client::events::EventType;
 use jiff::Timestamp;
@@ -26,7 +28,7 @@ const LIMITED: &str = "ScalingLimited";
 pub(super) struct Target {
     pub(super) replicas: i32,
     /// Its pods; else which event says why they cannot be known, and why.
-    pub(super) pods: Result<Vec<Pod>, NoPods>,
+    pub(super) pods: Result<Vec<Arc<Pod>>, NoPods>,
     /// What `metrics.k8s.io` says of them, else why it says nothing.
     pub(super) metrics: Result<Vec<Value>, String>,
 }
@@ -211,7 +213,7 @@ fn by_metrics(
             return None;
         }
     };
-    let pods: Vec<&Pod> = pods.iter().collect();
+    let pods: Vec<&Pod> = pods.iter().map(|pod| &**pod).collect();
     let specs = scaler.spec.metrics.as_deref().unwrap_or_default();
     let (mut best, mut shown, mut failures): (Option<Proposal>, Vec<Value>, Vec<Failure>) =
         (None, Vec::new(), Vec::new());

@@ -113,7 +113,11 @@ fn outcome(case: &Case) -> String {
         Some(error) => Err(error.clone()),
         None => Ok(case.pods.iter().filter_map(PodCase::metrics).collect()),
     };
-    let target = Target { replicas: case.replicas, pods: Ok(case.pods.iter().map(PodCase::pod).collect()), metrics };
+    let target = Target {
+        replicas: case.replicas,
+        pods: Ok(case.pods.iter().map(|pod| Arc::new(pod.pod())).collect()),
+        metrics,
+    };
     let scaler = scaler(&case.spec, &case.status);
     let mut history = History::default();
     for (seconds, replicas) in &case.recommended {

@@ -1,6 +1,6 @@
 //! Which addresses a Service has.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
@@ -66,21 +66,35 @@ pub(super) fn decide(service: &Service, view: &View<'_>) -> Verdict {
     verdict
 }
 
-/// A port that is not to be had.
+/// Ports of the nodes, and whose they are.
+type Taken<'v> = BTreeMap<(&'v str, u16), &'v Service>;
+
+/// A port that is not to be had. Whoever waits himself takes none from those that are younger.
 fn obstacle(service: &Service, view: &View<'_>) -> Option<String> {
-    let ports = ports(service);
-    if let Some((protocol, port)) =
-        ports.iter().find(|(protocol, port)| *protocol == "TCP" && view.reserved.contains(port))
-    {
-        return Some(format!("port {protocol}/{port} of the nodes is the node's own"));
-    }
     let age = |service: &Service| {
         let metadata = &service.metadata;
         (metadata.creation_timestamp.clone().map(|time| time.0), metadata.namespace.clone(), metadata.name.clone())
     };
-    let elders = view.services.iter().filter(|other| is_balanced(other) && age(other) < age(service));
-    let mut taken = elders.flat_map(|elder| self::ports(elder).into_iter().map(move |port| (port, elder)));
-    let (port, elder) = taken.find(|(port, _)| ports.contains(port))?;
+    let own = age(service);
+    let elders = view.services.iter().filter(|other| is_balanced(other)).map(|other| (age(other), &**other));
+    let mut elders: Vec<_> = elders.filter(|(age, _)| *age < own).collect();
+    elders.sort_by(|(one, _), (other, _)| one.cmp(other));
+    let mut taken = Taken::new();
+    for (_, elder) in elders {
+        if refusal(elder, view.reserved, &taken).is_none() {
+            taken.extend(ports(elder).into_iter().map(|port| (port, elder)));
+        }
+    }
+    refusal(service, view.reserved, &taken)
+}
+
+fn refusal(service: &Service, reserved: &BTreeSet<u16>, taken: &Taken<'_>) -> Option<String> {
+    let ports = ports(service);
+    if let Some((protocol, port)) = ports.iter().find(|(protocol, port)| *protocol == "TCP" && reserved.contains(port))
+    {
+        return Some(format!("port {protocol}/{port} of the nodes is the node's own"));
+    }
+    let (port, elder) = ports.iter().find_map(|port| Some((port, taken.get(port)?)))?;
     let name = |part: &Option<String>| part.clone().unwrap_or_default();
     let (namespace, name) = (name(&elder.metadata.namespace), name(&elder.metadata.name));
     Some(format!("port {}/{} of the nodes is that of Service {namespace}/{name}", port.0, port.1))
@@ -206,6 +220,14 @@ mod tests {
         let all = [Arc::clone(&old), Arc::clone(&young)];
         assert_eq!(decided(&old, &all), "10.0.0.1 192.0.2.9");
         assert_eq!(decided(&young, &all), "port TCP/80 of the nodes is that of Service a/web");
+        let both = json!({ "ports": [{ "port": 80 }, { "port": 81 }] });
+        let (waits, other) = (
+            service("both", "2026-11-20T16:00:00Z", both),
+            service("last", "2026-11-20T17:00:00Z", json!({ "ports": [{ "port": 81 }] })),
+        );
+        let all = [Arc::clone(&other), Arc::clone(&waits), Arc::clone(&old)];
+        assert_eq!(decided(&waits, &all), "port TCP/80 of the nodes is that of Service a/web");
+        assert_eq!(decided(&other, &all), "10.0.0.1 192.0.2.9", "who waits takes nothing");
         let api = service("api", "2026-11-20T15:00:00Z", json!({ "ports": [{ "port": 6443 }] }));
         assert_eq!(decided(&api, &[]), "port TCP/6443 of the nodes is the node's own");
     }

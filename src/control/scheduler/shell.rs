@@ -5,7 +5,7 @@
 
 mod act;
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -58,7 +58,7 @@ pub fn spawn(client: &Client, clock: &SharedClock, tasks: &Tasks, watched: Watch
         decisions: 0,
         requests: FuturesUnordered::new(),
         waiting: FuturesUnordered::new(),
-        reporting: HashSet::new(),
+        reporting: HashMap::new(),
         deferred: HashSet::new(),
     };
     tasks.spawn("scheduler", scheduler.run());
@@ -102,8 +102,9 @@ struct Scheduler {
     requests: FuturesUnordered<Request>,
     /// Bindings that wait for volumes, at most one a pod: slow ones must not keep other pods from being decided on.
     waiting: FuturesUnordered<Request>,
-    /// Pods of which something is being said; what says that one has no node must not arrive after its binding.
-    reporting: HashSet<Key>,
+    /// Pods of which something is being said, and how much; what says that one has no node must not arrive after its
+    /// binding.
+    reporting: HashMap<Key, usize>,
     /// Those of them that were to be decided on meanwhile.
     deferred: HashSet<Key>,
 }

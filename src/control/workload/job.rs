@@ -26,7 +26,6 @@ use client::{Client, ClientError, DeleteOptions, Informer, Key, Patch, unless_ov
 use futures_util::future::join_all;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use serde_json::json;
 use task::{SharedClock, Tasks};
 
@@ -162,18 +161,10 @@ impl Shell {
 
     /// Nobody counts the pods of a Job that is gone.
     async fn let_go_of_orphans(&self, key: &Key, job: Option<&Job>) -> Result<(), ClientError> {
-        let uid = job.and_then(|job| job.metadata.uid.as_ref());
-        if uid.is_some() && self.known().get(key).map(|(known, _)| known) == uid {
-            return Ok(());
-        }
-        let is_orphan = |pod: &Arc<Pod>| {
-            let owner = owned::manager(&pod.metadata);
-            let of_it = |owner: &&OwnerReference| owner.kind == "Job" && owner.name == key.name;
-            owner.filter(of_it).is_some_and(|owner| Some(&owner.uid) != uid)
-                && pod.metadata.namespace.as_deref() == Some(&key.namespace)
-                && is_tracked(pod)
-        };
-        let orphans: Vec<_> = self.pods.informer().snapshot().into_iter().filter(is_orphan).collect();
+        let uid = job.and_then(|job| job.metadata.uid.as_deref());
+        let is_orphan =
+            |pod: &Arc<Pod>| owned::manager(&pod.metadata).is_some_and(|owner| owner.kind == "Job") && is_tracked(pod);
+        let orphans: Vec<_> = self.pods.of_others(key, uid).into_iter().filter(is_orphan).collect();
         self.let_go(&orphans).await
     }
 }

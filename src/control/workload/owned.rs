@@ -24,6 +24,35 @@ pub(super) struct Owned<K> {
 struct Index {
     place_of: HashMap<Key, Place>,
     members: HashMap<Group, BTreeSet<Key>>,
+    /// Uids of the managers of a name, whatever their kinds: one may come after the other.
+    namesakes: HashMap<Key, BTreeSet<String>>,
+}
+
+impl Index {
+    fn join(&mut self, key: &Key, place: &Place) {
+        self.members.entry(place.group.clone()).or_default().insert(key.clone());
+        if let Some(manager) = &place.manager {
+            let name = Key::namespaced(&key.namespace, &manager.name);
+            self.namesakes.entry(name).or_default().insert(manager.uid.clone());
+        }
+    }
+
+    fn leave(&mut self, key: &Key, place: &Place) {
+        let Some(members) = self.members.get_mut(&place.group) else { return };
+        members.remove(key);
+        if !members.is_empty() {
+            return;
+        }
+        self.members.remove(&place.group);
+        let Some(manager) = &place.manager else { return };
+        let name = Key::namespaced(&key.namespace, &manager.name);
+        if let Some(uids) = self.namesakes.get_mut(&name) {
+            uids.remove(&manager.uid);
+            if uids.is_empty() {
+                self.namesakes.remove(&name);
+            }
+        }
+    }
 }
 
 /// Who manages an object.
@@ -139,17 +168,8 @@ impl<K: Object> Owned<K> {
             None => index.place_of.remove(key),
         };
         if former.as_ref().map(|place| &place.group) != present.as_ref().map(|place| &place.group) {
-            if let Some(Place { group, .. }) = &former
-                && let Some(members) = index.members.get_mut(group)
-            {
-                members.remove(key);
-                if members.is_empty() {
-                    index.members.remove(group);
-                }
-            }
-            if let Some(Place { group, .. }) = &present {
-                index.members.entry(group.clone()).or_default().insert(key.clone());
-            }
+            former.iter().for_each(|place| index.leave(key, place));
+            present.iter().for_each(|place| index.join(key, place));
         }
         (former, present)
     }
@@ -163,6 +183,14 @@ impl<K: Object> Owned<K> {
     /// What the owner with this uid manages.
     pub(super) fn managed(&self, uid: &str) -> Vec<Arc<K>> {
         self.of(&Group::Managed(uid.to_owned()))
+    }
+
+    /// What owners of a name manage, or managed while they were there, but for the one with this uid.
+    pub(super) fn of_others(&self, owner: &Key, uid: Option<&str>) -> Vec<Arc<K>> {
+        let index = self.index();
+        let uids: Vec<String> = index.namesakes.get(owner).into_iter().flatten().cloned().collect();
+        drop(index);
+        uids.iter().filter(|other| Some(other.as_str()) != uid).flat_map(|other| self.managed(other)).collect()
     }
 
     fn of(&self, group: &Group) -> Vec<Arc<K>> {

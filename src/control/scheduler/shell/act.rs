@@ -18,6 +18,7 @@ use crate::scheduler::hints::Change;
 use crate::scheduler::nominations::nominated_node;
 use crate::scheduler::pending::Waiting;
 use crate::scheduler::preempt::{self, Preemption};
+use crate::workload::is_deleting;
 
 /// Longest message of an event (`k8s.io/api/events`, note).
 const MESSAGE: usize = 1024;
@@ -42,7 +43,7 @@ impl Scheduler {
                 return false;
             }
             let Some((key, waiting)) = self.pending.take() else { return false };
-            if self.reporting.contains(&key) {
+            if self.reporting.contains_key(&key) {
                 self.deferred.insert(key);
             } else {
                 self.decide_on(key, &waiting);
@@ -127,7 +128,8 @@ impl Scheduler {
             for victim in victims {
                 match make_go(&client, &victim, &Time(clock.now())).await {
                     Ok(()) => gone.push(victim),
-                    Err(error) if error.is_not_found() || error.is_overtaken() => {}
+                    // Who merely changed meanwhile is still there.
+                    Err(error) if error.is_overtaken() && !is_still_there(&client, &victim).await => {}
                     Err(error) => spared.push((Key::of(&victim.metadata), error)),
                 }
             }
@@ -148,11 +150,23 @@ impl Scheduler {
     /// Changes the status of a pod.
     fn say(&mut self, key: Key, patch: Value) {
         let client = self.client.clone();
-        self.reporting.insert(key.clone());
+        *self.reporting.entry(key.clone()).or_default() += 1;
         self.requests.push(Box::pin(async move {
             let result = client.patch_status::<Pod>(&key, &Patch::Strategic(patch)).await.map(drop);
             Done::Said { key, result }
         }));
+    }
+
+    /// One thing less is being said of a pod; whether nothing is any more.
+    fn is_all_said(&mut self, key: &Key) -> bool {
+        let left = self.reporting.get_mut(key).map_or(0, |count| {
+            *count -= 1;
+            *count
+        });
+        if left == 0 {
+            self.reporting.remove(key);
+        }
+        left == 0
     }
 
     fn finish_preemption(&mut self, preempted: Preempted) {
@@ -200,8 +214,7 @@ impl Scheduler {
                 }
             }
             Done::Said { key, result } => {
-                self.reporting.remove(&key);
-                if self.deferred.remove(&key) {
+                if self.is_all_said(&key) && self.deferred.remove(&key) {
                     self.pending.resume(&key);
                 }
                 if let Err(error) = result
@@ -252,6 +265,14 @@ impl Scheduler {
             patch["status"]["nominatedNodeName"] = nominated;
         }
         self.say(key.clone(), patch);
+    }
+}
+
+/// Whether a pod is there and not on its way out; so it is as long as nobody can say.
+async fn is_still_there(client: &Client, pod: &Pod) -> bool {
+    match client.get_opt::<Pod>(&Key::of(&pod.metadata)).await {
+        Ok(found) => found.is_some_and(|found| found.metadata.uid == pod.metadata.uid && !is_deleting(&found.metadata)),
+        Err(_) => true,
     }
 }
 
