@@ -15,6 +15,7 @@ pub mod certificate;
 pub mod componentstatus;
 mod configmap;
 pub mod custom;
+mod device;
 pub mod disruption;
 mod endpoints;
 mod endpointslice;
@@ -106,6 +107,10 @@ pub fn all() -> &'static [&'static Resource] {
         &storage::csidriver::ROW,
         &storage::csinode::ROW,
         &storage::capacity::ROW,
+        &device::CLASS,
+        &device::CLAIM,
+        &device::TEMPLATE,
+        &device::SLICE,
         &registration::MUTATING,
         &registration::VALIDATING,
         &registration::POLICY,

@@ -119,8 +119,21 @@ fn settings(kind: &str, name: &str, object: &mut Value) {
             object["spec"] = json!({ "type": "Limited", "limited": { "limitResponse": { "type": "Reject" } } });
         }
         "RuntimeClass" => object["handler"] = json!("native"),
+        "ResourceSlice" => {
+            let pool = json!({ "name": "cluster", "generation": 1, "resourceSliceCount": 1 });
+            object["spec"] = json!({ "driver": "driver.example", "pool": pool, "nodeName": "edge-1" });
+        }
+        "DeviceClass" => object["spec"] = json!({ "selectors": [{ "cel": { "expression": "false" } }] }),
+        "ResourceClaim" => object["spec"] = json!({ "devices": { "requests": [device_request()] } }),
+        "ResourceClaimTemplate" => {
+            object["spec"] = json!({ "spec": { "devices": { "requests": [device_request()] } } });
+        }
         _ => extensions(kind, object),
     }
+}
+
+fn device_request() -> Value {
+    json!({ "name": "one", "exactly": { "deviceClassName": "driver.example" } })
 }
 
 /// What a minimal object of a kind says, for kinds by which others have a say.

@@ -29,6 +29,7 @@ fn status(kind: &str) -> Value {
         "Ingress" => json!({ "loadBalancer": { "ingress": [{ "ip": "192.0.2.1" }] } }),
         "ResourceQuota" => json!({ "hard": { "pods": "1" }, "used": { "pods": "1" } }),
         "VolumeAttachment" => json!({ "attached": true }),
+        "ResourceClaim" => json!({ "allocation": {} }),
         "ValidatingAdmissionPolicy" => json!({ "observedGeneration": 7 }),
         "CertificateSigningRequest" => {
             let mut condition = condition;
@@ -44,9 +45,11 @@ fn untouched(kind: &str) -> &'static [&'static str] {
     match kind {
         "Pod" => &["ownerReferences"],
         "Deployment" => &["labels"],
-        "FlowSchema" | "PriorityLevelConfiguration" | "ValidatingAdmissionPolicy" | "VolumeAttachment" => {
-            &["labels", "annotations", "ownerReferences"]
-        }
+        "FlowSchema"
+        | "PriorityLevelConfiguration"
+        | "ResourceClaim"
+        | "ValidatingAdmissionPolicy"
+        | "VolumeAttachment" => &["labels", "annotations", "ownerReferences"],
         _ => &[],
     }
 }
@@ -105,7 +108,7 @@ async fn a_write_of_an_object_leaves_its_status_and_one_of_its_status_the_rest()
 #[tokio::test(start_paused = true)]
 async fn who_deletes_gets_the_object_or_a_status_by_its_kind() {
     // What the OpenAPI document of upstream says of its deletions.
-    const RETURNED: [&str; 12] = [
+    const RETURNED: [&str; 16] = [
         "PersistentVolume",
         "PersistentVolumeClaim",
         "Pod",
@@ -115,6 +118,10 @@ async fn who_deletes_gets_the_object_or_a_status_by_its_kind() {
         "ServiceAccount",
         "CSIDriver",
         "CSINode",
+        "DeviceClass",
+        "ResourceClaim",
+        "ResourceClaimTemplate",
+        "ResourceSlice",
         "StorageClass",
         "VolumeAttachment",
         "VolumeAttributesClass",

@@ -91,7 +91,7 @@ fn check_positive(path: &Path, value: &Value) -> Option<FieldError> {
 }
 
 /// The name of a driver (`ValidateCSIDriverName`).
-fn check_driver(path: &Path, name: &str) -> Vec<FieldError> {
+pub(super) fn check_driver(path: &Path, name: &str) -> Vec<FieldError> {
     let mut errors: Vec<FieldError> = rule::not_empty(path, name).into_iter().collect();
     if name.len() > 63 {
         errors.push(FieldError::too_long(path, 63));
