@@ -56,7 +56,12 @@ pub(super) async fn start(
     let routes = NodeRoutes::new(&network);
     let network = NativeNetwork::start(network).await.context("cannot prepare the pod network")?;
     keep_routes(server, facts, transport.clone(), routes);
-    proxy::spawn_services(&Client::new(transport.clone(), "service-proxy"), &server.tasks, &facts.name, services);
+    let address = match facts.address {
+        IpAddr::V4(address) => Some(address),
+        IpAddr::V6(_) => None,
+    };
+    let here = proxy::Here { name: facts.name.clone(), address };
+    proxy::spawn_services(&Client::new(transport.clone(), "service-proxy"), &server.tasks, here, services);
     proxy::spawn_policies(&Client::new(network_user, "network-policies"), &server.tasks, &facts.name, policies);
     let names = Names::new(settings, facts);
     let config = KubeletConfig {

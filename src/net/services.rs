@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use crate::Protocol;
+use crate::range::Range;
 
 /// All frontends and pools.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -14,6 +15,8 @@ pub struct Services {
     pub frontends: BTreeMap<Frontend, String>,
     /// Who answers, by name.
     pub pools: BTreeMap<String, Pool>,
+    /// Who alone may connect to a frontend of an address; what others send there vanishes.
+    pub admitted: BTreeMap<Frontend, BTreeSet<Range>>,
 }
 
 /// What a client connects to.

@@ -4,8 +4,7 @@
 //! Started by the composition with the node's identity, which may list and watch all of them. [`render`] and [`policy`] are
 //! pure; the shells feed them from informers and hand the results to [`net::ServiceTable`] and [`net::PolicyTable`], which
 //! change what differs. Deliberately not here: headless Services and those of type ExternalName, which are DNS's; IPv6, for
-//! pods have IPv4 alone; `loadBalancerSourceRanges`, so addresses of load balancers with such ranges are not served at all;
-//! `healthCheckNodePort`. Invariant: what is in the kernel is made of one look at all objects, never of a part of them.
+//! pods have IPv4 alone; `healthCheckNodePort`. Invariant: what is in the kernel is made of one look at all objects, never of a part of them.
 
 mod facts;
 pub mod policy;
@@ -24,22 +23,22 @@ use net::{PolicyTable, ServiceTable};
 use task::Tasks;
 
 use self::facts::{Known, NamespaceFacts, PodFacts};
+pub use self::render::Here;
 
 /// How long to wait after the kernel has refused.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Leads connections to Services on a node.
-pub fn spawn_services(client: &Client, tasks: &Tasks, node: &str, table: ServiceTable) {
+pub fn spawn_services(client: &Client, tasks: &Tasks, here: Here, table: ServiceTable) {
     let services: Informer<Service> = Informer::spawn(client, tasks, Scope::Cluster, ListOptions::default());
     let slices: Informer<EndpointSlice> = Informer::spawn(client, tasks, Scope::Cluster, ListOptions::default());
-    let node = node.to_owned();
     tasks.spawn("service-proxy", async move {
         let mut dirty = [services.subscribe(), slices.subscribe()];
         services.synced().await;
         slices.synced().await;
         loop {
             dirty.iter_mut().for_each(|dirty| while dirty.try_next().is_some() {});
-            let wanted = render::render(&services.snapshot(), &slices.snapshot(), &node);
+            let wanted = render::render(&services.snapshot(), &slices.snapshot(), &here);
             match table.apply(wanted).await {
                 Ok(()) => wait(&mut dirty).await,
                 Err(error) => rest(&error, "Services are not forwarded as they should be").await,

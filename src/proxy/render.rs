@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
-use net::Protocol;
 use net::services::{Frontend, Pool, Senders, Services};
+use net::{Protocol, Range};
 
 /// Names the Service of a slice.
 const SERVICE: &str = "kubernetes.io/service-name";
@@ -22,8 +22,17 @@ const STICKY: i32 = 10_800;
 
 type SlicesOf<'s> = HashMap<(&'s str, &'s str), Vec<&'s EndpointSlice>>;
 
+/// The node whose network it is.
+#[derive(Debug, Clone)]
+pub struct Here {
+    /// Its name.
+    pub name: String,
+    /// Its address, if it has one of IPv4.
+    pub address: Option<Ipv4Addr>,
+}
+
 /// What the network of a node is to do.
-pub fn render(services: &[Arc<Service>], slices: &[Arc<EndpointSlice>], node: &str) -> Services {
+pub fn render(services: &[Arc<Service>], slices: &[Arc<EndpointSlice>], here: &Here) -> Services {
     let mut slices_of = SlicesOf::new();
     for slice in slices.iter().filter(|slice| slice.address_type == "IPv4") {
         let name = slice.metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE));
@@ -51,7 +60,7 @@ pub fn render(services: &[Arc<Service>], slices: &[Arc<EndpointSlice>], node: &s
             continue;
         }
         for port in spec.ports.iter().flatten() {
-            Subject { namespace, name, service, spec, slices }.render(port, node, &mut all);
+            Subject { namespace, name, service, spec, slices }.render(port, here, &mut all);
         }
     }
     all
@@ -67,18 +76,19 @@ struct Subject<'s> {
 }
 
 impl Subject<'_> {
-    fn render(&self, port: &ServicePort, node: &str, all: &mut Services) {
+    fn render(&self, port: &ServicePort, here: &Here, all: &mut Services) {
         let Self { namespace, name, service, spec, slices } = self;
         let name = format!("{namespace}/{name}:{}/{}", port.name.as_deref().unwrap_or_default(), protocol_name(port));
         let Some(protocol) = protocol(port) else { return };
         let candidates = candidates(port, slices);
         let everywhere = chosen(candidates.iter().copied());
-        let here = chosen(candidates.iter().copied().filter(|one| one.endpoint.node_name.as_deref() == Some(node)));
+        let is_here = |one: &Candidate<'_>| one.endpoint.node_name.as_ref() == Some(&here.name);
+        let own = chosen(candidates.iter().copied().filter(is_here));
         let sticky = sticky(spec);
-        let local = Pool { is_silent: here.is_empty() && !everywhere.is_empty(), endpoints: here, sticky };
+        let local = Pool { is_silent: own.is_empty() && !everywhere.is_empty(), endpoints: own, sticky };
         let pools = [
             (name.clone(), Pool { endpoints: everywhere, sticky, is_silent: false }),
-            (format!("{name}@{node}"), local),
+            (format!("{name}@{}", here.name), local),
         ];
         let policy = |policy: &Option<String>| usize::from(policy.as_deref() == Some("Local"));
         let (inside, outside) = (policy(&spec.internal_traffic_policy), policy(&spec.external_traffic_policy));
@@ -100,12 +110,21 @@ impl Subject<'_> {
         for address in own_addresses(spec) {
             add(Some(address), port.port, inside, None);
         }
-        for address in outer_addresses(service, spec) {
-            add(Some(address), port.port, outside, near);
+        let (external, balancers) = (external_addresses(spec), balancer_addresses(service, spec));
+        for address in external.union(&balancers) {
+            add(Some(*address), port.port, outside, near);
         }
         if matches!(spec.type_.as_deref(), Some("NodePort" | "LoadBalancer")) {
             add(None, port.node_port.unwrap_or(0), outside, near);
         }
+        let Some(admitted) = admitted(spec, &balancers, here) else { return };
+        let port = u16::try_from(port.port).unwrap_or_default();
+        let guarded = balancers.iter().map(|address| {
+            let frontend = Frontend { address: Some(*address), protocol, port, senders: Senders::All };
+            (frontend, admitted.clone())
+        });
+        let is_own = |frontend: &Frontend| all.frontends.get(frontend) == Some(&pools[outside].0);
+        all.admitted.extend(guarded.filter(|(frontend, _)| is_own(frontend)));
     }
 }
 
@@ -157,16 +176,30 @@ fn own_addresses(spec: &ServiceSpec) -> BTreeSet<Ipv4Addr> {
     all.filter_map(|address| address.parse().ok()).collect()
 }
 
-fn outer_addresses(service: &Service, spec: &ServiceSpec) -> BTreeSet<Ipv4Addr> {
-    let external = spec.external_ips.iter().flatten().map(String::as_str);
-    let is_open = spec.load_balancer_source_ranges.iter().flatten().next().is_none();
-    let is_balanced = spec.type_.as_deref() == Some("LoadBalancer") && is_open;
+/// Services without an address of their own have none for others.
+fn external_addresses(spec: &ServiceSpec) -> BTreeSet<Ipv4Addr> {
+    let is_headless = own_addresses(spec).is_empty();
+    spec.external_ips.iter().flatten().filter(|_| !is_headless).filter_map(|address| address.parse().ok()).collect()
+}
+
+/// As [`external_addresses`], those of a load balancer.
+fn balancer_addresses(service: &Service, spec: &ServiceSpec) -> BTreeSet<Ipv4Addr> {
+    let is_balanced = spec.type_.as_deref() == Some("LoadBalancer") && !own_addresses(spec).is_empty();
     let status = service.status.iter().filter(|_| is_balanced);
     let ingress = status.flat_map(|status| status.load_balancer.iter().flat_map(|own| own.ingress.iter().flatten()));
-    let balancers = ingress.filter(|one| one.ip_mode.as_deref() != Some("Proxy")).filter_map(|one| one.ip.as_deref());
-    // Services without an address of their own have none for others.
-    let is_headless = own_addresses(spec).is_empty();
-    external.chain(balancers).filter(|_| !is_headless).filter_map(|address| address.parse().ok()).collect()
+    let addresses = ingress.filter(|one| one.ip_mode.as_deref() != Some("Proxy")).filter_map(|one| one.ip.as_deref());
+    addresses.filter_map(|address| address.parse().ok()).collect()
+}
+
+/// Who alone may come by the addresses of a load balancer; none if all may. An address that is bound to this node is also
+/// the one by which the node itself comes there, so both are admitted together, as by `pkg/proxy/nftables/proxier.go`.
+fn admitted(spec: &ServiceSpec, balancers: &BTreeSet<Ipv4Addr>, here: &Here) -> Option<BTreeSet<Range>> {
+    let texts = spec.load_balancer_source_ranges.as_ref().filter(|texts| !texts.is_empty())?;
+    let mut ranges: BTreeSet<Range> = texts.iter().filter_map(|text| Range::block(text.trim()).ok()).collect();
+    if here.address.is_some_and(|own| ranges.iter().any(|range| range.contains(own))) {
+        ranges.extend(balancers.iter().filter_map(|address| Range::block(&format!("{address}/32")).ok()));
+    }
+    Some(ranges)
 }
 
 fn sticky(spec: &ServiceSpec) -> Option<u32> {

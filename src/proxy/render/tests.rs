@@ -31,13 +31,17 @@ fn endpoint(address: &str, node: &str, [ready, serving, terminating]: [bool; 3])
     json!({ "addresses": [address], "nodeName": node, "conditions": conditions })
 }
 
+fn here() -> Here {
+    Here { name: "n1".to_owned(), address: Some(Ipv4Addr::new(198, 51, 100, 7)) }
+}
+
 const READY: [bool; 3] = [true, true, false];
 const UNREADY: [bool; 3] = [false, false, false];
 const ENDING: [bool; 3] = [false, true, true];
 
 /// `frontend → endpoints`, or what is done without any.
 fn shown(service: Arc<Service>, endpoints: Value) -> Vec<String> {
-    let all = render(&[service], &[slice(endpoints)], "n1");
+    let all = render(&[service], &[slice(endpoints)], &here());
     let lines = all.frontends.iter().map(|(frontend, name)| {
         let pool = &all.pools[name];
         let address = frontend.address.map_or_else(|| "host".to_owned(), |address| address.to_string());
@@ -80,16 +84,32 @@ fn a_service_is_reached_by_ports_of_the_node_and_by_addresses_from_outside() {
             "203.0.113.1 TCP 80 → 10.42.0.2:8080",
         ]
     );
-    // Whom a load balancer is to let in cannot be kept here, so nobody comes that way.
-    let mut closed = balanced;
-    closed["loadBalancerSourceRanges"] = json!(["192.0.2.0/24"]);
-    assert!(!shown(service(closed), endpoints.clone()).iter().any(|line| line.starts_with("203")));
     for nothing in [
         json!({ "clusterIP": "None", "clusterIPs": ["None"] }),
         json!({ "type": "ExternalName", "clusterIP": "", "clusterIPs": [] }),
     ] {
         assert!(shown(service(nothing), endpoints.clone()).is_empty());
     }
+}
+
+#[test]
+fn only_who_is_admitted_comes_by_the_addresses_of_a_load_balancer() {
+    let admitted = |ranges: Value| {
+        let spec = json!({
+            "type": "LoadBalancer", "externalIPs": ["198.51.100.1"], "loadBalancerSourceRanges": ranges,
+        });
+        let all = render(&[service(spec)], &[slice(json!([endpoint("10.42.0.2", "n1", READY)]))], &here());
+        let lines = all.admitted.iter().map(|(frontend, ranges)| {
+            let ranges: Vec<String> = ranges.iter().map(ToString::to_string).collect();
+            format!("{} {} from {}", frontend.address.unwrap(), frontend.port, ranges.join(" "))
+        });
+        lines.collect::<Vec<_>>()
+    };
+    assert!(admitted(json!([])).is_empty());
+    assert_eq!(admitted(json!([" 192.0.2.0/24"])), ["203.0.113.1 80 from 192.0.2.0/24"]);
+    // The node comes by its own address or by that of the load balancer.
+    assert_eq!(admitted(json!(["198.51.100.0/24"])), ["203.0.113.1 80 from 198.51.100.0/24 203.0.113.1/32"]);
+    assert_eq!(admitted(json!(["2001:db8::/64"])), ["203.0.113.1 80 from "]);
 }
 
 #[test]
@@ -120,7 +140,7 @@ fn a_local_policy_keeps_to_this_node_and_is_silent_if_others_would_answer() {
 #[test]
 fn clients_return_for_as_long_as_the_service_says() {
     let sticky = |spec: Value| {
-        let all = render(&[service(spec)], &[slice(json!([endpoint("10.42.0.2", "n1", READY)]))], "n1");
+        let all = render(&[service(spec)], &[slice(json!([endpoint("10.42.0.2", "n1", READY)]))], &here());
         all.pools["a/s:web/TCP"].sticky
     };
     assert_eq!(sticky(json!({ "sessionAffinity": "None" })), None);
@@ -134,9 +154,9 @@ fn a_service_of_another_proxy_is_left_to_it_and_an_address_belongs_to_the_first_
     let endpoints = slice(json!([endpoint("10.42.0.2", "n1", READY)]));
     let mut other = (*service(json!({}))).clone();
     other.metadata.labels = Some([("service.kubernetes.io/service-proxy-name".to_owned(), "x".to_owned())].into());
-    assert_eq!(render(&[Arc::new(other)], &[Arc::clone(&endpoints)], "n1"), Services::default());
+    assert_eq!(render(&[Arc::new(other)], &[Arc::clone(&endpoints)], &here()), Services::default());
     let mut second = (*service(json!({}))).clone();
     second.metadata.name = Some("t".to_owned());
-    let all = render(&[Arc::new(second), service(json!({}))], &[endpoints], "n1");
+    let all = render(&[Arc::new(second), service(json!({}))], &[endpoints], &here());
     assert_eq!(all.frontends.into_values().collect::<Vec<_>>(), ["a/s:web/TCP"]);
 }

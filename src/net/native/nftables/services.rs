@@ -7,8 +7,10 @@
 //!   map endpoints          { ipv4_addr . inet_proto . inet_service . number : ipv4_addr . inet_service }
 //!   map endpoints-of-ports { inet_proto . inet_service . number : ipv4_addr . inet_service }
 //!   maps near, near-ports, near-endpoints, near-endpoints-of-ports: the same four for pods of this node and the host
+//!   map guarded            { ipv4_addr . inet_proto . inet_service : jump guard-<m> }
 //!   set hairpins, remote, refused, refused-ports
-//!   chain prerouting, output {      destinations vmap @near, @spread, ports of the host vmap @near-ports, @spread-ports }
+//!   chain guard-<m> {               sources that are admitted return; drop }
+//!   chain prerouting, output {      destinations vmap @guarded; destinations vmap @near, @spread, ports of the host vmap @near-ports, @spread-ports }
 //!   chain address-<n>, port-<n>, near-address-<n>, near-port-<n> {
 //!                                   dnat to destination . numgen random mod n map @endpoints }
 //!   chain postrouting {             masquerade hairpins and what others sent to endpoints elsewhere }
@@ -48,6 +50,7 @@ pub(in crate::native) struct Book {
     chains: BTreeMap<Chain, usize>,
     /// How many endpoints have an address.
     addresses: BTreeMap<Ipv4Addr, usize>,
+    guards: guards::Guards,
     /// The number of the pool to which clients return that came last.
     last: u32,
 }
@@ -107,6 +110,8 @@ pub(in crate::native) struct Change {
     pub(super) chains: Vec<Chain>,
     pub(super) unused: Vec<Chain>,
     pub(super) turns: Vec<Turn>,
+    new_guards: Vec<guards::Guard>,
+    gone_guards: Vec<u32>,
     pub(super) gone: Elements,
     pub(super) new: Elements,
     /// Connections that must not go on as they are.
@@ -226,6 +231,7 @@ impl Book {
             let (former, present) = (chain(former), chain(present));
             count_chains(&mut self.chains, (former, present), &mut change);
         }
+        self.guards.change(&self.now, &wanted, &mut change);
         self.now = wanted;
         change
     }
@@ -363,7 +369,7 @@ impl Change {
         }
     }
 
-    fn element(&mut self, map: Map, key: Vec<u8>, before: Option<Value>, after: Option<Value>) {
+    pub(super) fn element(&mut self, map: Map, key: Vec<u8>, before: Option<Value>, after: Option<Value>) {
         if before == after {
             return;
         }
@@ -451,6 +457,7 @@ fn key(frontend: &Frontend) -> Vec<u8> {
     }
 }
 
+mod guards;
 mod render;
 
 #[cfg(test)]

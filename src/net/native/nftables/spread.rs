@@ -25,7 +25,8 @@ pub(super) const VERDICTS: u32 = 0xffff_ff00;
 const IS_MAP: u32 = 8;
 const HAS_TIMEOUT: u32 = 0x10;
 const IS_WRITTEN_BY_RULES: u32 = 0x20;
-/// `NFT_GOTO` and `NF_DROP`.
+/// `NFT_JUMP`, `NFT_GOTO` and `NF_DROP`.
+const JUMP: i32 = -3;
 const GOTO: i32 = -4;
 const DROP: i32 = 0;
 /// `NFT_NG_RANDOM`.
@@ -62,6 +63,8 @@ pub(super) enum Map {
     NearPorts,
     NearEndpoints,
     NearEndpointsOfPorts,
+    /// `address . protocol . port : verdict`, where not all may connect.
+    Guarded,
     /// `address . address`: endpoints, twice.
     Hairpins,
     /// `address` of endpoints that are no pods of this node.
@@ -73,7 +76,7 @@ pub(super) enum Map {
 }
 
 impl Map {
-    pub(super) const ALL: [Self; 12] = [
+    pub(super) const ALL: [Self; 13] = [
         Self::Spread,
         Self::SpreadPorts,
         Self::Endpoints,
@@ -82,6 +85,7 @@ impl Map {
         Self::NearPorts,
         Self::NearEndpoints,
         Self::NearEndpointsOfPorts,
+        Self::Guarded,
         Self::Hairpins,
         Self::Remote,
         Self::Refused,
@@ -98,6 +102,7 @@ impl Map {
             Self::NearPorts => "near-ports",
             Self::NearEndpoints => "near-endpoints",
             Self::NearEndpointsOfPorts => "near-endpoints-of-ports",
+            Self::Guarded => "guarded",
             Self::Hairpins => "hairpins",
             Self::Remote => "remote",
             Self::Refused => "refused",
@@ -113,7 +118,9 @@ impl Map {
     fn parts(self) -> (&'static [u32], &'static [u32]) {
         const TARGET: &[u32] = &[TYPE_ADDRESS, TYPE_SERVICE];
         match self {
-            Self::Spread | Self::Near | Self::Refused => (&[TYPE_ADDRESS, TYPE_PROTOCOL, TYPE_SERVICE], &[]),
+            Self::Spread | Self::Near | Self::Guarded | Self::Refused => {
+                (&[TYPE_ADDRESS, TYPE_PROTOCOL, TYPE_SERVICE], &[])
+            }
             Self::SpreadPorts | Self::NearPorts | Self::RefusedPorts => (&[TYPE_PROTOCOL, TYPE_SERVICE], &[]),
             Self::Endpoints | Self::NearEndpoints => (&[TYPE_ADDRESS, TYPE_PROTOCOL, TYPE_SERVICE, TYPE_MARK], TARGET),
             Self::EndpointsOfPorts | Self::NearEndpointsOfPorts => (&[TYPE_PROTOCOL, TYPE_SERVICE, TYPE_MARK], TARGET),
@@ -130,6 +137,7 @@ pub(super) enum Value {
     None,
     Bytes(Vec<u8>),
     Goto(String),
+    Jump(String),
     Drop,
 }
 
@@ -141,7 +149,7 @@ impl Messages {
     pub(super) fn add_map(&mut self, table: &str, map: Map) {
         let kind = |parts: &[u32]| parts.iter().fold(0, |all, part| all << 6 | part);
         let (key, value) = map.parts();
-        let is_verdicts = matches!(map, Map::Spread | Map::SpreadPorts | Map::Near | Map::NearPorts);
+        let is_verdicts = matches!(map, Map::Spread | Map::SpreadPorts | Map::Near | Map::NearPorts | Map::Guarded);
         self.message(NEW_SET, CREATE, INET, |b| {
             b.text(1, table);
             b.text(2, map.name());
@@ -222,6 +230,7 @@ impl Messages {
                 _ if !present => {}
                 Value::Bytes(bytes) => b.data(2, bytes),
                 Value::Drop => b.nested(2, |b| b.verdict(DROP, None)),
+                Value::Jump(chain) => b.nested(2, |b| b.verdict(JUMP, Some(chain))),
                 Value::Goto(chain) => b.nested(2, |b| b.verdict(GOTO, Some(chain))),
             }
         });
@@ -254,6 +263,12 @@ impl Messages {
     pub(super) fn spread(&mut self, by: By) {
         self.load_frontend(by);
         self.find(by.spread(), Some(VERDICT));
+    }
+
+    /// Turns away who is not admitted.
+    pub(super) fn guard(&mut self) {
+        self.load_frontend(By::Address);
+        self.find(Map::Guarded, Some(VERDICT));
     }
 
     /// Leads a connection to one of a number of endpoints.

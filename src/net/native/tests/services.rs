@@ -29,6 +29,7 @@ pub(super) fn services(frontends: &[Frontend], pool: Pool) -> Services {
     Services {
         frontends: frontends.iter().map(|frontend| (*frontend, "web".to_owned())).collect(),
         pools: [("web".to_owned(), pool)].into(),
+        ..Services::default()
     }
 }
 
@@ -135,6 +136,43 @@ fn who_is_near_is_led_elsewhere_than_strangers() {
         wanted.frontends.retain(|frontend, _| frontend.senders == Senders::All);
         table.apply(wanted).await.unwrap();
         assert_eq!(ask(Some(&b), (NODE, 30080)), Err(io::ErrorKind::TimedOut));
+    });
+}
+
+#[test]
+fn only_who_is_admitted_comes_to_a_guarded_frontend() {
+    on_pretend_host(async |state| {
+        let network = NativeNetwork::start(config(state.clone())).await.unwrap();
+        let (outside, a, b) = (outside(), namespace(), namespace());
+        let (address_a, _) = (attach(&network, "a-0", &a).await, attach(&network, "b-0", &b).await);
+        answering(&a, 8080, b'a');
+        let table = table(state);
+        let own = frontend(Some(NODE), Protocol::Tcp, 80);
+        let (other, port) = (frontend(Some(NODE), Protocol::Tcp, 81), frontend(None, Protocol::Tcp, 30080));
+        let mut wanted = services(&[own, other, port], pool(&[(address_a, 8080)]));
+        let passed = Err(io::ErrorKind::TimedOut);
+        for (ranges, strangers, pods, host) in [
+            (&["10.91.8.2/32", "192.0.2.0/24"][..], Ok(b'a'), passed, passed),
+            (&["10.91.7.0/28"], passed, Ok(b'a'), passed),
+            (&["10.91.8.1/32"], passed, passed, Ok(b'a')),
+            (&["0.0.0.0/0"], Ok(b'a'), Ok(b'a'), Ok(b'a')),
+            (&[], passed, passed, passed),
+        ] {
+            let ranges = ranges.iter().map(|text| crate::range::Range::block(text).unwrap()).collect();
+            wanted.admitted.insert(own, ranges);
+            table.apply(wanted.clone()).await.unwrap();
+            for (from, hears) in [(Some(&outside), strangers), (Some(&b), pods), (None, host)] {
+                assert_eq!(ask(from, (NODE, 80)).map(|(name, _)| name), hears, "{:?} from {from:?}", wanted.admitted);
+            }
+        }
+        for from in [Some(&outside), Some(&b), None] {
+            for to in [(NODE, 81), (NODE, 30080)] {
+                assert_eq!(ask(from, to).map(|(name, _)| name), Ok(b'a'), "{to:?} is not guarded");
+            }
+        }
+        wanted.admitted.clear();
+        table.apply(wanted).await.unwrap();
+        assert_eq!(ask(Some(&outside), (NODE, 80)).map(|(name, _)| name), Ok(b'a'));
     });
 }
 

@@ -5,7 +5,7 @@ use std::io;
 use super::super::super::nfnetlink::{Messages, Netfilter};
 use super::super::expressions::{Compare, DESTINATION, Hook, SOURCE};
 use super::super::spread::{Map, Value};
-use super::{By, Chain, Change, Turn};
+use super::{By, Chain, Change, Turn, guards};
 use crate::range::Range;
 
 impl Chain {
@@ -69,6 +69,9 @@ impl Change {
         for turn in &self.turns {
             turn.render(batch, table);
         }
+        for guard in &self.new_guards {
+            guard.render(batch, table);
+        }
         for (elements, present) in [(&self.gone, false), (&self.new, true)] {
             for map in Map::ALL {
                 let some: Vec<(&[u8], &Value)> = elements
@@ -81,6 +84,9 @@ impl Change {
         }
         for chain in &self.unused {
             batch.delete_chain(table, &chain.name());
+        }
+        for guard in &self.gone_guards {
+            batch.delete_chain(table, &guards::name(*guard));
         }
         for turn in &self.turns {
             turn.clean(batch, table);
@@ -113,6 +119,9 @@ impl Change {
 fn render_base(batch: &mut Messages, table: &str, pods: &Range, services: &Range) {
     batch.add_chain(table, "prerouting", Hook::ARRIVING);
     batch.add_chain(table, "output", Hook::LEAVING);
+    for chain in ["prerouting", "output"] {
+        batch.add_rule(table, chain, Messages::guard);
+    }
     for by in [By::NearAddress, By::Address] {
         batch.add_rule(table, "prerouting", |b| {
             b.address_in(SOURCE, pods, Compare::Equal);

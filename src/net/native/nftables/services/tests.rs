@@ -16,6 +16,7 @@ fn services(frontends: &[(Frontend, &str)], pools: &[(&str, Pool)]) -> Services 
     Services {
         frontends: frontends.iter().map(|(frontend, name)| (*frontend, (*name).to_owned())).collect(),
         pools: pools.iter().map(|(name, pool)| ((*name).to_owned(), pool.clone())).collect(),
+        ..Services::default()
     }
 }
 
@@ -32,6 +33,7 @@ fn shown(change: &Change) -> Vec<String> {
                 Value::None => String::new(),
                 Value::Bytes(bytes) => format!(" : {}", hex(bytes)),
                 Value::Goto(chain) => format!(" : goto {chain}"),
+                Value::Jump(chain) => format!(" : jump {chain}"),
                 Value::Drop => " : drop".to_owned(),
             };
             format!("{sign} {} {}{value}", map.name(), hex(key))
@@ -137,6 +139,31 @@ fn who_is_near_is_led_by_maps_and_chains_of_their_own_and_otherwise_as_all_other
             "+ refused-ports 0600000075800000",
         ]
     );
+}
+
+#[test]
+fn frontends_with_equal_guards_share_one() {
+    let mut book = Book::default();
+    let [web, other] = [80, 81].map(|port| frontend(Some(WEB), Protocol::Tcp, port));
+    let guarded = |guards: &[(Frontend, &str)]| Services {
+        admitted: guards.iter().map(|(frontend, range)| (*frontend, [Range::block(range).unwrap()].into())).collect(),
+        ..Services::default()
+    };
+    let first = book.change(guarded(&[(web, "192.0.2.0/24"), (other, "192.0.2.0/24")]), &pods());
+    assert_eq!(first.new_guards.len(), 1);
+    assert_eq!(
+        shown(&first),
+        ["+ guarded 0a2b00090600000000500000 : jump guard-1", "+ guarded 0a2b00090600000000510000 : jump guard-1"]
+    );
+    let second = book.change(guarded(&[(web, "192.0.2.0/24"), (other, "0.0.0.0/0")]), &pods());
+    assert_eq!((second.new_guards.len(), second.gone_guards.len()), (1, 0));
+    assert_eq!(
+        shown(&second),
+        ["- guarded 0a2b00090600000000510000 : jump guard-1", "+ guarded 0a2b00090600000000510000 : jump guard-2"]
+    );
+    let last = book.change(guarded(&[(other, "0.0.0.0/0")]), &pods());
+    assert_eq!(last.gone_guards, [1]);
+    assert_eq!(shown(&last), ["- guarded 0a2b00090600000000500000 : jump guard-1"]);
 }
 
 #[test]
