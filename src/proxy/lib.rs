@@ -4,9 +4,10 @@
 //! Started by the composition with the node's identity, which may list and watch all of them. [`render`] and [`policy`] are
 //! pure; the shells feed them from informers and hand the results to [`net::ServiceTable`] and [`net::PolicyTable`], which
 //! change what differs. Deliberately not here: headless Services and those of type ExternalName, which are DNS's; IPv6, for
-//! pods have IPv4 alone; `healthCheckNodePort`. Invariant: what is in the kernel is made of one look at all objects, never of a part of them.
+//! pods have IPv4 alone. Invariant: what is in the kernel is made of one look at all objects, never of a part of them.
 
 mod facts;
+mod health;
 pub mod policy;
 pub mod render;
 pub mod routes;
@@ -23,6 +24,7 @@ use net::{PolicyTable, ServiceTable};
 use task::Tasks;
 
 use self::facts::{Known, NamespaceFacts, PodFacts};
+use self::health::Health;
 pub use self::render::Here;
 
 /// How long to wait after the kernel has refused.
@@ -32,14 +34,18 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub fn spawn_services(client: &Client, tasks: &Tasks, here: Here, table: ServiceTable) {
     let services: Informer<Service> = Informer::spawn(client, tasks, Scope::Cluster, ListOptions::default());
     let slices: Informer<EndpointSlice> = Informer::spawn(client, tasks, Scope::Cluster, ListOptions::default());
+    let mut health = Health::new(tasks);
     tasks.spawn("service-proxy", async move {
         let mut dirty = [services.subscribe(), slices.subscribe()];
         services.synced().await;
         slices.synced().await;
         loop {
             dirty.iter_mut().for_each(|dirty| while dirty.try_next().is_some() {});
-            let wanted = render::render(&services.snapshot(), &slices.snapshot(), &here);
-            match table.apply(wanted).await {
+            let (services, slices) = (services.snapshot(), slices.snapshot());
+            let counts = health::render(&services, &slices, &here);
+            let applied = table.apply(render::render(&services, &slices, &here)).await;
+            health.tell(counts, applied.is_ok());
+            match applied {
                 Ok(()) => wait(&mut dirty).await,
                 Err(error) => rest(&error, "Services are not forwarded as they should be").await,
             }

@@ -14,7 +14,7 @@ use net::services::{Frontend, Pool, Senders, Services};
 use net::{Protocol, Range};
 
 /// Names the Service of a slice.
-const SERVICE: &str = "kubernetes.io/service-name";
+pub(crate) const SERVICE: &str = "kubernetes.io/service-name";
 /// Names another proxy, to which a Service is left (KEP-2447).
 const OTHER_PROXY: &str = "service.kubernetes.io/service-proxy-name";
 /// Three hours, `DefaultClientIPServiceAffinitySeconds`.

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::resources::path::{number, present, text};
+use crate::resources::path::{present, text};
 
 /// What its writer is to know.
 pub(super) fn warn(service: &Value) -> Vec<String> {
@@ -10,7 +10,6 @@ pub(super) fn warn(service: &Value) -> Vec<String> {
     let facts = [
         (present(spec, "loadBalancerClass"), "spec.loadBalancerClass: no load balancer here looks at it"),
         (!text(spec, "loadBalancerIP").is_empty(), "spec.loadBalancerIP: no load balancer here looks at it"),
-        (number(spec, "healthCheckNodePort") != 0, "spec.healthCheckNodePort: no node here answers there"),
         (present(spec, "trafficDistribution"), "spec.trafficDistribution: endpoints are not chosen by where they are"),
     ];
     facts.into_iter().filter(|(is_so, _)| *is_so).map(|(_, text)| text.to_owned()).collect()
