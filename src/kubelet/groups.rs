@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use client::events::{EventType, node_reference};
 use runtime::Resources;
 use task::chain;
 use tokio::sync::watch;
@@ -43,14 +44,28 @@ pub(crate) fn groups(prefix: &Path, for_pods: &Capacity, burstable_cpu: i64) -> 
     ])
 }
 
-/// Has the runtime set what is wished for, for ever.
+/// Has the runtime set what is wished for, for ever; the first time tells whoever watches the node.
 pub(crate) async fn keep(shared: Arc<Shared>, mut wishes: watch::Receiver<Groups>) {
+    let mut is_told = false;
     loop {
         let wish = wishes.borrow_and_update().clone();
+        let is_first = !is_told && !wish.is_empty();
         let mut again = None;
-        if let Err(error) = shared.seams.runtime.limit_groups(wish).await {
-            tracing::warn!(error = chain(&error), "limits of the groups of all pods not set, trying again");
-            again = Some(PAUSE);
+        let subject = node_reference(&shared.config.node_name);
+        match shared.seams.runtime.limit_groups(wish).await {
+            Ok(()) if is_first => {
+                let message = "Updated Node Allocatable limit across pods";
+                shared.event(&subject, EventType::Normal, "NodeAllocatableEnforced", message);
+                is_told = true;
+            }
+            Ok(()) => {}
+            Err(error) => {
+                let error = chain(&error);
+                let message = format!("Failed to update Node Allocatable Limits: {error}");
+                shared.event(&subject, EventType::Warning, "FailedNodeAllocatableEnforcement", &message);
+                tracing::warn!(error, "limits of the groups of all pods not set, trying again");
+                again = Some(PAUSE);
+            }
         }
         let pause = async {
             match again {
