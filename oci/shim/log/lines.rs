@@ -89,11 +89,12 @@ impl Lines {
         batch.flush();
     }
 
-    /// Passes on the last line, if it has no end.
+    /// Passes on the last line, if it has no end; nor has it one in the log, as in that of containerd
+    /// (`internal/cri/io/logger.go`), so that readers get what was written to the byte.
     pub(super) fn finish(&mut self, nanos: i64, buffer: &mut [u8], write: &mut dyn FnMut(&[u8])) {
         if !self.begun.is_empty() {
             let mut batch = Batch { buffer, filled: 0, write };
-            self.emit(&mut batch, &rfc3339(nanos), b" F ", b"");
+            self.emit(&mut batch, &rfc3339(nanos), b" P ", b"");
             batch.flush();
         }
     }
@@ -134,8 +135,8 @@ mod tests {
     }
 
     #[test]
-    fn an_incomplete_last_line_is_written_at_the_end() {
-        assert_eq!(log(&[b"one\ntwo"]), "T F one\nT F two\n");
+    fn an_incomplete_last_line_is_written_at_the_end_and_stays_incomplete() {
+        assert_eq!(log(&[b"one\ntwo"]), "T F one\nT P two\n");
     }
 
     #[test]

@@ -38,7 +38,7 @@ async fn output_and_exit_of_a_container_are_kept() {
     let log = host.log(&sandbox, &container).await;
     let mut lines = lines(&log);
     lines.sort_unstable();
-    assert_eq!(lines, ["stderr F err", "stdout F out", "stdout F unfinished"]);
+    assert_eq!(lines, ["stderr F err", "stdout F out", "stdout P unfinished"]);
     host.runtime.remove_sandbox(&sandbox).await.unwrap();
 }
 
