@@ -57,6 +57,17 @@ impl Group {
         Ok(field(&read(&file)?, "oom_kill").unwrap_or(0))
     }
 
+    /// The limit of processor time in a period on v1, where no group may have more than the one above it; none without one,
+    /// and on v2, where groups need not fit into each other.
+    ///
+    /// # Errors
+    /// When the group does not exist.
+    pub fn cpu_quota_v1(&self) -> Result<Option<i64>, CgroupError> {
+        let Some((directory, false)) = self.directory_of(Controller::Cpu) else { return Ok(None) };
+        let quota: Option<i64> = read(&directory.join("cpu.cfs_quota_us"))?.trim().parse().ok();
+        Ok(quota.filter(|quota| *quota > 0))
+    }
+
     /// What the group has used.
     ///
     /// # Errors

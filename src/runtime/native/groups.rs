@@ -134,8 +134,9 @@ pub(super) fn create_container(node: &Node, group: &Group, resources: &Resources
     create(node, group, &Limits { no_swap: true, oom_group: true, ..limits(resources) })
 }
 
-/// Changes the limits of a container and its pod. The pod goes first: it has room for the container whether that grows or
-/// shrinks, because its own limit is the sum.
+/// Changes the limits of a container and its pod. The pod goes first, so that it has room for a container that grows. Of
+/// processor time it keeps as much as any container still has, because v1 refuses less; the rest goes with the container
+/// that shrinks last.
 pub(super) fn resize(node: &Node, sandbox: &SandboxId, id: &ContainerId, wanted: &Resize) -> Result<(), RuntimeError> {
     let sandbox = node.find(sandbox)?;
     let known = sandbox.container(id).filter(|known| !has_ended(&known.record));
@@ -152,8 +153,22 @@ pub(super) fn resize(node: &Node, sandbox: &SandboxId, id: &ContainerId, wanted:
         let message = format!("memory limit {limit} is less than the {in_use} bytes in use");
         return Err(failed("resize", std::io::Error::new(std::io::ErrorKind::ResourceBusy, message)));
     }
-    set_anew(&pod, &limits(&wanted.pod))?;
-    set_anew(&own, &Limits { no_swap: true, ..limits(&wanted.container) })
+    let shared = limits(&wanted.pod);
+    let with_room = || -> Result<Limits, RuntimeError> {
+        let mut limits = shared.clone();
+        for other in sandbox.containers().iter().filter(|other| !has_ended(&other.record)) {
+            let group = container(&node.host.cgroups, spec, &other.started.id)?;
+            // One that ends meanwhile has no group and needs no room.
+            let quota = group.cpu_quota_v1().unwrap_or(None);
+            limits.cpu_quota = limits.cpu_quota.map(|own| own.max(quota.unwrap_or(0)));
+        }
+        Ok(limits)
+    };
+    let first = with_room()?;
+    set_anew(&pod, &first)?;
+    set_anew(&own, &Limits { no_swap: true, ..limits(&wanted.container) })?;
+    let last = with_room()?;
+    if last.cpu_quota == first.cpu_quota { Ok(()) } else { set_anew(&pod, &last) }
 }
 
 /// Gives a group that is in use other limits; those that are not said end.

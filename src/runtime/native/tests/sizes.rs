@@ -63,6 +63,13 @@ async fn a_running_container_is_given_other_limits_and_keeps_what_it_uses() {
     assert_eq!(memory(&host, &own), Some((96 * MIB).to_string()));
     assert!(cpu(&host, &own).unwrap().starts_with("50000"));
 
+    // A pod cannot have less than its container at any moment, whatever else grows.
+    host.runtime.resize_container(&spec.id, &container.id, both(128 * MIB, Some(10_000))).await.unwrap();
+    for path in ["podsized", own.as_str()] {
+        assert!(cpu(&host, path).unwrap().starts_with("10000"), "{path}");
+    }
+    host.runtime.resize_container(&spec.id, &container.id, both(96 * MIB, Some(50_000))).await.unwrap();
+
     let refused = host.runtime.resize_container(&spec.id, &container.id, both(8 * MIB, None)).await;
     assert!(refused.is_err(), "it uses more than that");
     assert_eq!(memory(&host, &own), Some((96 * MIB).to_string()));
