@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, statat};
 use tokio::sync::mpsc;
 
 use super::{BACKLOG, Body, full, plain, respond, stream_body};
@@ -92,7 +92,7 @@ fn find(root: &Path, relative: &Path) -> io::Result<Found> {
     let file = File::from(rustix::fs::openat2(&folder, below, flags, Mode::empty(), resolve)?);
     let metadata = file.metadata()?;
     if metadata.is_dir() {
-        return names(&place).map(Found::Directory);
+        return names(&file).map(Found::Directory);
     }
     if !metadata.is_file() {
         return Err(io::Error::from(io::ErrorKind::PermissionDenied));
@@ -100,12 +100,25 @@ fn find(root: &Path, relative: &Path) -> io::Result<Found> {
     Ok(Found::File(file, metadata))
 }
 
-fn names(folder: &Path) -> io::Result<Vec<String>> {
+/// What is in a directory that is open, whatever stands at its place by now.
+fn names(folder: &File) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
-    for entry in fs::read_dir(folder)? {
+    for entry in Dir::read_from(folder)? {
         let entry = entry?;
-        let slash = if entry.file_type()?.is_dir() { "/" } else { "" };
-        names.push(format!("{}{slash}", entry.file_name().to_string_lossy()));
+        let name = entry.file_name();
+        if name == c"." || name == c".." {
+            continue;
+        }
+        let kind = match entry.file_type() {
+            // Not all file systems say it here.
+            FileType::Unknown => {
+                let found = statat(folder, name, AtFlags::SYMLINK_NOFOLLOW);
+                found.map_or(FileType::Unknown, |found| FileType::from_raw_mode(found.st_mode))
+            }
+            known => known,
+        };
+        let slash = if kind == FileType::Directory { "/" } else { "" };
+        names.push(format!("{}{slash}", name.to_string_lossy()));
     }
     names.sort();
     Ok(names)

@@ -25,19 +25,28 @@ fn folder(root: &Path) -> PathBuf {
 }
 
 /// Makes a directory that everybody may write to, as the pods of a claim may be any user; one that is there stays as it is.
+///
+/// Until it is done nobody may do anything with it: by that, and as it is empty, one is known whose making was cut off.
 pub(crate) fn make(place: &Path) -> io::Result<()> {
     let folder = place.parent().ok_or(io::ErrorKind::InvalidInput)?;
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    match fs::create_dir(place) {
-        // Whether it is a directory, and not a link to one.
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && fs::symlink_metadata(place)?.is_dir() => {
-            return Ok(());
+    match DirBuilder::new().mode(0).create(place) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            // Whether it is a directory, and not a link to one.
+            let found = fs::symlink_metadata(place)?;
+            if !found.is_dir() {
+                return Err(error);
+            }
+            if found.permissions().mode() & 0o7777 != 0 || fs::read_dir(place)?.next().is_some() {
+                return Ok(());
+            }
         }
         made => made?,
     }
     // Beyond what the mask of this process leaves.
     fs::set_permissions(place, fs::Permissions::from_mode(0o777))?;
     // Its volume, once it exists, is not lost with the power; so the directory must not be either.
+    File::open(place)?.sync_all()?;
     File::open(folder)?.sync_all()
 }
 
@@ -67,6 +76,16 @@ mod tests {
         let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o7777;
         assert_eq!((mode(&place), mode(&folder(root.path()))), (0o700, 0o700));
         assert!(place.join("kept").exists());
+    }
+
+    #[test]
+    fn what_was_cut_off_is_finished() {
+        let root = tempfile::tempdir().expect("a directory");
+        let place = place(root.path(), "pvc-1_default_web").expect("a place");
+        fs::create_dir(folder(root.path())).expect("made");
+        DirBuilder::new().mode(0).create(&place).expect("begun");
+        make(&place).expect("made");
+        assert_eq!(fs::metadata(&place).expect("there").permissions().mode() & 0o7777, 0o777);
     }
 
     #[test]
