@@ -119,7 +119,7 @@ impl Shared {
         Context {
             host_ips: self.config.node_ips.clone(),
             node_memory: self.capacity.memory_bytes,
-            node_milli_cpu: self.capacity.milli_cpu,
+            allocatable: self.capacity.allocatable(&self.config).amounts(),
             huge_page_sizes: self.capacity.huge_pages.keys().copied().collect(),
             seccomp_profiles: self.config.root.join("seccomp"),
             ..Context::default()

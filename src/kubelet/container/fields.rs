@@ -53,7 +53,7 @@ fn lines(map: Option<&BTreeMap<String, String>>) -> String {
     lines.join("\n")
 }
 
-/// The value of a `resourceFieldRef`. A missing limit is what the node has.
+/// The value of a `resourceFieldRef`. A missing limit is what pods may ask for on the node (`MergeContainerResourceLimits`).
 pub fn resource_field(
     pod: &Pod,
     own: Option<&Container>,
@@ -72,11 +72,11 @@ pub fn resource_field(
         "requests" => amount(resources.and_then(|own| own.requests.as_ref()), name),
         _ => return Err(unknown()),
     };
+    let allocatable = context.allocatable.get(name).copied().unwrap_or(0);
     let node = match name {
-        "cpu" => Quantity::from_milli(context.node_milli_cpu),
-        "memory" => Quantity::from_bytes(context.node_memory),
-        "ephemeral-storage" => Quantity::from_whole(0),
-        _ if name.starts_with("hugepages-") => Quantity::from_whole(0),
+        "cpu" => Quantity::from_milli(allocatable),
+        "memory" | "ephemeral-storage" => Quantity::from_bytes(allocatable),
+        _ if name.starts_with("hugepages-") => Quantity::from_bytes(allocatable),
         _ => return Err(unknown()),
     };
     let value = listed.unwrap_or(if list == "limits" { node } else { Quantity::from_whole(0) });

@@ -85,8 +85,8 @@ pub struct Context {
     pub host_ips: Vec<IpAddr>,
     /// The node's memory in bytes.
     pub node_memory: i64,
-    /// The node's processors, in thousandths.
-    pub node_milli_cpu: i64,
+    /// What of the node pods may ask for: CPU in thousandths, the others as they are.
+    pub allocatable: BTreeMap<String, i64>,
     /// The sizes of huge pages that the node has.
     pub huge_page_sizes: Vec<u64>,
     /// Directory of `Localhost` seccomp profiles.

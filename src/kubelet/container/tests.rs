@@ -30,7 +30,7 @@ fn context() -> Context {
     Context {
         pod_ips: vec!["10.42.0.2".parse().expect("an address")],
         node_memory: 8 << 30,
-        node_milli_cpu: 2000,
+        allocatable: [("cpu", 2000), ("memory", 6 << 30)].map(|(name, own)| (name.to_owned(), own)).into(),
         references: References { config_maps: [("settings".to_owned(), settings)].into(), ..References::default() },
         ..Context::default()
     }

@@ -198,6 +198,6 @@ pub(super) fn make_empty(directory: &Path, group: Option<Group>) -> io::Result<(
 pub(super) fn memory_size(pod: &Pod, source: &EmptyDirVolumeSource, context: &Context) -> Option<u64> {
     let limit = source.size_limit.as_ref().and_then(|limit| Quantity::parse(&limit.0).ok());
     let own = limit.map(Quantity::value).filter(|size| *size > 0);
-    let sizes = [Some(context.node_memory).filter(|size| *size > 0), pod_resources(pod).memory_limit, own];
+    let sizes = [context.allocatable.get("memory").copied(), pod_resources(pod).memory_limit, own];
     sizes.into_iter().flatten().min().and_then(|size| u64::try_from(size).ok())
 }

@@ -163,7 +163,7 @@ fn memory_of_an_empty_directory_is_bounded_by_node_pod_and_volume() {
         let resources = pod.map(|limit| json!({"limits": {"memory": limit}})).unwrap_or_default();
         let pod = json!({"spec": {"containers": [{"name": "a", "resources": resources}]}});
         let pod: Pod = serde_json::from_value(pod).expect("a pod");
-        let context = Context { node_memory: 8 << 30, ..Context::default() };
+        let context = Context { allocatable: [("memory".to_owned(), 8 << 30)].into(), ..Context::default() };
         memory_size(&pod, &source, &context).map(|size| size >> 20)
     };
     assert_eq!(size(None, None), Some(8192));
