@@ -10,6 +10,9 @@ pub enum ConfigError {
     /// A ConfigMap or Secret lacks a key.
     #[error("couldn't find key {key} in {kind} {namespace}/{name}")]
     NoKey { kind: &'static str, namespace: String, name: String, key: String },
+    /// A volume shows a key that its ConfigMap or Secret lacks; `what` is `config` or `secret`.
+    #[error("references non-existent {what} key: {key}")]
+    NoItem { what: &'static str, key: String },
     /// A `fieldRef` names a field that cannot be referred to.
     #[error("unsupported fieldPath: {path}")]
     FieldPath { path: String },

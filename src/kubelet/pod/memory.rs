@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus, ResourceRequirements};
 use runtime::{ContainerId, SandboxId};
 
 use super::eviction::Eviction;
-use super::plan::{Action, Hook, Plan, Stop, StopReason, WaitingReason};
+use super::plan::{Action, Hook, Plan, Stop, StopReason, Waiting, WaitingReason};
 use super::resize::Pending;
 
 /// Shortest and longest wait between two starts of a container or two pulls of an image. The longest wait between two
@@ -41,6 +41,8 @@ pub struct Memory {
     pub evicted: Option<Eviction>,
     /// The pod's directory and volumes.
     pub files: Files,
+    /// Volumes whose images cannot be had, and what containers that mount them wait for.
+    pub bad_images: BTreeMap<String, Waiting>,
     /// The last failure to make or connect a sandbox.
     pub sandbox: Option<Failure>,
     /// The attempt that the next sandbox has, if one was removed before.
@@ -95,6 +97,29 @@ impl Failure {
     fn after(earlier: Option<&Self>, (first, last): (Duration, Duration), message: String, now: Timestamp) -> Self {
         let backoff = earlier.map_or(first, |earlier| (earlier.backoff * 2).min(last));
         Self { message, backoff, retry_at: now + backoff }
+    }
+}
+
+/// The image of a volume that cannot be had.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadImage {
+    /// Its name.
+    pub reference: String,
+    /// What is wrong.
+    pub reason: WaitingReason,
+    /// The same in full.
+    pub message: String,
+}
+
+impl BadImage {
+    /// What containers wait for that mount it, as for an image of their own; `again` if it was tried before.
+    fn waiting(self, again: bool) -> Waiting {
+        let Self { reference, reason, message } = self;
+        if reason == WaitingReason::ErrImagePull && again {
+            let message = format!("Back-off pulling image {reference:?}: ErrImagePull: {message}");
+            return Waiting { reason: WaitingReason::ImagePullBackOff, message: Some(message) };
+        }
+        Waiting { reason, message: Some(message) }
     }
 }
 
@@ -176,6 +201,7 @@ impl Memory {
             acknowledged: true,
             deadline: None,
             files: Files::default(),
+            bad_images: BTreeMap::new(),
             sandbox: None,
             next_sandbox: 0,
             pulls: BTreeMap::new(),
@@ -275,8 +301,20 @@ impl Memory {
         }
     }
 
+    /// The volumes are complete.
+    pub fn files_ready(&mut self, renew_at: Option<Timestamp>) {
+        self.files = Files::Ready { renew_at };
+        self.bad_images.clear();
+    }
+
     /// The volumes could not be made, or not made anew, in which case those that are there stay in use.
-    pub fn files_failed(&mut self, message: String, now: Timestamp) {
+    pub fn files_failed(&mut self, message: String, bad_images: BTreeMap<String, BadImage>, now: Timestamp) {
+        let known = std::mem::take(&mut self.bad_images);
+        let waits = |(volume, bad): (String, BadImage)| {
+            let waiting = bad.waiting(known.contains_key(&volume));
+            (volume, waiting)
+        };
+        self.bad_images = bad_images.into_iter().map(waits).collect();
         if let Files::Ready { renew_at } = &mut self.files {
             *renew_at = Some(now + RENEWAL_RETRY);
             return;

@@ -8,6 +8,7 @@ mod hook;
 mod sandbox;
 mod start;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ use super::assignment::Target;
 use runtime::remove_tree;
 
 use super::files::PodDirs;
-use super::memory::StartError;
+use super::memory::{BadImage, StartError};
 use super::plan::{Action, FailedProbe, Hook, Start, Stop, StopReason, WaitingReason};
 use super::{parts, report};
 use crate::container::{self, pull_credentials};
@@ -55,6 +56,7 @@ pub(super) enum Outcome {
     },
     FilesFailed {
         message: String,
+        bad_images: BTreeMap<String, BadImage>,
         made_of: MadeOf,
     },
     FilesRemoved,

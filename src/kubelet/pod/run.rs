@@ -142,7 +142,14 @@ pub(super) fn needs_sandbox(view: &View<'_>) -> bool {
 fn default_wait(view: &View<'_>, draft: &mut Draft, container: &Contained<'_>) {
     let creating = view.init.is_empty() || container.kind == Kind::Ephemeral;
     let reason = if creating { WaitingReason::ContainerCreating } else { WaitingReason::PodInitializing };
-    draft.wait(container.name(), reason, None);
+    let mut mounts = container.spec.volume_mounts.iter().flatten();
+    match mounts.find_map(|mount| view.memory.bad_images.get(&mount.name)) {
+        // As upstream, which fetches images of volumes when it starts what mounts them.
+        Some(bad) if view.init.is_empty() || container.kind != Kind::App => {
+            draft.wait(container.name(), bad.reason, bad.message.clone());
+        }
+        _ => draft.wait(container.name(), reason, None),
+    }
 }
 
 /// Does what an init container needs; tells whether what comes after it may begin.

@@ -332,12 +332,12 @@ impl Worker {
         let memory = &mut self.memory;
         match outcome {
             Outcome::FilesReady { renew_at, made_of } => {
-                memory.files = super::memory::Files::Ready { renew_at };
+                memory.files_ready(renew_at);
                 let shared = &self.shared;
                 self.follower.made(made_of, &shared.watches, shared.client.as_ref(), &shared.seams.tasks);
             }
-            Outcome::FilesFailed { message, made_of } => {
-                memory.files_failed(message, now);
+            Outcome::FilesFailed { message, bad_images, made_of } => {
+                memory.files_failed(message, bad_images, now);
                 // What is missing may appear.
                 let shared = &self.shared;
                 self.follower.made(made_of, &shared.watches, shared.client.as_ref(), &shared.seams.tasks);

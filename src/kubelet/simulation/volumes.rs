@@ -153,7 +153,12 @@ async fn an_image_is_fetched_for_a_volume_and_kept_for_the_life_of_the_pod() {
     assert!(said(&world, "Pulled").iter().any(|message| message.contains("files:1")));
     world.create("never", with_volume(&json!({"image": {"reference": "no:1", "pullPolicy": "Never"}}), &json!({})));
     let words = "Container image \"no:1\" is not present with pull policy of Never";
-    until_said(&world, "FailedMount", words).await;
+    until_said(&world, "ErrImageNeverPull", words).await;
+    let waiting = |pod: &serde_json::Value| pod["status"]["containerStatuses"][0]["state"]["waiting"].clone();
+    world.until_pod("never", "its container waits for it", |pod| waiting(pod)["reason"] == "ErrImageNeverPull").await;
+    assert_eq!(waiting(&world.pod("never").expect("the pod"))["message"], words);
+    world.delete("never", 0);
+    world.until_gone("never").await;
 }
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";

@@ -168,8 +168,8 @@ impl Builder<'_> {
                 Some(value) => self.put(&item.path, value.clone(), item.mode)?,
                 None if optional => {}
                 None => {
-                    let namespace = self.pod.metadata.namespace.clone().unwrap_or_default();
-                    return Err(ConfigError::NoKey { kind, namespace, name: name.to_owned(), key: item.key.clone() });
+                    let what = if kind == "secret" { kind } else { "config" };
+                    return Err(ConfigError::NoItem { what, key: item.key.clone() });
                 }
             }
         }

@@ -20,6 +20,7 @@ use super::source::{Found, Source};
 use super::watch::{MadeOf, ObjectName};
 use super::{Problem, atomic, content, directory, group, host_path, image_note, ownership};
 use crate::container::{Context, References, huge_pages, pod_resources, pull_credentials};
+use crate::pod::plan::WaitingReason;
 use crate::pod::{PodDirs, report};
 use crate::references;
 use crate::shared::Shared;
@@ -143,7 +144,8 @@ impl Making<'_> {
         let reference = source.reference.clone().unwrap_or_default();
         let policy = source.pull_policy.as_deref().unwrap_or("IfNotPresent");
         let images = &self.shared.seams.images;
-        let failed = |error: runtime::ImageError| Problem::Image { message: chain(&error) };
+        let bad = |reason, message| Problem::Image { reference: reference.clone(), reason, message };
+        let failed = |error: runtime::ImageError| bad(WaitingReason::ErrImagePull, chain(&error));
         let present = if policy == "Always" { None } else { images.find(&reference).await.map_err(failed)? };
         let tell = |kind, reason: &str, message: &str| report::of_pod(self.shared, self.pod, kind, reason, message);
         let image = match present {
@@ -155,7 +157,7 @@ impl Making<'_> {
             None if policy == "Never" => {
                 let message = format!("Container image {reference:?} is not present with pull policy of Never");
                 tell(EventType::Warning, "ErrImageNeverPull", &message);
-                return Err(Problem::Image { message });
+                return Err(bad(WaitingReason::ErrImageNeverPull, message));
             }
             None => {
                 tell(EventType::Normal, "Pulling", &format!("Pulling image {reference:?}"));
@@ -194,7 +196,7 @@ pub(super) fn make_empty(directory: &Path, group: Option<Group>) -> io::Result<(
     fs::rename(&new, directory)
 }
 
-/// The least of what the node has, what the pod may use and what the volume says (KEP-1967).
+/// The least of what the node has for pods, what the pod may use and what the volume says (KEP-1967).
 pub(super) fn memory_size(pod: &Pod, source: &EmptyDirVolumeSource, context: &Context) -> Option<u64> {
     let limit = source.size_limit.as_ref().and_then(|limit| Quantity::parse(&limit.0).ok());
     let own = limit.map(Quantity::value).filter(|size| *size > 0);

@@ -27,6 +27,8 @@ use runtime::{RuntimeError, VolumeSource};
 use crate::container::ConfigError;
 use crate::container::huge_pages::PageError;
 use crate::pod::PodDirs;
+use crate::pod::memory::BadImage;
+use crate::pod::plan::WaitingReason;
 use crate::shared::{PrepareError, Shared};
 use make::Making;
 pub(crate) use mounts::mounts;
@@ -46,6 +48,13 @@ pub(crate) struct VolumeError {
 }
 
 impl VolumeError {
+    /// The volume whose image cannot be had, and why.
+    pub(crate) fn bad_image(&self) -> Option<(String, BadImage)> {
+        let Problem::Image { reference, reason, message } = &self.source else { return None };
+        let bad = BadImage { reference: reference.clone(), reason: *reason, message: message.clone() };
+        Some((self.volume.clone(), bad))
+    }
+
     /// In upstream's words, which differ by how far it came.
     fn what(&self) -> String {
         let volume = &self.volume;
@@ -92,7 +101,7 @@ pub(crate) enum Problem {
     HugePages(#[from] PageError),
     /// An image cannot be had.
     #[error("{message}")]
-    Image { message: String },
+    Image { reference: String, reason: WaitingReason, message: String },
     /// It could not be mounted.
     #[error("mount failed")]
     Mount(#[from] RuntimeError),

@@ -1,6 +1,7 @@
 //! Making a pod's files and starting its containers.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -12,8 +13,8 @@ use runtime::{ContainerId, ContainerSpec, Image, RuntimeError};
 use task::{chain, errno_text};
 
 use super::super::files::{PodDirs, write_whole};
-use super::super::memory::StartError;
-use super::super::plan::Start;
+use super::super::memory::{BadImage, StartError};
+use super::super::plan::{Start, WaitingReason};
 use super::super::{labels, observe, parts, report};
 use super::{Job, Outcome};
 use crate::container::{self, Request, ResolvConf};
@@ -29,7 +30,7 @@ const TERM: i32 = 15;
 pub(super) async fn prepare_files(job: &Job) -> Outcome {
     let shared = &job.shared;
     let dirs = PodDirs::of(&job.pod, &shared.config);
-    let failed = |message| Outcome::FilesFailed { message, made_of: MadeOf::default() };
+    let failed = |message| Outcome::FilesFailed { message, bad_images: BTreeMap::new(), made_of: MadeOf::default() };
     if let Err(error) = volumes::keep_in_memory(shared).await {
         return failed(chain(&error));
     }
@@ -40,11 +41,21 @@ pub(super) async fn prepare_files(job: &Job) -> Outcome {
     if problems.is_empty() {
         return Outcome::FilesReady { renew_at, made_of };
     }
+    let tell = |reason: &str, message: &str| report::of_pod(shared, &job.pod, EventType::Warning, reason, message);
     for problem in &problems {
-        report::of_pod(shared, &job.pod, EventType::Warning, "FailedMount", &chain(problem));
+        match problem.bad_image() {
+            None => tell("FailedMount", &chain(problem)),
+            Some((_, BadImage { reference, reason, message })) => {
+                if reason == WaitingReason::ErrImagePull {
+                    tell("Failed", &format!("Failed to pull image {reference:?}: {message}"));
+                }
+                tell("Failed", &format!("Error: {}", reason.as_str()));
+            }
+        }
     }
     let message = problems.first().map(|problem| chain(problem)).unwrap_or_default();
-    Outcome::FilesFailed { message, made_of }
+    let bad_images = problems.iter().filter_map(volumes::VolumeError::bad_image).collect();
+    Outcome::FilesFailed { message, bad_images, made_of }
 }
 
 async fn make_directories(dirs: PodDirs) -> Result<(), PrepareError> {

@@ -281,7 +281,9 @@ impl Toy {
     fn apply(&mut self, action: &Action, fails: bool) {
         let message = "it fails".to_owned();
         match action {
-            Action::PrepareFiles if fails => self.memory.files_failed(message, self.now),
+            Action::PrepareFiles if fails => {
+                self.memory.files_failed(message, std::collections::BTreeMap::new(), self.now)
+            }
             Action::PrepareFiles => self.memory.files = Files::Ready { renew_at: None },
             Action::CreateSandbox { .. } | Action::AttachNetwork { .. } if fails => {
                 self.memory.sandbox_failed(message, self.now);
