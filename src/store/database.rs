@@ -167,20 +167,27 @@ impl Database {
              (revision INTEGER PRIMARY KEY, key TEXT NOT NULL, value BLOB NOT NULL, checksum INTEGER);";
         // Rows of layout 1 have no checksum and get one with their next write.
         let checksum = if layout == 1 { "NULL" } else { "checksum" };
-        let move_rows = match layout {
-            1 | 2 => format!(
+        let is_old = matches!(layout, 1 | 2);
+        let move_rows = if is_old {
+            format!(
                 "ALTER TABLE objects RENAME TO by_key; {table}
                  INSERT INTO objects SELECT revision, key, value, {checksum} FROM by_key ORDER BY revision;
                  DROP TABLE by_key;"
-            ),
-            _ => table.to_owned(),
+            )
+        } else {
+            table.to_owned()
+        };
+        // What the old rows held does not stay in free pages: it may be what is to be sealed.
+        let [before, after] = match is_old {
+            true => ["PRAGMA secure_delete = ON;", "PRAGMA wal_checkpoint(TRUNCATE); PRAGMA secure_delete = OFF;"],
+            false => ["", ""],
         };
         self.connection.execute_batch(&format!(
-            "BEGIN IMMEDIATE; {move_rows}
+            "{before} BEGIN IMMEDIATE; {move_rows}
              CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
              INSERT OR IGNORE INTO meta VALUES ('reserved', 1);
              PRAGMA user_version = {LAYOUT};
-             COMMIT;"
+             COMMIT; {after}"
         ))?;
         Ok(())
     }

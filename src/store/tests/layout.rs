@@ -45,23 +45,28 @@ proptest! {
     }
 }
 
+/// A file as version 1 or 2 of the layout has it, with two objects.
+fn write_old(path: &Path, layout: u8) {
+    let (checksum, absent) = if layout == 2 { (", checksum INTEGER", ", NULL") } else { ("", "") };
+    let old = Connection::open(path).unwrap();
+    old.execute_batch(&format!(
+        "CREATE TABLE objects (key TEXT PRIMARY KEY, revision INTEGER NOT NULL, value BLOB NOT NULL{checksum}) WITHOUT ROWID;
+         CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+         INSERT INTO objects VALUES ('/pods/n/a', 9, CAST('the ninth' AS BLOB){absent}),
+             ('/pods/n/b', 4, CAST('the fourth' AS BLOB){absent});
+         INSERT INTO meta VALUES ('reserved', 70);
+         PRAGMA user_version = {layout};"
+    ))
+    .unwrap();
+}
+
 #[tokio::test]
 async fn a_file_of_an_earlier_layout_is_brought_to_this_one() {
-    for (layout, checksum) in [(1, ""), (2, ", checksum INTEGER")] {
+    for layout in [1, 2] {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("db");
-        let old = Connection::open(&path).unwrap();
-        let absent = if layout == 2 { ", NULL" } else { "" };
-        old.execute_batch(&format!(
-            "CREATE TABLE objects (key TEXT PRIMARY KEY, revision INTEGER NOT NULL, value BLOB NOT NULL{checksum}) WITHOUT ROWID;
-             CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
-             INSERT INTO objects VALUES ('/pods/n/a', 9, CAST('nine' AS BLOB){absent}), ('/pods/n/b', 4, CAST('four' AS BLOB){absent});
-             INSERT INTO meta VALUES ('reserved', 70);
-             PRAGMA user_version = {layout};"
-        ))
-        .unwrap();
-        drop(old);
-        let expected = [("/pods/n/a", 9, "nine"), ("/pods/n/b", 4, "four")];
+        write_old(&path, layout);
+        let expected = [("/pods/n/a", 9, "the ninth"), ("/pods/n/b", 4, "the fourth")];
         let expected = expected.map(|(name, at, text)| (key(name), (Revision(at), value(text)))).into();
         let store = open(&path);
         assert_eq!(contents(&store).await, expected, "{layout}");
@@ -71,6 +76,16 @@ async fn a_file_of_an_earlier_layout_is_brought_to_this_one() {
         assert_eq!(rows(&path), 2);
         assert_eq!(open(&path).get(&key("/pods/n/b")).await.unwrap().unwrap().value, value("new"));
     }
+}
+
+#[tokio::test]
+async fn nothing_plain_of_an_earlier_layout_stays_once_values_are_sealed() {
+    let folder = tempfile::tempdir().unwrap();
+    write_old(&folder.path().join("sealed"), 2);
+    assert!(on_disk(folder.path(), "the ninth"));
+    let store = open_sealed(folder.path(), "/pods/").unwrap();
+    assert!(!on_disk(folder.path(), "the ninth"));
+    assert_eq!(store.get(&key("/pods/n/a")).await.unwrap().unwrap().value, value("the ninth"));
 }
 
 #[tokio::test]
