@@ -9,7 +9,7 @@ use anyhow::Context;
 use client::{Client, ClientError, Key, Patch};
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use net::Range;
+use net::Ranges;
 use serde_json::json;
 use task::Tasks;
 
@@ -21,9 +21,9 @@ const RETRY: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Cluster {
     /// Addresses of all pods.
-    pub(super) pods: Range,
+    pub(super) pods: Ranges,
     /// Addresses of Services.
-    pub(super) services: Range,
+    pub(super) services: Ranges,
     /// Addresses of the cluster's DNS service.
     pub(super) dns: Vec<IpAddr>,
     /// Domain of the cluster; none for the usual one.
@@ -46,7 +46,7 @@ impl Cluster {
     /// From those texts.
     pub(super) fn from_data(data: &BTreeMap<String, String>) -> anyhow::Result<Self> {
         let text = |name: &str| data.get(name).map(String::as_str).unwrap_or_default();
-        let range = |name: &str| text(name).parse::<Range>().with_context(|| format!("{name} of the cluster"));
+        let range = |name: &str| text(name).parse::<Ranges>().with_context(|| format!("{name} of the cluster"));
         let dns = text("cluster-dns").split(',').filter(|address| !address.is_empty());
         Ok(Self {
             pods: range("cluster-cidr")?,
@@ -103,7 +103,7 @@ mod tests {
     #[test]
     fn a_node_reads_what_the_server_has_written() {
         let cluster = Cluster {
-            pods: "10.42.0.0/16".parse().unwrap(),
+            pods: "10.42.0.0/16,fd00:42::/56".parse().unwrap(),
             services: "10.43.0.0/16".parse().unwrap(),
             dns: vec!["10.43.0.10".parse().unwrap(), "fd00::1".parse().unwrap()],
             domain: Some("example.org".to_owned()),

@@ -4,6 +4,7 @@
 //! says and exits with 0, or prints one sentence with its chain of causes to standard error and exits with 1 (2 for a
 //! wrong command line).
 
+mod addresses;
 mod agent;
 mod bridge;
 mod cluster;

@@ -15,7 +15,7 @@ use super::settings::Settings;
 #[derive(Debug)]
 pub(super) struct Names {
     /// Where the node's own answers.
-    gateway: Ipv4Addr,
+    gateway: IpAddr,
     /// The Service that leads there; none if pods are told of another server.
     service: Option<Ipv4Addr>,
     asked: Vec<IpAddr>,
@@ -25,19 +25,21 @@ pub(super) struct Names {
 
 impl Names {
     pub(super) fn new(settings: &Settings, facts: &NodeFacts) -> Self {
-        let gateway = facts.pods.gateway();
+        let gateway = facts.pods.v4.gateway();
         // The tenth as everywhere; a range that is too small for it has none, and pods ask their node itself.
-        let tenth = Ipv4Addr::from(u32::from(facts.services.network()) + 10);
-        let tenth = Some(tenth).filter(|tenth| facts.services.contains(*tenth));
+        let tenth = facts.services.v4.at(10);
         let asked = match settings.cluster_dns.as_slice() {
-            [] => vec![IpAddr::V4(tenth.unwrap_or(gateway))],
+            [] => vec![tenth.unwrap_or(gateway)],
             said => said.to_vec(),
         };
         let usual = ResolvConf::of_host();
         let file = settings.resolv_conf.clone();
         Self {
             gateway,
-            service: tenth.filter(|tenth| asked.contains(&IpAddr::V4(*tenth))),
+            service: tenth.filter(|tenth| asked.contains(tenth)).and_then(|tenth| match tenth {
+                IpAddr::V4(tenth) => Some(tenth),
+                IpAddr::V6(_) => None,
+            }),
             asked,
             domain: settings.cluster_domain.clone().unwrap_or_else(|| "cluster.local".to_owned()),
             resolv_conf: ResolvConf { file: file.unwrap_or(usual.file), ..usual },
@@ -69,7 +71,7 @@ impl Names {
         let config = dns::Config {
             domain: self.domain,
             listen: SocketAddr::from((self.gateway, 53)),
-            told: vec![IpAddr::V4(self.service.unwrap_or(self.gateway))],
+            told: vec![self.service.map_or(self.gateway, IpAddr::V4)],
             resolv_conf: self.resolv_conf,
         };
         dns::spawn(client, tasks, config).context("--cluster-domain")
@@ -85,7 +87,7 @@ mod tests {
             Settings { cluster_dns: told.iter().map(|text| text.parse().unwrap()).collect(), ..Settings::default() };
         let facts = NodeFacts {
             name: "n".to_owned(),
-            address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            addresses: vec![IpAddr::V4(Ipv4Addr::LOCALHOST)],
             pods: "10.42.0.0/24".parse().unwrap(),
             cluster: "10.42.0.0/16".parse().unwrap(),
             services: services.parse().unwrap(),

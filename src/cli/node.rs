@@ -46,21 +46,17 @@ pub(super) async fn start(
     let runtime = native_runtime(instance, images.clone(), server.tasks.clone(), settings.handlers()?).await?;
     let network = NativeNetworkConfig {
         instance: instance.tag.clone(),
-        range: facts.pods,
+        pods: facts.pods,
         cluster: facts.cluster,
         state: instance.root.join("network"),
         mtu: settings.mtu.unwrap_or(MTU),
         api: facts.forward(),
     };
-    let (services, policies) = (ServiceTable::new(&network, facts.services), PolicyTable::new(&network));
+    let (services, policies) = (ServiceTable::all(&network, &facts.services), PolicyTable::all(&network));
     let routes = NodeRoutes::new(&network);
     let network = NativeNetwork::start(network).await.context("cannot prepare the pod network")?;
     keep_routes(server, facts, transport.clone(), routes);
-    let address = match facts.address {
-        IpAddr::V4(address) => Some(address),
-        IpAddr::V6(_) => None,
-    };
-    let here = proxy::Here { name: facts.name.clone(), address };
+    let here = proxy::Here { name: facts.name.clone(), addresses: facts.addresses.clone() };
     proxy::spawn_services(&Client::new(transport.clone(), "service-proxy"), &server.tasks, here, services);
     proxy::spawn_policies(&Client::new(network_user, "network-policies"), &server.tasks, &facts.name, policies);
     let names = Names::new(settings, facts);
@@ -70,14 +66,14 @@ pub(super) async fn start(
         run_dir: instance.run.clone(),
         log_root: instance.logs.clone(),
         manifest_dir: Some(settings.static_pods.clone().unwrap_or_else(|| instance.static_pods.clone())),
-        pod_cidr: Some(facts.pods.to_string()),
+        pod_cidrs: facts.pods.iter().map(|range| range.to_string()).collect(),
         cgroup_prefix: PathBuf::from(instance.named("kubepods")),
         longest_restart_backoff: settings.longest_restart_backoff()?,
         max_pods: settings.max_pods.unwrap_or(110),
         reserved: settings.reserved()?,
         eviction: settings.eviction()?,
         eviction_max_pod_grace: settings.eviction_max_pod_grace_period.unwrap_or(0),
-        node_ips: vec![facts.address],
+        node_ips: facts.addresses.clone(),
         kubelet_version: format!("{KUBERNETES_VERSION}+coracle-{}", env!("CARGO_PKG_VERSION")),
         coracle_version: env!("CARGO_PKG_VERSION").to_owned(),
         kubelet_port: listener.local_addr()?.port(),
@@ -132,7 +128,8 @@ async fn listen(asked: Option<SocketAddr>) -> anyhow::Result<TcpListener> {
 
 /// The certificate of the kubelet beside an authority, and whose certificates it takes.
 pub(super) fn door(server: &Composition, facts: &NodeFacts, pki: &Pki) -> anyhow::Result<Door> {
-    let mut addresses = vec![facts.address, IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+    let mut addresses = facts.addresses.clone();
+    addresses.extend([IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)]);
     addresses.dedup();
     let common_name = format!("system:node:{}", facts.name);
     let names = vec![facts.name.clone(), "localhost".to_owned()];

@@ -24,7 +24,7 @@ pub(super) struct ResetArguments {
     #[arg(long)]
     yes: bool,
     /// Addresses of this node's pods, if they are not on record [default: 10.42.0.0/24]
-    #[arg(long, value_name = "CIDR", default_value = "10.42.0.0/24")]
+    #[arg(long, value_name = "CIDR[,CIDR]", default_value = "10.42.0.0/24")]
     pod_cidr: String,
 }
 
@@ -49,7 +49,7 @@ impl ResetArguments {
         tasks.shutdown().await;
         let network = NativeNetworkConfig {
             instance: instance.tag.clone(),
-            range: self.pod_cidr.parse()?,
+            pods: self.pod_cidr.parse()?,
             cluster: self.pod_cidr.parse()?,
             state: instance.root.join("network"),
             mtu: node::MTU,

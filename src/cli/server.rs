@@ -3,7 +3,7 @@
 //! The order of the start: settings and host checks, the instance's lock, store, authority, API server, listener,
 //! controllers, then the node. On a signal the order is reversed; pods are left alone.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,11 +19,12 @@ use control::autoapply::{self, Places};
 use control::certificates::Authority;
 use control::{Clients, Controllers, ControllersConfig, tokens};
 use kubelet::Kubelet;
-use net::{Forward, Range};
+use net::{Family, Forward, Ranges};
 use task::{SharedClock, SystemClock, Tasks};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::addresses::Addresses;
 use super::bridge::{ToApiServer, ToKubelets};
 use super::cluster::Cluster;
 use super::instance::Instance;
@@ -85,11 +86,12 @@ pub(super) struct Composition {
 /// What is known of the node before it exists.
 pub(super) struct NodeFacts {
     pub(super) name: String,
-    pub(super) address: IpAddr,
-    pub(super) pods: Range,
+    /// Not empty; the primary one first.
+    pub(super) addresses: Vec<IpAddr>,
+    pub(super) pods: Ranges,
     /// Addresses of the pods of all nodes.
-    pub(super) cluster: Range,
-    pub(super) services: Range,
+    pub(super) cluster: Ranges,
+    pub(super) services: Ranges,
     /// Where the API server can be reached, if it listens on all addresses on that of the node.
     pub(super) advertise: SocketAddr,
 }
@@ -98,9 +100,10 @@ impl NodeFacts {
     /// How the Service of the API server leads to it; none from where nobody but this host reaches it.
     pub(super) fn forward(&self) -> Option<Forward> {
         const PORT: u16 = 443;
-        let from = SocketAddrV4::new(self.services.gateway(), PORT);
-        match self.advertise {
-            SocketAddr::V4(to) if !to.ip().is_loopback() => Some(Forward { from, to }),
+        match (self.services.v4.gateway(), self.advertise) {
+            (IpAddr::V4(first), SocketAddr::V4(to)) if !to.ip().is_loopback() => {
+                Some(Forward { from: SocketAddrV4::new(first, PORT), to })
+            }
             _ => None,
         }
     }
@@ -162,21 +165,14 @@ impl Composition {
 
     fn facts(&self, listen: SocketAddr) -> anyhow::Result<NodeFacts> {
         let settings = &self.settings;
-        let range = |name: &str, text: &Option<String>, usual: &str| {
-            text.as_deref().unwrap_or(usual).parse::<Range>().with_context(|| format!("--{name}"))
-        };
-        let pods = range("pod-cidr", &settings.pod_cidr, "10.42.0.0/24")?;
-        let cluster = range("cluster-cidr", &settings.cluster_cidr, &pods.widened(16).to_string())?;
-        ensure!(
-            cluster.widened(pods.prefix()) == cluster && cluster.contains(pods.network()),
-            "--pod-cidr {pods} is no part of --cluster-cidr {cluster}"
-        );
-        let services = range("service-cidr", &settings.service_cidr, "10.43.0.0/16")?;
+        let Addresses { pods, cluster, services } = settings.addresses()?;
         let name = node_name(settings)?;
-        let address = settings.node_ip.or_else(outward_address).unwrap_or(IpAddr::V4(pods.gateway()));
+        let said = settings.node_ips()?.first().copied();
+        let address = said.or_else(|| outward_address(Family::V4)).unwrap_or(pods.v4.gateway());
+        let addresses = addresses_of_node(settings, address, &cluster)?;
         let reached = if listen.ip().is_unspecified() { address } else { listen.ip() };
         let advertise = SocketAddr::new(reached, listen.port());
-        Ok(NodeFacts { name, address, pods, cluster, services, advertise })
+        Ok(NodeFacts { name, addresses, pods, cluster, services, advertise })
     }
 
     /// The way to kubelets, with an identity that may do everything there.
@@ -199,8 +195,8 @@ impl Composition {
     }
 
     fn server_tls(&self, pki: &Pki, facts: &NodeFacts) -> anyhow::Result<Arc<rustls::ServerConfig>> {
-        let first_service = IpAddr::V4(facts.services.gateway());
-        let mut subject = Subject::api_server(&facts.name, &[facts.address, facts.advertise.ip(), first_service]);
+        let further = [facts.advertise.ip(), facts.services.v4.gateway()];
+        let mut subject = Subject::api_server(&facts.name, &[&*facts.addresses, &further].concat());
         if let Subject::Server { names, addresses, .. } = &mut subject {
             for further in &self.settings.tls_san {
                 match further.parse() {
@@ -240,7 +236,7 @@ impl Composition {
         let kubelet = self.settings.kubelet_listen.unwrap_or(node::KUBELET);
         let (authority, clock, issuer) = (Arc::clone(pki), Arc::clone(&self.clock), Arc::clone(server));
         // What the API server is known by is for no node.
-        let mut reserved = vec![facts.advertise.ip(), IpAddr::V4(facts.services.gateway())];
+        let mut reserved = vec![facts.advertise.ip(), facts.services.v4.gateway()];
         reserved.extend(self.settings.tls_san.iter().filter_map(|name| name.parse::<IpAddr>().ok()));
         let config = ControllersConfig {
             root_ca: pki.certificate().to_owned(),
@@ -313,12 +309,29 @@ pub(super) fn trim_heap(tasks: &Tasks) {
     });
 }
 
-/// The address that packets to the world would carry; none without a route. Connecting a UDP socket sends nothing.
-fn outward_address() -> Option<IpAddr> {
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
-    // 192.0.2.1 is reserved for documentation by RFC 5737: it follows the default route.
-    socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
+/// The address that packets of a family to the world would carry; none without a route. Connecting a UDP socket sends
+/// nothing.
+fn outward_address(family: Family) -> Option<IpAddr> {
+    // Reserved for documentation by RFC 5737 and RFC 3849: they follow the default route.
+    let (any, world): (IpAddr, IpAddr) = match family {
+        Family::V4 => (Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::new(192, 0, 2, 1).into()),
+        Family::V6 => (Ipv6Addr::UNSPECIFIED.into(), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into()),
+    };
+    let socket = UdpSocket::bind((any, 0)).ok()?;
+    socket.connect((world, 9)).ok()?;
     Some(socket.local_addr().ok()?.ip()).filter(|address| !address.is_unspecified())
+}
+
+/// The addresses of a node whose primary one is known: those that were said, or where pods have both families, also the
+/// one of the other family, if there is one.
+pub(super) fn addresses_of_node(settings: &Settings, primary: IpAddr, cluster: &Ranges) -> anyhow::Result<Vec<IpAddr>> {
+    let said = settings.node_ips()?;
+    if !said.is_empty() {
+        return Ok(said);
+    }
+    let other = if primary.is_ipv4() { Family::V6 } else { Family::V4 };
+    let second = cluster.v6.and_then(|_| outward_address(other));
+    Ok([Some(primary), second].into_iter().flatten().collect())
 }
 
 /// Waits until this process is told to end.

@@ -36,23 +36,24 @@ pub(super) struct Settings {
     /// Name of the node [default: the host name]
     #[arg(long, value_name = "NAME")]
     pub(super) node_name: Option<String>,
-    /// Address of the node [default: the one that its default route uses]
-    #[arg(long, value_name = "ADDRESS")]
-    pub(super) node_ip: Option<IpAddr>,
+    /// Address of the node, or one of each family [default: those that its default routes use]
+    #[arg(long, value_name = "ADDRESS[,ADDRESS]")]
+    pub(super) node_ip: Option<String>,
     /// Label of the node, `key=value`; may be given several times
     #[arg(long, value_name = "KEY=VALUE")]
     pub(super) node_label: Vec<String>,
-    /// Addresses of this node's pods [default: 10.42.0.0/24]
-    #[arg(long, value_name = "CIDR")]
+    /// Addresses of this node's pods [default: 10.42.0.0/24, and the first /64 of a second --cluster-cidr]
+    #[arg(long, value_name = "CIDR[,CIDR]")]
     pub(super) pod_cidr: Option<String>,
     /// Taint that the node registers with, `key=value:Effect` or `key:Effect`; may be given several times
     #[arg(long, value_name = "TAINT")]
     pub(super) register_with_taints: Vec<String>,
-    /// Addresses of the pods of all nodes [default: the /16 around --pod-cidr]
-    #[arg(long, value_name = "CIDR")]
+    /// Addresses of the pods of all nodes; with a second range of IPv6 addresses, like fd00:42::/56, pods have both
+    /// [default: the /16 around --pod-cidr]
+    #[arg(long, value_name = "CIDR[,CIDR]")]
     pub(super) cluster_cidr: Option<String>,
-    /// Addresses of services [default: 10.43.0.0/16]
-    #[arg(long, value_name = "CIDR")]
+    /// Addresses of services, of IPv4 and perhaps of IPv6 like fd00:43::/112 [default: 10.43.0.0/16]
+    #[arg(long, value_name = "CIDR[,CIDR]")]
     pub(super) service_cidr: Option<String>,
     /// Address of a DNS server that pods ask instead of the node's own; may be given several times [default: the tenth
     /// address of the services]
@@ -234,6 +235,19 @@ impl Settings {
         Ok(!self.disable.iter().any(|disabled| disabled == part))
     }
 
+    /// The addresses of the node that were said, one of each family at most.
+    pub(super) fn node_ips(&self) -> anyhow::Result<Vec<IpAddr>> {
+        let said = self.node_ip.iter().flat_map(|text| text.split(','));
+        let said: Vec<IpAddr> = said
+            .map(|text| text.trim().parse().with_context(|| format!("node-ip {text:?} is no address")))
+            .collect::<anyhow::Result<_>>()?;
+        match said.as_slice() {
+            [] | [_] => Ok(said),
+            [one, other] if one.is_ipv4() != other.is_ipv4() => Ok(said),
+            _ => anyhow::bail!("node-ip names more than one address of a family"),
+        }
+    }
+
     /// The node's labels.
     pub(super) fn labels(&self) -> anyhow::Result<BTreeMap<String, String>> {
         let split = |label: &String| {
@@ -343,6 +357,18 @@ mod tests {
         assert_eq!((reserved["cpu"].milli_value(), reserved["memory"].value()), (500, 1 << 30));
         for wrong in ["cpu", "pods=5", "cpu=x", "memory=-1"] {
             assert!(settings(&format!("system-reserved: [{wrong}]")).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_node_has_one_address_of_a_family() {
+        let settings = |text: &str| parse(text).unwrap().node_ips().map_err(drop);
+        let addresses = |all: &[&str]| Ok(all.iter().map(|text| text.parse().unwrap()).collect());
+        assert_eq!(settings(""), addresses(&[]));
+        assert_eq!(settings("node-ip: 192.0.2.1"), addresses(&["192.0.2.1"]));
+        assert_eq!(settings("node-ip: 192.0.2.1,2001:db8::1"), addresses(&["192.0.2.1", "2001:db8::1"]));
+        for wrong in ["192.0.2.1,192.0.2.2", "192.0.2.1,fd00::1,fd00::2", "x", "''"] {
+            assert!(settings(&format!("node-ip: {wrong}")).is_err(), "{wrong}");
         }
     }
 

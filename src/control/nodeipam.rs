@@ -1,12 +1,12 @@
 //! Gives every node addresses for its pods, out of those of all pods.
 //!
-//! After `pkg/controller/nodeipam` with its RangeAllocator: a node's `spec.podCIDR` is written once and never changes. A
+//! After `pkg/controller/nodeipam` with its RangeAllocator: a node's `spec.podCIDRs` are written once and never change. A
 //! range that was given up is not given again before those after it have been, as packets for its former pods may still be
 //! about. [`Ranges::next`] is pure. Nodes that say their range when they register keep it. Routes between nodes are not
 //! made here: each node makes its own.
 
-use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -17,20 +17,29 @@ use k8s_openapi::api::core::v1::Node;
 use serde_json::json;
 use task::{SharedClock, Tasks};
 
-/// How many bits the addresses of one node have in common: upstream's `--node-cidr-mask-size`.
+/// How many bits the addresses of one node have in common: upstream's `--node-cidr-mask-size-ipv4` and `-ipv6`.
 pub const NODE_PREFIX: u8 = 24;
+const NODE_PREFIX_6: u8 = 64;
+/// The most nodes that a range of IPv6 addresses is divided for, as upstream has it (`maxCIDRs` and `clusterSubnetMaxDiff`).
+const MOST_BITS: u8 = 16;
 
-/// A range of IPv4 addresses, of which each node gets a part.
+/// Ranges of addresses, of each of which every node gets a part: one of IPv4, and perhaps one of IPv6.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ranges(Vec<Whole>);
+
+/// One of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ranges {
-    first: u32,
-    prefix: u8,
+struct Whole {
+    range: Part,
     node_prefix: u8,
 }
 
 /// The text names no such range.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("{text:?} is no IPv4 range of at most {NODE_PREFIX} bits like 10.42.0.0/16")]
+#[error(
+    "{text:?} is no IPv4 range of at most {NODE_PREFIX} bits like 10.42.0.0/16, perhaps with one of IPv6 of 48 to \
+     {NODE_PREFIX_6} bits like fd00:42::/56 after a comma"
+)]
 pub struct RangesError {
     text: String,
 }
@@ -39,46 +48,86 @@ impl FromStr for Ranges {
     type Err = RangesError;
 
     fn from_str(text: &str) -> Result<Self, RangesError> {
-        let whole = parse(text).filter(|whole| (1..=NODE_PREFIX).contains(&whole.1));
-        let (first, prefix) = whole.ok_or_else(|| RangesError { text: text.to_owned() })?;
-        Ok(Self { first, prefix, node_prefix: NODE_PREFIX })
+        let error = || RangesError { text: text.to_owned() };
+        let all: Vec<Part> = text.split(',').map(|one| parse(one).ok_or_else(error)).collect::<Result<_, _>>()?;
+        let whole = |range: Part, node_prefix: u8| Whole { range, node_prefix };
+        let is_v6 =
+            |range: &Part| range.bits == 128 && (NODE_PREFIX_6 - MOST_BITS..=NODE_PREFIX_6).contains(&range.prefix);
+        match all.as_slice() {
+            [v4, rest @ ..]
+                if v4.bits == 32 && v4.prefix <= NODE_PREFIX && rest.len() < 2 && rest.iter().all(is_v6) =>
+            {
+                let rest = rest.iter().map(|v6| whole(*v6, NODE_PREFIX_6));
+                Ok(Self([whole(*v4, NODE_PREFIX)].into_iter().chain(rest).collect()))
+            }
+            _ => Err(error()),
+        }
     }
 }
 
 impl Ranges {
-    /// The range for one more node, if these are taken: the first free one after the last that is taken, or the first free
-    /// one at all. None if all are.
-    pub fn next<'a>(&self, taken: impl Iterator<Item = &'a str>) -> Option<String> {
-        let taken: Vec<(u32, u8)> = taken.filter_map(parse).collect();
-        let size = 1_u64 << (32 - self.node_prefix);
-        let count = 1_u64 << (self.node_prefix - self.prefix);
-        let place = |(first, _): &(u32, u8)| {
-            let place = u64::from(first.checked_sub(self.first)?) / size;
+    /// The ranges for one more node, if these are taken: of each the first free one after the last that is taken, or the
+    /// first free one at all. None if all of any are.
+    pub fn next<'a>(&self, taken: impl Iterator<Item = &'a str>) -> Option<Vec<String>> {
+        let taken: Vec<Part> = taken.filter_map(parse).collect();
+        self.0.iter().map(|whole| whole.next(&taken).map(|part| part.to_string())).collect()
+    }
+}
+
+impl Whole {
+    fn next(&self, taken: &[Part]) -> Option<Part> {
+        let Part { first, bits, prefix } = self.range;
+        let size = 1_u128 << (bits - self.node_prefix);
+        let count = 1_u128 << (self.node_prefix - prefix);
+        let place = |part: &Part| {
+            let place = part.first.checked_sub(first).filter(|_| part.bits == bits)? / size;
             (place < count).then_some(place)
         };
         let after = taken.iter().filter_map(place).max().map_or(0, |last| last + 1);
         (after..count).chain(0..after.min(count)).find_map(|number| {
-            let first = u32::try_from(u64::from(self.first) + number * size).ok()?;
-            let is_free = !taken.iter().any(|other| overlaps(*other, (first, self.node_prefix)));
-            is_free.then(|| format!("{}/{}", Ipv4Addr::from(first), self.node_prefix))
+            let part = Part { first: first + number * size, bits, prefix: self.node_prefix };
+            (!taken.iter().any(|other| other.overlaps(&part))).then_some(part)
         })
     }
 }
 
-/// The first address and the prefix of a range.
-fn parse(text: &str) -> Option<(u32, u8)> {
+/// A range, by the number of its first address, how long its addresses are and how many bits they have in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Part {
+    first: u128,
+    bits: u8,
+    prefix: u8,
+}
+
+fn parse(text: &str) -> Option<Part> {
     let (address, prefix) = text.split_once('/')?;
-    let (address, prefix): (Ipv4Addr, u8) = (address.parse().ok()?, prefix.parse().ok()?);
-    (1..=32).contains(&prefix).then(|| (u32::from(address) & mask(prefix), prefix))
+    let (address, prefix): (IpAddr, u8) = (address.parse().ok()?, prefix.parse().ok()?);
+    let (number, bits) = match address {
+        IpAddr::V4(own) => (u128::from(own.to_bits()), 32),
+        IpAddr::V6(own) => (own.to_bits(), 128),
+    };
+    (1..=bits).contains(&prefix).then(|| Part { first: number & mask(bits, prefix), bits, prefix })
 }
 
-fn mask(prefix: u8) -> u32 {
-    u32::MAX << (32 - u32::from(prefix))
+fn mask(bits: u8, prefix: u8) -> u128 {
+    u128::MAX.checked_shl(u32::from(bits - prefix)).unwrap_or(0)
 }
 
-fn overlaps(one: (u32, u8), other: (u32, u8)) -> bool {
-    let mask = mask(one.1.min(other.1));
-    one.0 & mask == other.0 & mask
+impl Part {
+    fn overlaps(&self, other: &Self) -> bool {
+        let mask = mask(self.bits, self.prefix.min(other.prefix));
+        self.bits == other.bits && self.first & mask == other.first & mask
+    }
+}
+
+impl std::fmt::Display for Part {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let address = match u32::try_from(self.first) {
+            Ok(number) if self.bits == 32 => IpAddr::V4(Ipv4Addr::from_bits(number)),
+            _ => IpAddr::V6(Ipv6Addr::from_bits(self.first)),
+        };
+        write!(f, "{address}/{}", self.prefix)
+    }
 }
 
 struct Shell {
@@ -87,7 +136,7 @@ struct Shell {
     nodes: Informer<Node>,
     ranges: Ranges,
     /// What was given to nodes that do not show it yet.
-    given: Mutex<BTreeMap<String, String>>,
+    given: Mutex<BTreeMap<String, Vec<String>>>,
 }
 
 /// Starts the controller, if there is something to give.
@@ -121,42 +170,45 @@ enum SyncError {
 
 async fn sync(shell: Arc<Shell>, key: Key) -> Result<Outcome, SyncError> {
     let Some(node) = shell.nodes.get(&key) else { return Ok(Outcome::Done) };
-    if range_of(&node).is_some() {
+    if ranges_of(&node).next().is_some() {
         return Ok(Outcome::Done);
     }
-    let Some(range) = shell.choose(&key.name) else {
+    let Some(ranges) = shell.choose(&key.name) else {
         let message = format!("Node {} status is now: CIDRNotAvailable", key.name);
         shell.recorder.event(&reference(&*node), EventType::Normal, "CIDRNotAvailable", &message);
         return Err(SyncError::Exhausted);
     };
-    tracing::info!(node = key.name, range, "the pods of a node have their addresses");
-    let patch = json!({ "metadata": { "uid": node.metadata.uid }, "spec": { "podCIDR": range, "podCIDRs": [range] } });
+    tracing::info!(node = key.name, ?ranges, "the pods of a node have their addresses");
+    let spec = json!({ "podCIDR": ranges.first(), "podCIDRs": ranges });
+    let patch = json!({ "metadata": { "uid": node.metadata.uid }, "spec": spec });
     // It stays given whatever the answer, which may be the only thing that was lost: nobody else may get it before the node
     // is seen to have it, or another, or to be gone.
     Ok(unless_overtaken(shell.client.patch::<Node>(&key, &Patch::Merge(patch)).await).map(|_| Outcome::Done)?)
 }
 
 impl Shell {
-    /// Takes a range for a node, and remembers it until the node shows it.
-    fn choose(&self, name: &str) -> Option<String> {
+    /// Takes ranges for a node, and remembers them until the node shows them.
+    fn choose(&self, name: &str) -> Option<Vec<String>> {
         let nodes = self.nodes.snapshot();
         let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
         given.retain(|name, _| {
             let node = nodes.iter().find(|node| node.metadata.name.as_deref() == Some(name));
-            node.is_some_and(|node| range_of(node).is_none())
+            node.is_some_and(|node| ranges_of(node).next().is_none())
         });
         if let Some(known) = given.get(name) {
             return Some(known.clone());
         }
-        let shown = nodes.iter().filter_map(|node| range_of(node));
-        let range = self.ranges.next(shown.chain(given.values().map(String::as_str)))?;
-        given.insert(name.to_owned(), range.clone());
-        Some(range)
+        let shown = nodes.iter().flat_map(|node| ranges_of(node));
+        let taken: BTreeSet<&str> = shown.chain(given.values().flatten().map(String::as_str)).collect();
+        let ranges = self.ranges.next(taken.into_iter())?;
+        given.insert(name.to_owned(), ranges.clone());
+        Some(ranges)
     }
 }
 
-fn range_of(node: &Node) -> Option<&str> {
-    node.spec.as_ref()?.pod_cidr.as_deref().filter(|range| !range.is_empty())
+fn ranges_of(node: &Node) -> impl Iterator<Item = &str> {
+    let all = node.spec.iter().flat_map(|spec| spec.pod_cidrs.iter().flatten().chain(&spec.pod_cidr));
+    all.map(String::as_str).filter(|range| !range.is_empty())
 }
 
 #[cfg(test)]
@@ -207,7 +259,7 @@ mod tests {
     }
 
     fn next(all: &str, taken: &[&str]) -> Option<String> {
-        all.parse::<Ranges>().unwrap().next(taken.iter().copied())
+        all.parse::<Ranges>().unwrap().next(taken.iter().copied()).map(|ranges| ranges.join(","))
     }
 
     #[test]
@@ -226,8 +278,27 @@ mod tests {
     }
 
     #[test]
+    fn each_node_gets_a_range_of_each_family() {
+        let is = |range: &str| Some(range.to_owned());
+        let both = "10.42.0.0/16,fd00:42::/56";
+        assert_eq!(next(both, &[]), is("10.42.0.0/24,fd00:42::/64"));
+        assert_eq!(next(both, &["10.42.0.0/24", "fd00:42::/64"]), is("10.42.1.0/24,fd00:42:0:1::/64"));
+        assert_eq!(next(both, &["10.42.0.0/24"]), is("10.42.1.0/24,fd00:42::/64"), "a node from before has one only");
+        assert_eq!(next("10.42.0.0/16,fd00:42::/64", &["fd00:42::/64"]), None);
+    }
+
+    #[test]
     fn only_ranges_of_which_nodes_can_get_something_are_taken() {
-        for wrong in ["10.42.0.0/25", "10.42.0.0", "fd00::/48", "10.42.0.0/0", "x/16"] {
+        for wrong in [
+            "10.42.0.0/25",
+            "10.42.0.0",
+            "fd00::/48",
+            "10.42.0.0/0",
+            "x/16",
+            "10.42.0.0/16,fd00::/47",
+            "10.0.0.0/16,fd00::/65",
+            "10.0.0.0/16,10.1.0.0/16",
+        ] {
             assert!(wrong.parse::<Ranges>().is_err(), "{wrong}");
         }
     }

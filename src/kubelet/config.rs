@@ -28,8 +28,8 @@ pub struct KubeletConfig {
     pub log_root: PathBuf,
     /// Static pod manifests; none for no such source.
     pub manifest_dir: Option<PathBuf>,
-    /// The node's pod address range, as written to `spec.podCIDR`.
-    pub pod_cidr: Option<String>,
+    /// The node's pod address ranges, as written to `spec.podCIDRs`.
+    pub pod_cidrs: Vec<String>,
     /// Cgroup below which all pods live, e.g. `kubepods`.
     pub cgroup_prefix: PathBuf,
     /// Longest wait between two starts of a container that crashes (KEP-4603).

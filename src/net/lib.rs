@@ -16,11 +16,11 @@ mod simulated;
 
 pub use dial::{DialError, dial};
 pub use native::{Forward, MissingRoute, NativeNetwork, NativeNetworkConfig, NodeRoutes, PolicyTable, ServiceTable};
-pub use range::{Range, RangeError};
+pub use range::{Family, Range, RangeError, Ranges, RangesError};
 pub use simulated::SimulatedNetwork;
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use async_trait::async_trait;
 use oci::sys::NetNs;
@@ -66,7 +66,7 @@ pub struct PortMapping {
     /// Whose ports these are.
     pub protocol: Protocol,
     /// The address of the host; none for all.
-    pub host_ip: Option<Ipv4Addr>,
+    pub host_ip: Option<IpAddr>,
     /// The port of the host.
     pub host_port: u16,
     /// The port of the sandbox.
@@ -75,8 +75,8 @@ pub struct PortMapping {
 
 impl fmt::Display for PortMapping {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let address = self.host_ip.unwrap_or(Ipv4Addr::UNSPECIFIED);
-        write!(f, "{}/{address}:{}", self.protocol, self.host_port)
+        let address = self.host_ip.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        write!(f, "{}/{}", self.protocol, SocketAddr::new(address, self.host_port))
     }
 }
 
@@ -113,6 +113,9 @@ pub enum NetworkError {
         #[source]
         source: std::io::Error,
     },
+    /// There is no IPv6 on this host.
+    #[error("this host has no IPv6, which the addresses {range} of its pods need")]
+    NoIpv6 { range: Range },
     /// The record of addresses could not be read or written.
     #[error("address record {path} failed")]
     Record {

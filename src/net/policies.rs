@@ -4,20 +4,20 @@
 //! groups of addresses.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use crate::Protocol;
 use crate::range::Range;
 
-/// All fences of a node's pods. What an address has no fence for passes.
+/// All fences of a node's pods, for addresses of one family. What an address has no fence for passes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Policies {
     /// What may come to an address.
-    pub ingress: BTreeMap<Ipv4Addr, Fence>,
+    pub ingress: BTreeMap<IpAddr, Fence>,
     /// What an address may send.
-    pub egress: BTreeMap<Ipv4Addr, Fence>,
+    pub egress: BTreeMap<IpAddr, Fence>,
     /// Members of groups by their names.
-    pub groups: BTreeMap<String, BTreeSet<Ipv4Addr>>,
+    pub groups: BTreeMap<String, BTreeSet<IpAddr>>,
 }
 
 /// What passes; nothing else does.

@@ -1,14 +1,15 @@
 //! Who has which address: a pure record.
 //!
 //! Addresses are handed out in a circle, so that one that was given back is used last; it rests until its old link is
-//! gone, because the kernel removes links some milliseconds after their namespace.
+//! gone, because the kernel removes links some milliseconds after their namespace. Where the network has IPv6 beside, a
+//! sandbox's IPv6 address has the same place in its range as the IPv4 address in its.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::range::Range;
+use crate::range::Ranges;
 use crate::{NetworkError, PortMapping};
 
 /// The record, as kept on disk.
@@ -16,6 +17,9 @@ use crate::{NetworkError, PortMapping};
 pub(crate) struct Pool {
     /// Sandbox → address.
     used: BTreeMap<String, Ipv4Addr>,
+    /// Those that were given an IPv6 address with it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    beside: BTreeMap<String, Ipv6Addr>,
     /// Sandboxes whose links have been made whole; the others have an address on record only.
     connected: BTreeSet<String>,
     /// Address → name of the link that may still exist.
@@ -28,14 +32,15 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    /// The address of a sandbox.
-    pub(crate) fn get(&self, sandbox: &str) -> Option<Ipv4Addr> {
-        self.used.get(sandbox).copied()
+    /// The addresses of a sandbox, that of IPv4 first; none if it has none.
+    pub(crate) fn get(&self, sandbox: &str) -> Vec<IpAddr> {
+        let own = self.used.get(sandbox).copied().map(IpAddr::V4);
+        own.into_iter().chain(self.beside.get(sandbox).copied().map(IpAddr::V6)).collect()
     }
 
-    /// The address of a sandbox that is connected.
-    pub(crate) fn get_connected(&self, sandbox: &str) -> Option<Ipv4Addr> {
-        self.get(sandbox).filter(|_| self.connected.contains(sandbox))
+    /// The addresses of a sandbox, if it is connected.
+    pub(crate) fn get_connected(&self, sandbox: &str) -> Option<Vec<IpAddr>> {
+        self.connected.contains(sandbox).then(|| self.get(sandbox)).filter(|addresses| !addresses.is_empty())
     }
 
     /// Notes that a sandbox is connected, unless its address was taken back meanwhile; false if that was known.
@@ -57,40 +62,48 @@ impl Pool {
         Ok(())
     }
 
-    /// The address of a sandbox and its ports of the host, if it has any.
-    pub(crate) fn published(&self, sandbox: &str) -> Option<(Ipv4Addr, &[PortMapping])> {
-        Some((self.get(sandbox)?, self.ports.get(sandbox)?))
+    /// The addresses of a sandbox and its ports of the host, if it has any.
+    pub(crate) fn published(&self, sandbox: &str) -> Option<(Vec<IpAddr>, &[PortMapping])> {
+        let (addresses, ports) = (self.get(sandbox), self.ports.get(sandbox)?);
+        (!addresses.is_empty()).then_some((addresses, ports.as_slice()))
     }
 
     /// All sandboxes that are connected and have ports of the host.
-    pub(crate) fn all_published(&self) -> impl Iterator<Item = (Ipv4Addr, &[PortMapping])> {
+    pub(crate) fn all_published(&self) -> impl Iterator<Item = (Vec<IpAddr>, &[PortMapping])> {
         self.connected.iter().filter_map(|sandbox| self.published(sandbox))
     }
 
-    /// Gives a sandbox an address: the one it has, or the next free one, or none when there is none. `is_gone` tells
+    /// Gives a sandbox addresses: those that it has, or the next free ones, or none when there are none. `is_gone` tells
     /// whether a link no longer exists.
     pub(crate) fn take(
         &mut self,
         sandbox: &str,
-        range: &Range,
+        ranges: &Ranges,
         mut is_gone: impl FnMut(&str) -> bool,
-    ) -> Option<Ipv4Addr> {
-        if let Some(address) = self.get(sandbox) {
-            return Some(address);
+    ) -> Option<Vec<IpAddr>> {
+        let known = self.get(sandbox);
+        if !known.is_empty() {
+            return Some(known);
         }
-        let used: BTreeSet<Ipv4Addr> = self.used.values().copied().collect();
-        let (first, end) = (range.first(), range.last());
-        let start = self.last.map_or(first, |last| u32::from(last) + 1).clamp(first, end);
-        for candidate in (start..end).chain(first..start) {
-            let address = Ipv4Addr::from(candidate);
+        let used: BTreeSet<IpAddr> =
+            self.used.values().copied().map(IpAddr::V4).chain(self.beside.values().copied().map(IpAddr::V6)).collect();
+        let (v4, places) = (ranges.v4, ranges.v4.places());
+        let last = self.last.map(IpAddr::V4).filter(|last| v4.contains(*last));
+        let start = last.map_or(places.start, |last| v4.place_of(last) + 1).clamp(places.start, places.end);
+        for place in (start..places.end).chain(places.start..start) {
+            let Some(IpAddr::V4(address)) = v4.at(place) else { continue };
+            let beside = ranges.v6.and_then(|range| range.at(place));
             let rests = self.resting.get(&address).is_some_and(|link| !is_gone(link));
-            if used.contains(&address) || rests {
+            if used.contains(&IpAddr::V4(address)) || beside.is_some_and(|beside| used.contains(&beside)) || rests {
                 continue;
             }
             self.resting.remove(&address);
             self.used.insert(sandbox.to_owned(), address);
+            if let Some(IpAddr::V6(beside)) = beside {
+                self.beside.insert(sandbox.to_owned(), beside);
+            }
             self.last = Some(address);
-            return Some(address);
+            return Some(self.get(sandbox));
         }
         None
     }
@@ -98,6 +111,7 @@ impl Pool {
     /// Takes a sandbox's address back; it rests until `link` is gone.
     pub(crate) fn give_back(&mut self, sandbox: &str, link: String) -> bool {
         let Some(address) = self.used.remove(sandbox) else { return false };
+        self.beside.remove(sandbox);
         self.connected.remove(sandbox);
         self.ports.remove(sandbox);
         self.resting.insert(address, link);
@@ -109,12 +123,16 @@ impl Pool {
         self.resting.insert(address, link);
     }
 
-    /// Gives a sandbox without an address that of its own link, if that rests.
-    pub(crate) fn reclaim(&mut self, sandbox: &str, link: &str) {
+    /// Gives a sandbox without an address that of its own link, if that rests, and the one beside it.
+    pub(crate) fn reclaim(&mut self, sandbox: &str, link: &str, ranges: &Ranges) {
         let own = self.resting.iter().find(|(_, resting)| *resting == link).map(|(address, _)| *address);
         if let Some(address) = own.filter(|_| !self.used.contains_key(sandbox)) {
             self.resting.remove(&address);
             self.used.insert(sandbox.to_owned(), address);
+            let place = ranges.v4.place_of(IpAddr::V4(address));
+            if let Some(IpAddr::V6(beside)) = ranges.v6.and_then(|range| range.at(place)) {
+                self.beside.insert(sandbox.to_owned(), beside);
+            }
         }
     }
 
@@ -130,8 +148,8 @@ mod tests {
 
     use super::*;
 
-    fn range() -> Range {
-        "10.1.2.0/29".parse().unwrap()
+    fn range() -> Ranges {
+        "10.1.2.0/29,fd00:1::/64".parse().unwrap()
     }
 
     #[test]
@@ -154,7 +172,33 @@ mod tests {
         let freed = pool.get("c");
         pool.give_back("c", "link-c".to_owned());
         assert_eq!(pool.take("f", &range(), |link| link != "link-c"), None);
-        assert_eq!(pool.take("f", &range(), |_| true), freed);
+        assert_eq!(pool.take("f", &range(), |_| true), Some(freed));
+    }
+
+    #[test]
+    fn an_ipv6_address_has_the_place_of_the_other_and_only_new_sandboxes_get_one() {
+        let single: Ranges = "10.1.2.0/29".parse().unwrap();
+        let mut pool = Pool::default();
+        let said = |addresses: Option<Vec<IpAddr>>| -> Vec<String> {
+            addresses.unwrap().iter().map(ToString::to_string).collect()
+        };
+        assert_eq!(said(pool.take("old", &single, |_| true)), ["10.1.2.2"]);
+        assert_eq!(said(pool.take("new", &range(), |_| true)), ["10.1.2.3", "fd00:1::3"]);
+        assert_eq!(said(pool.take("old", &range(), |_| true)), ["10.1.2.2"]);
+        let kept: Pool = serde_json::from_slice(&serde_json::to_vec(&pool).unwrap()).unwrap();
+        assert_eq!(kept, pool);
+        assert!(pool.give_back("new", String::new()) && pool.get("new").is_empty());
+    }
+
+    #[test]
+    fn an_ipv6_address_that_somebody_kept_from_other_ranges_is_not_given_again() {
+        let mut pool = Pool::default();
+        pool.take("kept", &range(), |_| true);
+        let moved: Ranges = "10.9.9.0/29,fd00:1::/64".parse().unwrap();
+        assert_eq!(
+            pool.take("next", &moved, |_| true),
+            Some(vec!["10.9.9.3".parse().unwrap(), "fd00:1::3".parse().unwrap()])
+        );
     }
 
     #[test]
@@ -163,14 +207,15 @@ mod tests {
         let address = Ipv4Addr::new(10, 1, 2, 4);
         pool.rest(address, "link-a".to_owned());
         for other in ["b", "c", "d", "e"] {
-            pool.reclaim(other, &format!("link-{other}"));
-            assert_ne!(pool.take(other, &range(), |_| false), Some(address));
+            pool.reclaim(other, &format!("link-{other}"), &range());
+            assert_ne!(pool.take(other, &range(), |_| false).map(|own| own[0]), Some(IpAddr::V4(address)));
         }
-        pool.reclaim("a", "link-a");
-        assert_eq!(pool.take("a", &range(), |_| false), Some(address));
+        pool.reclaim("a", "link-a", &range());
+        let own: Vec<IpAddr> = vec![IpAddr::V4(address), "fd00:1::4".parse().unwrap()];
+        assert_eq!(pool.take("a", &range(), |_| false), Some(own.clone()));
         pool.rest(Ipv4Addr::new(10, 1, 2, 6), "link-a".to_owned());
-        pool.reclaim("a", "link-a");
-        assert_eq!(pool.get("a"), Some(address), "who has one keeps it");
+        pool.reclaim("a", "link-a", &range());
+        assert_eq!(pool.get("a"), own, "who has one keeps it");
     }
 
     proptest! {
@@ -181,12 +226,17 @@ mod tests {
                 let name = sandbox.to_string();
                 if take {
                     let address = pool.take(&name, &range(), |_| true);
-                    let inside = address.is_none_or(|address| (range().first()..range().last()).contains(&address.into()));
-                    prop_assert!(inside);
+                    let is_inside = |address: &IpAddr| {
+                        let range = range().of(crate::Family::of(*address)).unwrap();
+                        range.contains(*address) && range.places().contains(&range.place_of(*address))
+                    };
+                    prop_assert!(address.is_none_or(|addresses| addresses.len() == 2 && addresses.iter().all(is_inside)));
                 } else {
                     pool.give_back(&name, format!("link-{name}"));
                 }
                 let distinct: BTreeSet<_> = pool.used.values().collect();
+                prop_assert_eq!(distinct.len(), pool.used.len());
+                let distinct: BTreeSet<_> = pool.beside.values().collect();
                 prop_assert_eq!(distinct.len(), pool.used.len());
             }
         }

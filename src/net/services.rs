@@ -3,12 +3,12 @@
 //! Knows no Kubernetes: a frontend leads to a pool, a pool has endpoints. Who answers where is worked out by the caller.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 
 use crate::Protocol;
 use crate::range::Range;
 
-/// All frontends and pools.
+/// All frontends and pools, with addresses of one family.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Services {
     /// Where connections go to, and to whom they lead.
@@ -23,7 +23,7 @@ pub struct Services {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Frontend {
     /// Address; none for all addresses of the host but its loopback.
-    pub address: Option<Ipv4Addr>,
+    pub address: Option<IpAddr>,
     /// Whose port.
     pub protocol: Protocol,
     /// Port.
@@ -46,7 +46,7 @@ pub enum Senders {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Pool {
     /// Each is as likely as any other.
-    pub endpoints: BTreeSet<SocketAddrV4>,
+    pub endpoints: BTreeSet<SocketAddr>,
     /// For how many seconds a client returns to the endpoint that it had last.
     pub sticky: Option<u32>,
     /// Whether packets vanish if there is no endpoint, because others elsewhere answer; else they are refused.

@@ -1,25 +1,24 @@
 //! A network without a kernel: it hands out addresses and ports of the host, and remembers who has them.
 
-use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
 use crate::pool::Pool;
-use crate::range::Range;
+use crate::range::Ranges;
 use crate::{Attach, Attachment, Network, NetworkError, PortMapping};
 
 /// Addresses only.
 #[derive(Debug)]
 pub struct SimulatedNetwork {
-    range: Range,
+    ranges: Ranges,
     pool: Mutex<Pool>,
 }
 
 impl SimulatedNetwork {
     /// A network with all addresses free.
-    pub fn new(range: Range) -> Self {
-        Self { range, pool: Mutex::new(Pool::default()) }
+    pub fn new(ranges: Ranges) -> Self {
+        Self { ranges, pool: Mutex::new(Pool::default()) }
     }
 
     /// Sandboxes that have an address, in order.
@@ -41,13 +40,13 @@ impl SimulatedNetwork {
 impl Network for SimulatedNetwork {
     async fn attach(&self, request: Attach) -> Result<Attachment, NetworkError> {
         let mut pool = self.pool();
-        let address = pool.take(&request.sandbox, &self.range, |_| true);
-        let address = address.ok_or_else(|| NetworkError::Exhausted { range: self.range.to_string() })?;
+        let addresses = pool.take(&request.sandbox, &self.ranges, |_| true);
+        let addresses = addresses.ok_or_else(|| NetworkError::Exhausted { range: self.ranges.to_string() })?;
         if let Err(error) = pool.take_ports(&request.sandbox, &request.ports) {
             pool.give_back(&request.sandbox, String::new());
             return Err(error);
         }
-        Ok(Attachment { addresses: vec![IpAddr::V4(address)] })
+        Ok(Attachment { addresses })
     }
 
     async fn detach(&self, sandbox: &str) -> Result<(), NetworkError> {
@@ -64,7 +63,7 @@ impl Network for SimulatedNetwork {
     }
 
     fn attachment(&self, sandbox: &str) -> Option<Attachment> {
-        self.pool().get(sandbox).map(|address| Attachment { addresses: vec![IpAddr::V4(address)] })
+        Some(self.pool().get(sandbox)).filter(|all| !all.is_empty()).map(|addresses| Attachment { addresses })
     }
 
     fn link(&self, sandbox: &str) -> Option<String> {

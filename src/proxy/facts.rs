@@ -1,10 +1,11 @@
 //! What network policies need to know of pods and namespaces, and nothing else of them: every node has all of it.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use client::{Client, Sink, Tracked, follow};
+use net::Family;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use task::Tasks;
@@ -72,12 +73,21 @@ struct PodStatus {
     phase: String,
     #[serde(rename = "podIP")]
     pod_ip: String,
+    #[serde(rename = "podIPs")]
+    pod_ips: Vec<PodIp>,
+}
+
+#[derive(Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+struct PodIp {
+    ip: String,
 }
 
 impl PodFacts {
-    /// None yet, or one of IPv6, is none.
-    pub(crate) fn address(&self) -> Option<Ipv4Addr> {
-        self.status.pod_ip.parse().ok()
+    /// Its address of a family, if it has one yet.
+    pub(crate) fn address(&self, family: Family) -> Option<IpAddr> {
+        let all = self.status.pod_ips.iter().map(|own| &own.ip).chain([&self.status.pod_ip]);
+        all.filter_map(|text| text.parse().ok()).find(|address| Family::of(*address) == family)
     }
 
     /// Its address may be another's by now.

@@ -59,10 +59,16 @@ pub(crate) fn render(
     with_port.map(|subject| (subject.clone(), count(&subject, slices, here))).collect()
 }
 
+/// Whoever has addresses of both families is counted once.
 fn count(subject: &Subject, slices: &[Arc<EndpointSlice>], here: &Here) -> usize {
+    let of = |family: &str| count_of(subject, slices, here, family);
+    of("IPv4").max(of("IPv6"))
+}
+
+fn count_of(subject: &Subject, slices: &[Arc<EndpointSlice>], here: &Here, family: &str) -> usize {
     let of_service = slices.iter().filter(|slice| {
         let name = slice.metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE));
-        slice.address_type == "IPv4"
+        slice.address_type == family
             && slice.metadata.namespace.as_ref() == Some(&subject.namespace)
             && name == Some(&subject.name)
     });

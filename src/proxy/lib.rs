@@ -3,8 +3,8 @@
 //!
 //! Started by the composition with the node's identity, which may list and watch all of them. [`render`] and [`policy`] are
 //! pure; the shells feed them from informers and hand the results to [`net::ServiceTable`] and [`net::PolicyTable`], which
-//! change what differs. Deliberately not here: headless Services and those of type ExternalName, which are DNS's; IPv6, for
-//! pods have IPv4 alone. Invariant: what is in the kernel is made of one look at all objects, never of a part of them.
+//! change what differs. Deliberately not here: headless Services and those of type ExternalName, which are DNS's. Invariant:
+//! what is in the kernel is made of one look at all objects, never of a part of them.
 
 mod facts;
 mod health;
@@ -20,7 +20,7 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use net::policies::Policies;
-use net::{PolicyTable, ServiceTable};
+use net::{Family, NetworkError, PolicyTable, ServiceTable};
 use task::Tasks;
 
 use self::facts::{Known, NamespaceFacts, PodFacts};
@@ -31,7 +31,7 @@ pub use self::render::Here;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Leads connections to Services on a node.
-pub fn spawn_services(client: &Client, tasks: &Tasks, here: Here, table: ServiceTable) {
+pub fn spawn_services(client: &Client, tasks: &Tasks, here: Here, tables: Vec<ServiceTable>) {
     let services: Informer<Service> = Informer::spawn(client, tasks, Scope::Cluster, ListOptions::default());
     let slices: Informer<EndpointSlice> = Informer::spawn(client, tasks, Scope::Cluster, ListOptions::default());
     let mut health = Health::new(tasks);
@@ -43,7 +43,7 @@ pub fn spawn_services(client: &Client, tasks: &Tasks, here: Here, table: Service
             dirty.iter_mut().for_each(|dirty| while dirty.try_next().is_some() {});
             let (services, slices) = (services.snapshot(), slices.snapshot());
             let counts = health::render(&services, &slices, &here);
-            let applied = table.apply(render::render(&services, &slices, &here)).await;
+            let applied = lead(&tables, &services, &slices, &here).await;
             health.tell(counts, applied.is_ok());
             match applied {
                 Ok(()) => wait(&mut dirty).await,
@@ -51,6 +51,19 @@ pub fn spawn_services(client: &Client, tasks: &Tasks, here: Here, table: Service
             }
         }
     });
+}
+
+/// Does what is to be done in each family.
+async fn lead(
+    tables: &[ServiceTable],
+    services: &[Arc<Service>],
+    slices: &[Arc<EndpointSlice>],
+    here: &Here,
+) -> Result<(), NetworkError> {
+    for table in tables {
+        table.apply(render::render(services, slices, here, table.family())).await?;
+    }
+    Ok(())
 }
 
 async fn wait([services, slices]: &mut [Dirty; 2]) {
@@ -61,7 +74,7 @@ async fn wait([services, slices]: &mut [Dirty; 2]) {
 }
 
 /// Keeps NetworkPolicies on a node. Of pods and namespaces nothing is known until there is a policy.
-pub fn spawn_policies(client: &Client, tasks: &Tasks, node: &str, table: PolicyTable) {
+pub fn spawn_policies(client: &Client, tasks: &Tasks, node: &str, tables: Vec<PolicyTable>) {
     let policies: Informer<NetworkPolicy> = Informer::spawn(client, tasks, Scope::Cluster, ListOptions::default());
     let (client, group, node) = (client.clone(), tasks.clone(), node.to_owned());
     tasks.spawn("network-policies", async move {
@@ -69,7 +82,7 @@ pub fn spawn_policies(client: &Client, tasks: &Tasks, node: &str, table: PolicyT
         policies.synced().await;
         // What an earlier agent left goes, before there is any policy.
         while policies.snapshot().is_empty() {
-            if apply(&table, Policies::default()).await {
+            if apply(&tables, |_| Policies::default()).await {
                 dirty.next().await;
             }
         }
@@ -81,8 +94,8 @@ pub fn spawn_policies(client: &Client, tasks: &Tasks, node: &str, table: PolicyT
             of_pods.mark_unchanged();
             of_namespaces.mark_unchanged();
             if let (Some(pods), Some(namespaces)) = (pods.snapshot(), namespaces.snapshot()) {
-                let wanted = policy::render(&policies.snapshot(), &pods, &namespaces, &node);
-                if !apply(&table, wanted).await {
+                let policies = policies.snapshot();
+                if !apply(&tables, |family| policy::render(&policies, &pods, &namespaces, &node, family)).await {
                     continue;
                 }
             }
@@ -96,14 +109,14 @@ pub fn spawn_policies(client: &Client, tasks: &Tasks, node: &str, table: PolicyT
 }
 
 /// Whether the kernel has taken them; else some time has passed.
-async fn apply(table: &PolicyTable, wanted: Policies) -> bool {
-    match table.apply(wanted).await {
-        Ok(()) => true,
-        Err(error) => {
+async fn apply(tables: &[PolicyTable], wanted: impl Fn(Family) -> Policies) -> bool {
+    for table in tables {
+        if let Err(error) = table.apply(wanted(table.family())).await {
             rest(&error, "network policies are not kept as they should be").await;
-            false
+            return false;
         }
     }
+    true
 }
 
 fn rest(error: &(dyn std::error::Error + 'static), what: &str) -> tokio::time::Sleep {

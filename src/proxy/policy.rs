@@ -6,7 +6,7 @@
 //! its first container may run for some milliseconds before that.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use api::selector::LabelSelector;
@@ -14,21 +14,22 @@ use k8s_openapi::api::networking::v1::{NetworkPolicy, NetworkPolicyPeer, Network
 use k8s_openapi::apimachinery::pkg::apis::meta::v1;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use net::policies::{Fence, Opening, Peers, Policies, Ports};
-use net::{Protocol, Range};
+use net::{Family, Protocol, Range};
 
 use super::facts::{NamespaceFacts, PodFacts};
 
-/// What the network of a node is to let through.
+/// What the network of a node is to let through between addresses of a family.
 pub fn render(
     policies: &[Arc<NetworkPolicy>],
     pods: &[Arc<PodFacts>],
     namespaces: &[Arc<NamespaceFacts>],
     node: &str,
+    family: Family,
 ) -> Policies {
-    let mut pods: Vec<Member<'_>> = pods.iter().filter_map(|pod| Member::of(pod)).collect();
+    let mut pods: Vec<Member<'_>> = pods.iter().filter_map(|pod| Member::of(pod, family)).collect();
     pods.sort_by_key(|pod| pod.address);
     let namespaces = namespaces.iter().map(|namespace| (namespace.name(), &**namespace)).collect();
-    let mut work = Work { pods, namespaces, node, all: Policies::default() };
+    let mut work = Work { pods, namespaces, node, family, all: Policies::default() };
     for policy in policies {
         work.add(policy);
     }
@@ -39,12 +40,12 @@ pub fn render(
 #[derive(Clone, Copy)]
 struct Member<'p> {
     facts: &'p PodFacts,
-    address: Ipv4Addr,
+    address: IpAddr,
 }
 
 impl<'p> Member<'p> {
-    fn of(facts: &'p PodFacts) -> Option<Self> {
-        let address = facts.address().filter(|_| !facts.spec.host_network && !facts.has_ended())?;
+    fn of(facts: &'p PodFacts, family: Family) -> Option<Self> {
+        let address = facts.address(family).filter(|_| !facts.spec.host_network && !facts.has_ended())?;
         Some(Self { facts, address })
     }
 }
@@ -53,6 +54,7 @@ struct Work<'p> {
     pods: Vec<Member<'p>>,
     namespaces: BTreeMap<&'p str, &'p NamespaceFacts>,
     node: &'p str,
+    family: Family,
     all: Policies,
 }
 
@@ -67,7 +69,7 @@ impl Work<'_> {
                 && pod.facts.metadata.namespace == namespace
                 && selector.matches(Some(&pod.facts.metadata.labels))
         };
-        let selected: Vec<(Ipv4Addr, &PodFacts)> =
+        let selected: Vec<(IpAddr, &PodFacts)> =
             self.pods.iter().filter(|pod| is_selected(pod)).map(|pod| (pod.address, pod.facts)).collect();
         if selected.is_empty() {
             return;
@@ -102,8 +104,8 @@ impl Work<'_> {
 
     fn peer(&mut self, namespace: &str, peer: &NetworkPolicyPeer) -> Option<Peers> {
         if let Some(block) = &peer.ip_block {
-            // A block of IPv6 addresses is nobody: pods have IPv4 alone.
-            let range = Range::block(&block.cidr).ok()?;
+            // A block of the other family is nobody here.
+            let range = Range::block(&block.cidr).ok().filter(|range| range.family() == self.family)?;
             let except = block.except.iter().flatten().filter_map(|text| Range::block(text).ok()).collect();
             return Some(Peers::Block { range, except });
         }
@@ -171,7 +173,7 @@ impl Work<'_> {
             NetworkPolicyPeer { namespace_selector: Some(v1::LabelSelector::default()), ..Default::default() };
         let anybody = [anybody];
         let peers = peers.filter(|peers| !peers.is_empty()).unwrap_or(&anybody);
-        let mut groups: BTreeMap<(String, u16), BTreeSet<Ipv4Addr>> = BTreeMap::new();
+        let mut groups: BTreeMap<(String, u16), BTreeSet<IpAddr>> = BTreeMap::new();
         for peer in peers.iter().filter(|peer| peer.ip_block.is_none()) {
             let (selection, members) = self.members(namespace, peer);
             for member in members {

@@ -5,13 +5,13 @@
 //! pods of this node and the host go by `Cluster` where others go by `externalTrafficPolicy` (`pkg/proxy/nftables/proxier.go`).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use net::services::{Frontend, Pool, Senders, Services};
-use net::{Protocol, Range};
+use net::{Family, Protocol, Range};
 
 /// Names the Service of a slice.
 pub(crate) const SERVICE: &str = "kubernetes.io/service-name";
@@ -27,14 +27,14 @@ type SlicesOf<'s> = HashMap<(&'s str, &'s str), Vec<&'s EndpointSlice>>;
 pub struct Here {
     /// Its name.
     pub name: String,
-    /// Its address, if it has one of IPv4.
-    pub address: Option<Ipv4Addr>,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
 }
 
-/// What the network of a node is to do.
-pub fn render(services: &[Arc<Service>], slices: &[Arc<EndpointSlice>], here: &Here) -> Services {
+/// What the network of a node is to do with addresses of a family.
+pub fn render(services: &[Arc<Service>], slices: &[Arc<EndpointSlice>], here: &Here, family: Family) -> Services {
     let mut slices_of = SlicesOf::new();
-    for slice in slices.iter().filter(|slice| slice.address_type == "IPv4") {
+    for slice in slices.iter().filter(|slice| slice.address_type == family.to_string()) {
         let name = slice.metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE));
         if let (Some(namespace), Some(name)) = (&slice.metadata.namespace, name) {
             slices_of.entry((namespace, name)).or_default().push(slice);
@@ -60,7 +60,7 @@ pub fn render(services: &[Arc<Service>], slices: &[Arc<EndpointSlice>], here: &H
             continue;
         }
         for port in spec.ports.iter().flatten() {
-            Subject { namespace, name, service, spec, slices }.render(port, here, &mut all);
+            Subject { namespace, name, service, spec, slices, family }.render(port, here, &mut all);
         }
     }
     all
@@ -73,14 +73,15 @@ struct Subject<'s> {
     service: &'s Service,
     spec: &'s ServiceSpec,
     slices: &'s [&'s EndpointSlice],
+    family: Family,
 }
 
 impl Subject<'_> {
     fn render(&self, port: &ServicePort, here: &Here, all: &mut Services) {
-        let Self { namespace, name, service, spec, slices } = self;
+        let Self { namespace, name, service, spec, slices, family } = self;
         let name = format!("{namespace}/{name}:{}/{}", port.name.as_deref().unwrap_or_default(), protocol_name(port));
         let Some(protocol) = protocol(port) else { return };
-        let candidates = candidates(port, slices);
+        let candidates = candidates(port, slices, *family);
         let everywhere = chosen(candidates.iter().copied());
         let is_here = |one: &Candidate<'_>| one.endpoint.node_name.as_ref() == Some(&here.name);
         let own = chosen(candidates.iter().copied().filter(is_here));
@@ -94,7 +95,7 @@ impl Subject<'_> {
         let (inside, outside) = (policy(&spec.internal_traffic_policy), policy(&spec.external_traffic_policy));
         // Whoever is near is led as if by a load balancer elsewhere, to all endpoints.
         let near = (pools[outside].1 != pools[0].1).then_some(0);
-        let mut add = |address: Option<Ipv4Addr>, port: i32, pool: usize, near: Option<usize>| {
+        let mut add = |address: Option<IpAddr>, port: i32, pool: usize, near: Option<usize>| {
             let Some(port) = u16::try_from(port).ok().filter(|port| *port != 0) else { return };
             let frontend = Frontend { address, protocol, port, senders: Senders::All };
             if all.frontends.contains_key(&frontend) {
@@ -107,14 +108,17 @@ impl Subject<'_> {
                 all.pools.insert(name.clone(), pool.clone());
             }
         };
-        for address in own_addresses(spec) {
+        for address in own_addresses(spec).into_iter().filter(|address| Family::of(*address) == *family) {
             add(Some(address), port.port, inside, None);
         }
-        let (external, balancers) = (external_addresses(spec), balancer_addresses(service, spec));
+        let (mut external, mut balancers) = (external_addresses(spec), balancer_addresses(service, spec));
+        for addresses in [&mut external, &mut balancers] {
+            addresses.retain(|address| Family::of(*address) == *family);
+        }
         for address in external.union(&balancers) {
             add(Some(*address), port.port, outside, near);
         }
-        if matches!(spec.type_.as_deref(), Some("NodePort" | "LoadBalancer")) {
+        if has_family(spec, *family) && matches!(spec.type_.as_deref(), Some("NodePort" | "LoadBalancer")) {
             add(None, port.node_port.unwrap_or(0), outside, near);
         }
         let Some(admitted) = admitted(spec, &balancers, here) else { return };
@@ -132,10 +136,10 @@ impl Subject<'_> {
 #[derive(Clone, Copy)]
 struct Candidate<'s> {
     endpoint: &'s Endpoint,
-    at: SocketAddrV4,
+    at: SocketAddr,
 }
 
-fn candidates<'s>(port: &ServicePort, slices: &[&'s EndpointSlice]) -> Vec<Candidate<'s>> {
+fn candidates<'s>(port: &ServicePort, slices: &[&'s EndpointSlice], family: Family) -> Vec<Candidate<'s>> {
     let mut candidates = Vec::new();
     for slice in slices {
         let is_it = |own: &&k8s_openapi::api::discovery::v1::EndpointPort| {
@@ -146,10 +150,12 @@ fn candidates<'s>(port: &ServicePort, slices: &[&'s EndpointSlice]) -> Vec<Candi
         let Some(number) = number.and_then(|number| u16::try_from(number).ok()) else { continue };
         for endpoint in slice.endpoints.iter().flatten() {
             // All addresses of an endpoint are the same to it; the first is used, as upstream does.
-            let address = endpoint.addresses.first().and_then(|text| text.parse::<Ipv4Addr>().ok());
-            let is_usable = |address: &Ipv4Addr| !address.is_loopback() && !address.is_unspecified();
+            let address = endpoint.addresses.first().and_then(|text| text.parse::<IpAddr>().ok());
+            let is_usable = |address: &IpAddr| {
+                Family::of(*address) == family && !address.is_loopback() && !address.is_unspecified()
+            };
             if let Some(address) = address.filter(is_usable) {
-                candidates.push(Candidate { endpoint, at: SocketAddrV4::new(address, number) });
+                candidates.push(Candidate { endpoint, at: SocketAddr::new(address, number) });
             }
         }
     }
@@ -157,7 +163,7 @@ fn candidates<'s>(port: &ServicePort, slices: &[&'s EndpointSlice]) -> Vec<Candi
 }
 
 /// Those that answer.
-fn chosen<'s>(candidates: impl Iterator<Item = Candidate<'s>> + Clone) -> BTreeSet<SocketAddrV4> {
+fn chosen<'s>(candidates: impl Iterator<Item = Candidate<'s>> + Clone) -> BTreeSet<SocketAddr> {
     let state = |candidate: &Candidate<'_>| {
         let conditions = candidate.endpoint.conditions.clone().unwrap_or_default();
         let ready = conditions.ready.unwrap_or(true);
@@ -171,19 +177,25 @@ fn chosen<'s>(candidates: impl Iterator<Item = Candidate<'s>> + Clone) -> BTreeS
     candidates.filter(ends).map(|one| one.at).collect()
 }
 
-fn own_addresses(spec: &ServiceSpec) -> BTreeSet<Ipv4Addr> {
+/// Whether its ports of nodes are those of addresses of a family.
+fn has_family(spec: &ServiceSpec, family: Family) -> bool {
+    let families = spec.ip_families.as_deref().unwrap_or_default();
+    if families.is_empty() { family == Family::V4 } else { families.iter().any(|own| *own == family.to_string()) }
+}
+
+fn own_addresses(spec: &ServiceSpec) -> BTreeSet<IpAddr> {
     let all = spec.cluster_ips.iter().flatten().chain(&spec.cluster_ip);
     all.filter_map(|address| address.parse().ok()).collect()
 }
 
 /// Services without an address of their own have none for others.
-fn external_addresses(spec: &ServiceSpec) -> BTreeSet<Ipv4Addr> {
+fn external_addresses(spec: &ServiceSpec) -> BTreeSet<IpAddr> {
     let is_headless = own_addresses(spec).is_empty();
     spec.external_ips.iter().flatten().filter(|_| !is_headless).filter_map(|address| address.parse().ok()).collect()
 }
 
 /// As [`external_addresses`], those of a load balancer.
-fn balancer_addresses(service: &Service, spec: &ServiceSpec) -> BTreeSet<Ipv4Addr> {
+fn balancer_addresses(service: &Service, spec: &ServiceSpec) -> BTreeSet<IpAddr> {
     let is_balanced = spec.type_.as_deref() == Some("LoadBalancer") && !own_addresses(spec).is_empty();
     let status = service.status.iter().filter(|_| is_balanced);
     let ingress = status.flat_map(|status| status.load_balancer.iter().flat_map(|own| own.ingress.iter().flatten()));
@@ -193,11 +205,14 @@ fn balancer_addresses(service: &Service, spec: &ServiceSpec) -> BTreeSet<Ipv4Add
 
 /// Who alone may come by the addresses of a load balancer; none if all may. An address that is bound to this node is also
 /// the one by which the node itself comes there, so both are admitted together, as by `pkg/proxy/nftables/proxier.go`.
-fn admitted(spec: &ServiceSpec, balancers: &BTreeSet<Ipv4Addr>, here: &Here) -> Option<BTreeSet<Range>> {
+fn admitted(spec: &ServiceSpec, balancers: &BTreeSet<IpAddr>, here: &Here) -> Option<BTreeSet<Range>> {
     let texts = spec.load_balancer_source_ranges.as_ref().filter(|texts| !texts.is_empty())?;
     let mut ranges: BTreeSet<Range> = texts.iter().filter_map(|text| Range::block(text.trim()).ok()).collect();
-    if here.address.is_some_and(|own| ranges.iter().any(|range| range.contains(own))) {
-        ranges.extend(balancers.iter().filter_map(|address| Range::block(&format!("{address}/32")).ok()));
+    let family = balancers.first().map(|address| Family::of(*address))?;
+    // Who names ranges of the other family alone admits nobody in this one.
+    ranges.retain(|range| range.family() == family);
+    if here.addresses.iter().any(|own| ranges.iter().any(|range| range.contains(*own))) {
+        ranges.extend(balancers.iter().map(|address| Range::single(*address)));
     }
     Some(ranges)
 }

@@ -1,25 +1,25 @@
 //! Routes to the pods of other nodes: what Node objects say becomes what the node's network does.
 //!
 //! Started by the composition with the node's identity. [`wanted`] is pure. A node's pods are reached by its first internal
-//! IPv4 address, if that is on a network of this host. Deliberately not here: tunnels to nodes elsewhere; that one is not
+//! address of their family, if that is on a network of this host. Deliberately not here: tunnels to nodes elsewhere; that one is not
 //! reached is told in an event of that node and in the log.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use client::events::{EventType, Recorder, node_reference};
 use client::{Client, Informer, ListOptions, Scope};
 use k8s_openapi::api::core::v1::Node;
-use net::{NodeRoutes, Range};
+use net::{Family, NodeRoutes, Range, Ranges};
 use task::Tasks;
 
 /// How soon a route is made again that the kernel has dropped, as it does when a link goes down.
 const LOOK: Duration = Duration::from_secs(10);
 
 /// The routes that a node needs. No node draws to itself what is not the cluster's, or what an elder has.
-pub fn wanted(nodes: &[Arc<Node>], own: &str, cluster: &Range) -> BTreeMap<Range, Ipv4Addr> {
+pub fn wanted(nodes: &[Arc<Node>], own: &str, cluster: &Ranges) -> BTreeMap<Range, IpAddr> {
     let is_own = |node: &Node| node.metadata.name.as_deref() == Some(own);
     let mut by_age: Vec<&Arc<Node>> = nodes.iter().collect();
     by_age.sort_by_key(|node| {
@@ -27,30 +27,33 @@ pub fn wanted(nodes: &[Arc<Node>], own: &str, cluster: &Range) -> BTreeMap<Range
     });
     let (mut taken, mut routes) = (Vec::<Range>::new(), BTreeMap::new());
     for node in by_age {
-        let Some(range) = range_of(node).filter(|range| range.is_within(cluster)) else { continue };
-        if taken.iter().any(|other| range.is_within(other) || other.is_within(&range)) {
-            continue;
-        }
-        taken.push(range);
-        if let Some(address) = address_of(node).filter(|_| !is_own(node)) {
-            routes.insert(range, address);
+        for range in ranges_of(node) {
+            let is_ours = cluster.of(range.family()).is_some_and(|all| range.is_within(&all));
+            if !is_ours || taken.iter().any(|other| range.is_within(other) || other.is_within(&range)) {
+                continue;
+            }
+            taken.push(range);
+            if let Some(address) = address_of(node, range.family()).filter(|_| !is_own(node)) {
+                routes.insert(range, address);
+            }
         }
     }
     routes
 }
 
-fn range_of(node: &Node) -> Option<Range> {
-    node.spec.as_ref()?.pod_cidr.as_deref()?.parse().ok()
+fn ranges_of(node: &Node) -> BTreeSet<Range> {
+    let all = node.spec.iter().flat_map(|spec| spec.pod_cidrs.iter().flatten().chain(&spec.pod_cidr));
+    all.filter_map(|text| text.parse().ok()).collect()
 }
 
-fn address_of(node: &Node) -> Option<Ipv4Addr> {
+fn address_of(node: &Node, family: Family) -> Option<IpAddr> {
     let addresses = node.status.as_ref()?.addresses.as_ref()?;
     let internal = addresses.iter().filter(|address| address.type_ == "InternalIP");
-    internal.filter_map(|address| address.address.parse().ok()).next()
+    internal.filter_map(|address| address.address.parse().ok()).find(|address| Family::of(*address) == family)
 }
 
 /// Keeps the routes until the task group ends.
-pub fn spawn(client: &Client, tasks: &Tasks, (node, cluster): (&str, Range), recorder: Recorder, routes: NodeRoutes) {
+pub fn spawn(client: &Client, tasks: &Tasks, (node, cluster): (&str, Ranges), recorder: Recorder, routes: NodeRoutes) {
     let nodes: Informer<Node> = Informer::spawn(client, tasks, Scope::Cluster, ListOptions::default());
     let own = node.to_owned();
     tasks.spawn("node-routes", async move {
@@ -83,8 +86,8 @@ fn tell(
     recorder: &Recorder,
     own: &str,
     missing: &[net::MissingRoute],
-    told: &BTreeSet<(Range, Ipv4Addr)>,
-) -> BTreeSet<(Range, Ipv4Addr)> {
+    told: &BTreeSet<(Range, IpAddr)>,
+) -> BTreeSet<(Range, IpAddr)> {
     for missing in missing.iter().filter(|missing| !told.contains(&(missing.pods, missing.via))) {
         let message = format!("{missing}; add a route to {} on both, or put them on one network", missing.pods);
         tracing::warn!(message, "no route to the pods of another node");
@@ -108,22 +111,31 @@ mod tests {
                 .iter()
                 .map(|pair| json!({ "type": pair[0], "address": pair[1] }))
                 .collect();
+            let first = range.as_str().and_then(|ranges| ranges.split(',').next());
+            let all: Option<Vec<&str>> = range.as_str().map(|ranges| ranges.split(',').collect());
             let node = json!({
-                "metadata": { "name": name }, "spec": { "podCIDR": range }, "status": { "addresses": addresses },
+                "metadata": { "name": name },
+                "spec": { "podCIDR": first, "podCIDRs": all },
+                "status": { "addresses": addresses },
             });
             Arc::new(serde_json::from_value(node).unwrap())
         };
         let addresses = json!([["Hostname", "b"], ["InternalIP", "fd00::2"], ["InternalIP", "192.0.2.2"]]);
         let nodes = [
-            node("own", json!("10.42.0.0/24"), json!([["InternalIP", "192.0.2.1"]])),
-            node("b", json!("10.42.1.0/24"), addresses),
+            node("own", json!("10.42.0.0/24,fd00:42::/64"), json!([["InternalIP", "192.0.2.1"]])),
+            node("b", json!("10.42.1.0/24,fd00:42:0:1::/64"), addresses),
             node("no-pods-yet", Value::Null, json!([["InternalIP", "192.0.2.3"]])),
             node("nowhere", json!("10.42.2.0/24"), json!([])),
             node("greedy", json!("10.42.1.128/25"), json!([["InternalIP", "192.0.2.6"]])),
-            node("of-own", json!("10.42.0.128/25"), json!([["InternalIP", "192.0.2.6"]])),
+            node("without-ipv6", json!("10.42.3.0/24,fd00:42:0:3::/64"), json!([["InternalIP", "192.0.2.7"]])),
+            node("of-own", json!("10.42.0.128/25,fd00:42::/65"), json!([["InternalIP", "192.0.2.6"]])),
             node("of-all", json!("0.0.0.0/1"), json!([["InternalIP", "192.0.2.6"]])),
         ];
-        let expected = BTreeMap::from([("10.42.1.0/24".parse().unwrap(), Ipv4Addr::new(192, 0, 2, 2))]);
-        assert_eq!(wanted(&nodes, "own", &"10.42.0.0/16".parse().unwrap()), expected);
+        let route = |pods: &str, via: &str| (pods.parse().unwrap(), via.parse().unwrap());
+        let v4 = [route("10.42.1.0/24", "192.0.2.2"), route("10.42.3.0/24", "192.0.2.7")];
+        let v6 = [route("fd00:42:0:1::/64", "fd00::2")];
+        assert_eq!(wanted(&nodes, "own", &"10.42.0.0/16".parse().unwrap()), v4.into());
+        let both = v4.into_iter().chain(v6).collect();
+        assert_eq!(wanted(&nodes, "own", &"10.42.0.0/16,fd00:42::/56".parse().unwrap()), both);
     }
 }

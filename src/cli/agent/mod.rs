@@ -103,7 +103,9 @@ impl Agent {
         let Place { pods, cluster } = Place::find(&folder, &client, &self.composition.tasks, &own).await?;
         let settings = &mut self.composition.settings;
         (settings.cluster_dns, settings.cluster_domain) = (cluster.dns.clone(), cluster.domain.clone());
-        let facts = NodeFacts { name, address, pods, cluster: cluster.pods, services: cluster.services, advertise: at };
+        let (cluster, services) = (cluster.pods, cluster.services);
+        let addresses = server::addresses_of_node(settings, address, &cluster)?;
+        let facts = NodeFacts { name, addresses, pods, cluster, services, advertise: at };
         tracing::info!(node = facts.name, %address, pods = %facts.pods, server = self.server, "the node has joined");
 
         let network = Impersonating::of(apiserver::authz::NETWORK, transport.clone());
@@ -132,8 +134,8 @@ impl Agent {
 
     /// The node's address: the one by which it speaks to the server.
     fn address(&self, server: SocketAddr) -> anyhow::Result<IpAddr> {
-        if let Some(address) = self.composition.settings.node_ip {
-            return Ok(address);
+        if let Some(address) = self.composition.settings.node_ips()?.first() {
+            return Ok(*address);
         }
         // Connecting a UDP socket sends nothing.
         let any: SocketAddr = if server.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0_u16; 8], 0).into() };

@@ -14,7 +14,7 @@ use apiserver::pki::write_private;
 use client::{Client, Informer, Key, ListOptions, Scope};
 use k8s_openapi::api::core::v1::{Node, NodeAddress, NodeSpec, NodeStatus, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use net::Range;
+use net::Ranges;
 use serde::{Deserialize, Serialize};
 use task::Tasks;
 
@@ -28,7 +28,7 @@ const RETRY: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Place {
     /// Addresses of its pods.
-    pub(super) pods: Range,
+    pub(super) pods: Ranges,
     /// What all nodes know.
     pub(super) cluster: Cluster,
 }
@@ -104,9 +104,10 @@ async fn ask(client: &Client, tasks: &Tasks, own: &Own<'_>) -> anyhow::Result<Pl
     let mut dirty = nodes.subscribe();
     loop {
         let node = nodes.get(&Key::cluster(own.name));
-        let range = node.as_ref().and_then(|node| node.spec.as_ref()?.pod_cidr.clone());
-        if let Some(range) = range {
-            return Ok(Place { pods: range.parse()?, cluster });
+        let spec = node.as_ref().and_then(|node| node.spec.as_ref());
+        let ranges = spec.and_then(|spec| spec.pod_cidrs.clone()).filter(|ranges| !ranges.is_empty());
+        if let Some(ranges) = ranges.or_else(|| Some(vec![spec?.pod_cidr.clone()?])) {
+            return Ok(Place { pods: ranges.join(",").parse()?, cluster });
         }
         dirty.next().await;
     }

@@ -27,18 +27,13 @@ pub(crate) fn published(spec: &PodSpec) -> impl Iterator<Item = &ContainerPort> 
 }
 
 fn mapping(port: &ContainerPort) -> Option<PortMapping> {
-    let host_ip = match host_ip(port) {
-        None => None,
-        Some(IpAddr::V4(address)) => Some(address),
-        Some(IpAddr::V6(_)) => return None,
-    };
     let protocol = match port.protocol.as_deref() {
         Some("UDP") => Protocol::Udp,
         Some("SCTP") => Protocol::Sctp,
         _ => Protocol::Tcp,
     };
     let container_port = u16::try_from(port.container_port).ok()?;
-    Some(PortMapping { protocol, host_ip, host_port: host_port(port)?, container_port })
+    Some(PortMapping { protocol, host_ip: host_ip(port), host_port: host_port(port)?, container_port })
 }
 
 fn host_port(port: &ContainerPort) -> Option<u16> {

@@ -99,8 +99,15 @@ impl Keeper {
         let old: Node = self.client.get(&self.key()).await?;
         let mut patch = json!({ "metadata": { "labels": object::labels(&self.shared.config, &self.facts) } });
         let has_range = old.spec.as_ref().is_some_and(|spec| spec.pod_cidr.is_some());
-        if let Some(range) = self.shared.config.pod_cidr.as_ref().filter(|_| !has_range) {
-            patch["spec"] = json!({ "podCIDR": range, "podCIDRs": [range] });
+        let ranges = &self.shared.config.pod_cidrs;
+        if let Some(first) = ranges.first().filter(|_| !has_range) {
+            patch["spec"] = json!({ "podCIDR": first, "podCIDRs": ranges });
+        } else if old.spec.and_then(|spec| spec.pod_cidrs).is_some_and(|shown| shown != *ranges) {
+            let is = ranges.join(",");
+            tracing::warn!(
+                is,
+                "other nodes are told of former addresses of this node's pods until its object is removed"
+            );
         }
         let old: Node = self.client.patch(&self.key(), &Patch::Merge(patch)).await?;
         let status = self.render(old.status.as_ref()).await;

@@ -38,8 +38,8 @@ pub(super) struct Sources<'a> {
 pub(super) fn node(sources: &Sources<'_>) -> k8s::Node {
     let config = sources.config;
     let spec = k8s::NodeSpec {
-        pod_cidr: config.pod_cidr.clone(),
-        pod_cidrs: config.pod_cidr.clone().map(|cidr| vec![cidr]),
+        pod_cidr: config.pod_cidrs.first().cloned(),
+        pod_cidrs: Some(config.pod_cidrs.clone()).filter(|ranges| !ranges.is_empty()),
         taints: Some(config.taints.clone()).filter(|taints| !taints.is_empty()),
         ..k8s::NodeSpec::default()
     };

@@ -43,7 +43,7 @@ pub(super) fn settings(shared: &Shared) -> Response<Body> {
         "clusterDomain": config.cluster_domain,
         "clusterDNS": config.cluster_dns,
         "maxPods": config.max_pods,
-        "podCIDR": config.pod_cidr,
+        "podCIDR": config.pod_cidrs.join(","),
         "staticPodPath": config.manifest_dir,
         "resolvConf": config.resolv_conf,
         "systemReserved": reserved,

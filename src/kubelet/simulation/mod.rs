@@ -23,7 +23,7 @@ use bytes::Bytes;
 use client::{Client, Transport};
 use http::Request;
 use http_body_util::BodyExt;
-use net::{Range, SimulatedNetwork};
+use net::{Ranges, SimulatedNetwork};
 use runtime::simulated::{Program, SimulatedImages, SimulatedRuntime};
 use serde_json::{Value, json};
 use task::{Clock, SharedClock, SimulatedClock, Tasks};
@@ -66,7 +66,7 @@ impl World {
         let start = "2026-11-20T15:00:00Z".parse().expect("a valid time");
         let clock: SharedClock = Arc::new(TickingClock(SimulatedClock::starting_at(start), AtomicU64::new(0)));
         let outer = Tasks::new();
-        let range: Range = "10.42.0.0/24".parse().expect("a valid range");
+        let range: Ranges = "10.42.0.0/24".parse().expect("a valid range");
         Self {
             api: SimulatedApi::new(Arc::clone(&clock)),
             runtime: SimulatedRuntime::new(Arc::clone(&clock), &outer),
@@ -99,7 +99,7 @@ impl World {
             run_dir: root.join("run"),
             log_root: root.join("log"),
             manifest_dir: Some(root.join("manifests")),
-            pod_cidr: Some("10.42.0.0/24".to_owned()),
+            pod_cidrs: vec!["10.42.0.0/24".to_owned()],
             cgroup_prefix: "kubepods".into(),
             longest_restart_backoff: Duration::from_secs(300),
             max_pods: 110,

@@ -3,7 +3,7 @@
 #![expect(clippy::print_stdout, reason = "its output is its purpose")]
 #![expect(clippy::disallowed_methods, reason = "it measures real time")]
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use net::services::{Frontend, Pool, Senders, Services};
@@ -37,18 +37,18 @@ async fn changes(
 ) -> Result<Vec<Duration>, Box<dyn std::error::Error>> {
     let config = NativeNetworkConfig {
         instance: "bench".to_owned(),
-        range: "10.92.0.0/16".parse()?,
+        pods: "10.92.0.0/16".parse()?,
         cluster: "10.92.0.0/16".parse()?,
         state: state.to_owned(),
         mtu: 1500,
         api: None,
     };
-    let table = ServiceTable::new(&config, "10.93.0.0/16".parse()?);
+    let table = ServiceTable::all(&config, &"10.93.0.0/16".parse()?).remove(0);
     let _network = NativeNetwork::start(config).await?;
     let mut all = Services::default();
     for service in 0..endpoints / per_service {
         let name = format!("service-{service}");
-        let address = Some(Ipv4Addr::from(0x0a5d_0100 + service));
+        let address = Some(IpAddr::V4(Ipv4Addr::from(0x0a5d_0100 + service)));
         let frontend = Frontend { address, protocol: Protocol::Tcp, port: 80, senders: Senders::All };
         all.frontends.insert(frontend, name.clone());
         let own = (0..per_service).map(|own| endpoint(service * per_service + own)).collect();
@@ -72,6 +72,6 @@ async fn changes(
     Ok(times)
 }
 
-fn endpoint(number: u32) -> SocketAddrV4 {
-    SocketAddrV4::new(Ipv4Addr::from(0x0a5c_0100 + number), 8080)
+fn endpoint(number: u32) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::from(0x0a5c_0100 + number), 8080))
 }

@@ -6,10 +6,12 @@
 //! What the kernel was asked to filter is compared here again, for kernels before 5.8 do not filter.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use super::netlink::Socket;
-use super::nfnetlink::{IPV4, Messages, Netfilter};
+use super::nfnetlink::{IPV4, IPV6, Messages, Netfilter};
+use super::nftables::octets;
+use crate::range::Family;
 
 /// `NFNL_SUBSYS_CTNETLINK` with `IPCTNL_MSG_CT_GET` and `IPCTNL_MSG_CT_DELETE`.
 const GET: u16 = 1 << 8 | 1;
@@ -20,10 +22,10 @@ const ORIGINAL: u16 = 1;
 const REPLY: u16 = 2;
 const ID: u16 = 12;
 const FILTER: u16 = 25;
-/// `CTA_TUPLE_IP` with `CTA_IP_V4_SRC` and `CTA_IP_V4_DST`.
+/// `CTA_TUPLE_IP` with `CTA_IP_V4_SRC` and `CTA_IP_V4_DST`, and `CTA_IP_V6_SRC` and `CTA_IP_V6_DST`.
 const ADDRESSES: u16 = 1;
-const SOURCE: u16 = 1;
-const DESTINATION: u16 = 2;
+const SOURCES: [u16; 2] = [1, 3];
+const DESTINATIONS: [u16; 2] = [2, 4];
 /// `CTA_TUPLE_PROTO` with `CTA_PROTO_NUM` and `CTA_PROTO_DST_PORT`.
 const TRANSPORT: u16 = 2;
 const PROTOCOL: u16 = 1;
@@ -42,11 +44,11 @@ const HEADER: usize = 4;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Which {
     /// Those that an address answers.
-    AnsweredBy(Ipv4Addr),
-    /// Those that were begun with a port, of one address or any.
-    To { protocol: u8, address: Option<Ipv4Addr>, port: u16 },
+    AnsweredBy(IpAddr),
+    /// Those that were begun with a port, of one address or any of a family.
+    To { protocol: u8, address: Option<IpAddr>, port: u16, family: Family },
     /// Those of them that an address answers.
-    Through { protocol: u8, address: Option<Ipv4Addr>, port: u16, by: Ipv4Addr },
+    Through { protocol: u8, address: Option<IpAddr>, port: u16, by: IpAddr },
 }
 
 /// Forgets connections; the next packet of each begins a new one. Returns how many there were.
@@ -55,13 +57,14 @@ pub(super) fn forget(netfilter: &Netfilter, which: Which) -> io::Result<usize> {
 }
 
 fn forget_by(socket: &mut Socket, which: Which) -> io::Result<usize> {
-    let question = Messages::question(GET, IPV4, |b| which.ask(b));
+    let family = which.family_number();
+    let question = Messages::question(GET, family, |b| which.ask(b));
     let mut forgotten = 0;
     for message in socket.dump(&question)? {
         let Some(body) = message.get(HEADER..) else { continue };
         let Some(original) = attribute(body, ORIGINAL).filter(|_| which.is(body)) else { continue };
         let id = attribute(body, ID);
-        let change = Messages::change(DELETE, IPV4, |b| {
+        let change = Messages::change(DELETE, family, |b| {
             b.nested(ORIGINAL, |b| b.raw(original));
             if let Some(id) = id {
                 b.bytes(ID, id);
@@ -77,19 +80,41 @@ fn forget_by(socket: &mut Socket, which: Which) -> io::Result<usize> {
     Ok(forgotten)
 }
 
+/// The attribute of a family.
+fn of(kinds: [u16; 2], family: Family) -> u16 {
+    match family {
+        Family::V4 => kinds[0],
+        Family::V6 => kinds[1],
+    }
+}
+
 impl Which {
+    fn family(self) -> Family {
+        match self {
+            Self::AnsweredBy(address) | Self::Through { by: address, .. } => Family::of(address),
+            Self::To { family, .. } => family,
+        }
+    }
+
+    fn family_number(self) -> u8 {
+        match self.family() {
+            Family::V4 => IPV4,
+            Family::V6 => IPV6,
+        }
+    }
+
     fn ask(self, b: &mut Messages) {
         let flags = match self {
             // The kernel is not asked for more, as this one compares it all.
             Self::AnsweredBy(address) | Self::Through { by: address, .. } => {
-                b.nested(REPLY, |b| b.nested(ADDRESSES, |b| b.bytes(SOURCE, &address.octets())));
+                let source = of(SOURCES, Family::of(address));
+                b.nested(REPLY, |b| b.nested(ADDRESSES, |b| b.bytes(source, &octets(address))));
                 [0, BY_SOURCE]
             }
-            Self::To { protocol, address, port } => {
+            Self::To { protocol, address, port, family } => {
+                let any = vec![0; usize::from(family.bits() / 8)];
                 b.nested(ORIGINAL, |b| {
-                    b.nested(ADDRESSES, |b| {
-                        b.bytes(DESTINATION, &address.unwrap_or(Ipv4Addr::UNSPECIFIED).octets());
-                    });
+                    b.nested(ADDRESSES, |b| b.bytes(of(DESTINATIONS, family), &address.map_or(any, octets)));
                     b.nested(TRANSPORT, |b| {
                         b.bytes(PROTOCOL, &[protocol]);
                         b.bytes(PORT, &port.to_be_bytes());
@@ -109,14 +134,18 @@ impl Which {
     fn is(self, body: &[u8]) -> bool {
         let part = |path: [u16; 3]| path.iter().try_fold(body, |inside, kind| attribute(inside, *kind));
         match self {
-            Self::AnsweredBy(address) => part([REPLY, ADDRESSES, SOURCE]) == Some(&address.octets()),
-            Self::Through { protocol, address, port, by } => {
-                Self::AnsweredBy(by).is(body) && Self::To { protocol, address, port }.is(body)
+            Self::AnsweredBy(address) => {
+                part([REPLY, ADDRESSES, of(SOURCES, Family::of(address))]) == Some(&octets(address)[..])
             }
-            Self::To { protocol, address, port } => {
+            Self::Through { protocol, address, port, by } => {
+                let family = Family::of(by);
+                Self::AnsweredBy(by).is(body) && Self::To { protocol, address, port, family }.is(body)
+            }
+            Self::To { protocol, address, port, family } => {
+                let place = [ORIGINAL, ADDRESSES, of(DESTINATIONS, family)];
                 part([ORIGINAL, TRANSPORT, PROTOCOL]) == Some(&[protocol])
                     && part([ORIGINAL, TRANSPORT, PORT]) == Some(&port.to_be_bytes())
-                    && address.is_none_or(|own| part([ORIGINAL, ADDRESSES, DESTINATION]) == Some(&own.octets()))
+                    && address.is_none_or(|own| part(place) == Some(&octets(own)[..]))
             }
         }
     }

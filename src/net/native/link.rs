@@ -7,16 +7,18 @@
 //! neighbour <address> lladdr 0a:58:… permanent      neighbour 169.254.1.1 lladdr ee:ee:… permanent
 //! ```
 //!
+//! An IPv6 address is led the same way, as a /128 and by way of fe80::1.
+//!
 //! Both ends know each other by permanent neighbour entries and generate no addresses of their own, so the first
 //! packet passes without ARP, neighbour discovery or duplicate address detection. Every step replaces what is there
 //! and may be repeated. The kernel removes all of it with the sandbox's namespace.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd};
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
-use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{
     AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo,
     LinkMessage,
@@ -30,12 +32,13 @@ use oci::sys::NetNs;
 
 use super::netlink::Socket;
 use crate::NetworkError;
-use crate::range::Range;
+use crate::range::{Family, Range};
 
 /// Link-layer address of the host's end, the same on every pair: the pairs never meet.
 const HOST_END: [u8; 6] = [0xee; 6];
-/// Next hop of the sandboxes; link-local and never sent to, since it is a permanent neighbour.
+/// Next hops of the sandboxes; link-local and never sent to, since they are permanent neighbours.
 const NEXT_HOP: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+const NEXT_HOP_6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 /// Name of the link inside the sandbox.
 const INSIDE: &str = "eth0";
 /// Routing protocol number of our routes, so that they can be told from others: see rtnetlink(7), `RTPROT_*`.
@@ -46,16 +49,20 @@ pub(super) const ROUTE_PROTOCOL: RouteProtocol = RouteProtocol::Other(67);
 pub(super) struct Pair {
     /// Name of the host's end.
     pub(super) name: String,
-    /// The sandbox's address.
-    pub(super) address: Ipv4Addr,
+    /// The sandbox's addresses, that of IPv4 first.
+    pub(super) addresses: Vec<IpAddr>,
     /// Largest packet.
     pub(super) mtu: u32,
 }
 
 impl Pair {
-    /// Link-layer address of the sandbox's end, derived from its address.
+    /// Link-layer address of the sandbox's end, derived from its IPv4 address.
     fn inside_end(&self) -> [u8; 6] {
-        let [a, b, c, d] = self.address.octets();
+        let v4 = self.addresses.iter().find_map(|address| match address {
+            IpAddr::V4(own) => Some(own.octets()),
+            IpAddr::V6(_) => None,
+        });
+        let [a, b, c, d] = v4.unwrap_or_default();
         [0x0a, 0x58, a, b, c, d]
     }
 
@@ -68,12 +75,15 @@ impl Pair {
         let index = index_of(host, &self.name).map_err(step("look-up of the host's link"))?;
         generate_no_addresses(host, index).map_err(step("IPv6 settings of the host's link"))?;
         bring_up(host, index).map_err(step("the host's link"))?;
-        let (to, by) = (self.address, self.inside_end());
-        host.change(RouteNetlinkMessage::NewNeighbour(neighbour(index, to, by)), NLM_F_CREATE | NLM_F_REPLACE)
-            .map_err(step("neighbour entry of the sandbox"))?;
-        let route = route(Some(self.address), index, RouteScope::Link);
-        host.change(RouteNetlinkMessage::NewRoute(route), NLM_F_CREATE | NLM_F_REPLACE)
-            .map_err(step("route to the sandbox"))
+        for address in &self.addresses {
+            let neighbour = neighbour(index, *address, self.inside_end());
+            host.change(RouteNetlinkMessage::NewNeighbour(neighbour), NLM_F_CREATE | NLM_F_REPLACE)
+                .map_err(step("neighbour entry of the sandbox"))?;
+            let route = route(Destination::Host(*address), index, RouteScope::Link);
+            host.change(RouteNetlinkMessage::NewRoute(route), NLM_F_CREATE | NLM_F_REPLACE)
+                .map_err(step("route to the sandbox"))?;
+        }
+        Ok(())
     }
 
     /// Makes the sandbox's half; the calling thread is in the sandbox's namespace.
@@ -81,21 +91,16 @@ impl Pair {
         bring_up(inside, 1).map_err(step("loopback of the sandbox"))?;
         let index = index_of(inside, INSIDE).map_err(step("look-up of the sandbox's link"))?;
         generate_no_addresses(inside, index).map_err(step("IPv6 settings of the sandbox's link"))?;
-        let address = host_address(index, self.address);
-        inside
-            .change(RouteNetlinkMessage::NewAddress(address), NLM_F_CREATE | NLM_F_REPLACE)
-            .map_err(step("address of the sandbox"))?;
+        for address in &self.addresses {
+            inside
+                .change(RouteNetlinkMessage::NewAddress(host_address(index, *address)), NLM_F_CREATE | NLM_F_REPLACE)
+                .map_err(step("address of the sandbox"))?;
+        }
         bring_up(inside, index).map_err(step("link of the sandbox"))?;
-        let next_hop = neighbour(index, NEXT_HOP, HOST_END);
-        inside
-            .change(RouteNetlinkMessage::NewNeighbour(next_hop), NLM_F_CREATE | NLM_F_REPLACE)
-            .map_err(step("neighbour entry of the next hop"))?;
-        let mut default = route(None, index, RouteScope::Universe);
-        default.header.flags = RouteFlags::Onlink;
-        default.attributes.push(RouteAttribute::Gateway(RouteAddress::Inet(NEXT_HOP)));
-        inside
-            .change(RouteNetlinkMessage::NewRoute(default), NLM_F_CREATE | NLM_F_REPLACE)
-            .map_err(step("default route of the sandbox"))
+        for address in &self.addresses {
+            lead_out(inside, index, Family::of(*address))?;
+        }
+        Ok(())
     }
 
     fn veth(&self, sandbox: &NetNs) -> LinkMessage {
@@ -120,6 +125,23 @@ impl Pair {
     }
 }
 
+/// Leads what a sandbox sends to the host's end.
+fn lead_out(inside: &mut Socket, index: u32, family: Family) -> Result<(), NetworkError> {
+    let next_hop = match family {
+        Family::V4 => IpAddr::V4(NEXT_HOP),
+        Family::V6 => IpAddr::V6(NEXT_HOP_6),
+    };
+    inside
+        .change(RouteNetlinkMessage::NewNeighbour(neighbour(index, next_hop, HOST_END)), NLM_F_CREATE | NLM_F_REPLACE)
+        .map_err(step("neighbour entry of the next hop"))?;
+    let mut default = route(Destination::Everybody(family), index, RouteScope::Universe);
+    default.header.flags = RouteFlags::Onlink;
+    default.attributes.push(RouteAttribute::Gateway(next_hop.into()));
+    inside
+        .change(RouteNetlinkMessage::NewRoute(default), NLM_F_CREATE | NLM_F_REPLACE)
+        .map_err(step("default route of the sandbox"))
+}
+
 /// Lets what comes by a link be for 127.0.0.1, as the answers to host ports of that address are once they have been
 /// translated back; see `route_localnet` in the kernel's ip-sysctl.rst. The calling thread is in the link's namespace.
 pub(super) fn answer_loopback(name: &str) -> io::Result<()> {
@@ -135,9 +157,9 @@ pub(super) fn exists(socket: &mut Socket, name: &str) -> io::Result<bool> {
     }
 }
 
-/// Addresses that routes of ours lead to by a link, with the names of the links.
+/// IPv4 addresses that routes of ours lead to by a link, with the names of the links.
 pub(super) fn sandboxes(host: &mut Socket) -> io::Result<Vec<(Ipv4Addr, String)>> {
-    let routes = host.routes()?;
+    let routes = host.routes(Family::V4)?;
     let ours = routes
         .iter()
         .filter(|route| route.header.protocol == ROUTE_PROTOCOL && route.header.destination_prefix_length == 32);
@@ -161,7 +183,7 @@ pub(super) fn sandboxes(host: &mut Socket) -> io::Result<Vec<(Ipv4Addr, String)>
 }
 
 /// Adds or removes the node's own address in the pod range, on the loopback link: an offline host has no other.
-pub(super) fn set_gateway(host: &mut Socket, address: Ipv4Addr, present: bool) -> io::Result<()> {
+pub(super) fn set_gateway(host: &mut Socket, address: IpAddr, present: bool) -> io::Result<()> {
     let message = host_address(1, address);
     if present {
         return host.change(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_REPLACE);
@@ -173,11 +195,15 @@ pub(super) fn set_gateway(host: &mut Socket, address: Ipv4Addr, present: bool) -
 }
 
 /// Lets the host send to addresses of Services, with the node's own as the sender, also if no other route leads anywhere.
-/// It goes with that address.
-pub(super) fn set_service_route(host: &mut Socket, services: &Range, gateway: Ipv4Addr) -> io::Result<()> {
-    let mut message = route(Some(services.network()), 1, RouteScope::Link);
+/// It goes with that address. A route of IPv6 by the loopback link would refuse everything (`ip6_route_info_create` of the
+/// kernel's net/ipv6/route.c): there the host needs a route of its own that leads there, such as a default route.
+pub(super) fn set_service_route(host: &mut Socket, services: &Range, gateway: IpAddr) -> io::Result<()> {
+    if services.family() == Family::V6 {
+        return Ok(());
+    }
+    let mut message = route(Destination::Host(services.network()), 1, RouteScope::Link);
     message.header.destination_prefix_length = services.prefix();
-    message.attributes.push(RouteAttribute::PrefSource(RouteAddress::Inet(gateway)));
+    message.attributes.push(RouteAttribute::PrefSource(gateway.into()));
     host.change(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE)
 }
 
@@ -226,41 +252,64 @@ fn name_of(socket: &mut Socket, index: u32) -> io::Result<Option<String>> {
     }))
 }
 
-fn host_address(index: u32, address: Ipv4Addr) -> AddressMessage {
+/// Without duplicate address detection: nobody else is on the link.
+fn host_address(index: u32, address: IpAddr) -> AddressMessage {
     let mut message = AddressMessage::default();
-    message.header.family = AddressFamily::Inet;
-    message.header.prefix_len = 32;
+    message.header.family = address_family(Family::of(address));
+    message.header.prefix_len = Family::of(address).bits();
     message.header.index = index;
-    let address = IpAddr::V4(address);
+    if address.is_ipv6() {
+        message.header.flags = AddressHeaderFlags::Nodad;
+    }
     message.attributes = vec![AddressAttribute::Local(address), AddressAttribute::Address(address)];
     message
 }
 
-fn neighbour(index: u32, address: Ipv4Addr, link_layer: [u8; 6]) -> NeighbourMessage {
+fn neighbour(index: u32, address: IpAddr, link_layer: [u8; 6]) -> NeighbourMessage {
     let mut message = NeighbourMessage::default();
-    message.header.family = AddressFamily::Inet;
+    message.header.family = address_family(Family::of(address));
     message.header.ifindex = index;
     message.header.state = NeighbourState::Permanent;
-    message.attributes = vec![
-        NeighbourAttribute::Destination(NeighbourAddress::Inet(address)),
-        NeighbourAttribute::LinkLayerAddress(link_layer.to_vec()),
-    ];
+    let destination = match address {
+        IpAddr::V4(own) => NeighbourAddress::Inet(own),
+        IpAddr::V6(own) => NeighbourAddress::Inet6(own),
+    };
+    message.attributes =
+        vec![NeighbourAttribute::Destination(destination), NeighbourAttribute::LinkLayerAddress(link_layer.to_vec())];
     message
 }
 
-fn route(destination: Option<Ipv4Addr>, index: u32, scope: RouteScope) -> RouteMessage {
+/// Whom a route leads to.
+enum Destination {
+    Host(IpAddr),
+    Everybody(Family),
+}
+
+fn route(destination: Destination, index: u32, scope: RouteScope) -> RouteMessage {
     let mut message = RouteMessage::default();
-    message.header.address_family = AddressFamily::Inet;
+    let family = match destination {
+        Destination::Host(address) => Family::of(address),
+        Destination::Everybody(family) => family,
+    };
+    message.header.address_family = address_family(family);
     message.header.table = RouteHeader::RT_TABLE_MAIN;
     message.header.protocol = ROUTE_PROTOCOL;
     message.header.scope = scope;
     message.header.kind = RouteType::Unicast;
     message.attributes.push(RouteAttribute::Oif(index));
-    if let Some(address) = destination {
-        message.header.destination_prefix_length = 32;
-        message.attributes.push(RouteAttribute::Destination(RouteAddress::Inet(address)));
+    if let Destination::Host(address) = destination {
+        message.header.destination_prefix_length = family.bits();
+        message.attributes.push(RouteAttribute::Destination(address.into()));
     }
     message
+}
+
+/// The kernel's number of a family.
+pub(super) fn address_family(family: Family) -> AddressFamily {
+    match family {
+        Family::V4 => AddressFamily::Inet,
+        Family::V6 => AddressFamily::Inet6,
+    }
 }
 
 fn step(step: &'static str) -> impl FnOnce(io::Error) -> NetworkError {

@@ -6,6 +6,7 @@
 //! recorded with their former value before they are made, and [`reset`] restores them.
 
 mod conntrack;
+mod forwarding;
 mod link;
 mod netlink;
 mod nfnetlink;
@@ -32,17 +33,15 @@ use self::conntrack::Which;
 use self::link::Pair;
 use self::netlink::Socket;
 use self::nfnetlink::Netfilter;
-use self::nftables::Published;
+use self::nftables::{Published, Table};
 pub use self::policies::PolicyTable;
 use self::record::Found;
 pub use self::routes::{MissingRoute, NodeRoutes};
 pub use self::services::ServiceTable;
 use crate::pool::Pool;
-use crate::range::Range;
+use crate::range::{Family, Ranges};
 use crate::{Attach, Attachment, Network, NetworkError, Protocol};
 
-/// The kernel's switch for routing between links.
-const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 /// What the names of all links of sandboxes begin with.
 const LINK_PREFIX: &str = "cor";
 /// Largest name of a link: `IFNAMSIZ` − 1.
@@ -54,9 +53,9 @@ pub struct NativeNetworkConfig {
     /// Tag of this instance in names that the host sees; empty for the default one.
     pub instance: String,
     /// Addresses of this node's pods.
-    pub range: Range,
+    pub pods: Ranges,
     /// Addresses of the pods of all nodes, who see each other's own.
-    pub cluster: Range,
+    pub cluster: Ranges,
     /// Folder for the address record and former host settings.
     pub state: PathBuf,
     /// Largest packet of pods.
@@ -75,19 +74,33 @@ pub struct Forward {
 }
 
 impl NativeNetworkConfig {
-    /// Name of our nftables table.
-    pub fn table(&self) -> String {
-        if self.instance.is_empty() { "coracle".to_owned() } else { format!("coracle-{}", self.instance) }
+    /// Our nftables table about a family.
+    fn table(&self, family: Family) -> Table {
+        self.table_of("", family)
     }
 
-    /// Name of our nftables table of Services; tags of instances have no dots.
-    pub fn service_table(&self) -> String {
-        format!("{}.services", self.table())
+    /// Our nftables table of Services; tags of instances have no dots.
+    fn service_table(&self, family: Family) -> Table {
+        self.table_of(".services", family)
     }
 
-    /// Name of our nftables table of network policies.
-    pub fn policy_table(&self) -> String {
-        format!("{}.policies", self.table())
+    /// Our nftables table of network policies.
+    fn policy_table(&self, family: Family) -> Table {
+        self.table_of(".policies", family)
+    }
+
+    fn table_of(&self, what: &str, family: Family) -> Table {
+        let dash = if self.instance.is_empty() { "" } else { "-" };
+        let end = match family {
+            Family::V4 => "",
+            Family::V6 => ".v6",
+        };
+        Table { name: format!("coracle{dash}{}{what}{end}", self.instance), family }
+    }
+
+    /// All tables about a family.
+    fn tables(&self, family: Family) -> [Table; 3] {
+        [self.table(family), self.service_table(family), self.policy_table(family)]
     }
 
     /// Name of the host's link of a sandbox: derived from instance and sandbox, so unique on the host.
@@ -109,14 +122,10 @@ impl NativeNetworkConfig {
         self.state.join("range")
     }
 
-    /// The range with which the network was started, as far as that is known.
-    fn started_range(&self) -> Range {
+    /// The ranges with which the network was started, as far as they are known.
+    fn started_ranges(&self) -> Ranges {
         let recorded = fs::read_to_string(self.range_record()).ok();
-        recorded.and_then(|text| text.trim().parse().ok()).unwrap_or(self.range)
-    }
-
-    fn former_forward(&self) -> PathBuf {
-        self.state.join("former-ip_forward")
+        recorded.and_then(|text| text.trim().parse().ok()).unwrap_or(self.pods)
     }
 }
 
@@ -182,7 +191,7 @@ impl Network for NativeNetwork {
     }
 
     fn attachment(&self, sandbox: &str) -> Option<Attachment> {
-        self.inner.pool().get_connected(sandbox).map(|address| Attachment { addresses: vec![IpAddr::V4(address)] })
+        self.inner.pool().get_connected(sandbox).map(|addresses| Attachment { addresses })
     }
 
     fn link(&self, sandbox: &str) -> Option<String> {
@@ -197,59 +206,63 @@ impl Inner {
 
     fn attach(&self, request: &Attach) -> Result<Attachment, NetworkError> {
         let mut host = Socket::route().map_err(kernel("netlink socket"))?;
-        let address = {
+        let addresses = {
             let mut pool = self.pool();
-            pool.reclaim(&request.sandbox, &self.config.link_name(&request.sandbox));
+            pool.reclaim(&request.sandbox, &self.config.link_name(&request.sandbox), &self.config.pods);
             let taken =
-                pool.take(&request.sandbox, &self.config.range, |link| !link::exists(&mut host, link).unwrap_or(true));
-            let Some(address) = taken else {
-                return Err(NetworkError::Exhausted { range: self.config.range.to_string() });
+                pool.take(&request.sandbox, &self.config.pods, |link| !link::exists(&mut host, link).unwrap_or(true));
+            let Some(addresses) = taken else {
+                return Err(NetworkError::Exhausted { range: self.config.pods.to_string() });
             };
             pool.take_ports(&request.sandbox, &request.ports)?;
             self.save(&pool)?;
-            address
+            addresses
         };
-        let pair = Pair { name: self.config.link_name(&request.sandbox), address, mtu: self.config.mtu };
+        let name = self.config.link_name(&request.sandbox);
+        let pair = Pair { name, addresses: addresses.clone(), mtu: self.config.mtu };
         pair.connect(&mut host, &request.namespace)?;
         if !request.ports.is_empty() {
             link::answer_loopback(&pair.name).map_err(kernel("loopback by the host's link"))?;
         }
         inside(request.namespace.clone(), move |socket| pair.configure_inside(socket))?;
         let mut pool = self.pool();
-        if let Some((address, ports)) = pool.published(&request.sandbox) {
-            self.publish(&Published { address, ports })?;
+        if let Some((addresses, ports)) = pool.published(&request.sandbox) {
+            self.publish(&Published::each(&addresses, ports))?;
         }
         if pool.connect(&request.sandbox) {
             self.save(&pool)?;
         }
-        Ok(Attachment { addresses: vec![IpAddr::V4(address)] })
+        Ok(Attachment { addresses })
     }
 
-    fn publish(&self, published: &Published<'_>) -> Result<(), NetworkError> {
-        nftables::publish(&self.netfilter, &self.config.table(), published, true)
+    fn publish(&self, published: &[Published<'_>]) -> Result<(), NetworkError> {
+        nftables::publish(&self.netfilter, &self.config, published, true)
             .map_err(kernel("host ports of the sandbox"))?;
-        for port in published.ports.iter().filter(|port| port.protocol == Protocol::Udp) {
-            let (protocol, address, port) = (port.protocol.number(), port.host_ip, port.host_port);
-            forget(&self.netfilter, Which::To { protocol, address, port });
+        for one in published {
+            for port in one.ports().filter(|port| port.protocol == Protocol::Udp) {
+                let (protocol, address, port) = (port.protocol.number(), port.host_ip, port.host_port);
+                let family = Family::of(one.address);
+                forget(&self.netfilter, Which::To { protocol, address, port, family });
+            }
         }
         Ok(())
     }
 
-    fn unpublish(&self, published: &Published<'_>) -> Result<(), NetworkError> {
-        match nftables::publish(&self.netfilter, &self.config.table(), published, false) {
+    fn unpublish(&self, published: &[Published<'_>]) -> Result<(), NetworkError> {
+        match nftables::publish(&self.netfilter, &self.config, published, false) {
             // Somebody has removed the table, or emptied it.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             other => other.map_err(kernel("removal of host ports"))?,
         }
-        forget(&self.netfilter, Which::AnsweredBy(published.address));
+        published.iter().for_each(|one| forget(&self.netfilter, Which::AnsweredBy(one.address)));
         Ok(())
     }
 
     fn give_back(&self, sandboxes: &[String]) -> Result<(), NetworkError> {
         let mut pool = self.pool();
         for sandbox in sandboxes.iter().filter(|sandbox| pool.get_connected(sandbox).is_some()) {
-            if let Some((address, ports)) = pool.published(sandbox) {
-                self.unpublish(&Published { address, ports })?;
+            if let Some((addresses, ports)) = pool.published(sandbox) {
+                self.unpublish(&Published::each(&addresses, ports))?;
             }
         }
         let given = sandboxes.iter().filter(|name| pool.give_back(name, self.config.link_name(name))).count();
@@ -267,7 +280,7 @@ fn find_links(config: &NativeNetworkConfig) -> Result<Pool, NetworkError> {
     let found = || link::sandboxes(&mut Socket::route()?);
     let mut pool = Pool::default();
     for (address, link) in found().map_err(kernel("look-up of the sandboxes' links"))? {
-        if config.range.contains(address) && link.starts_with(LINK_PREFIX) {
+        if config.pods.v4.contains(IpAddr::V4(address)) && link.starts_with(LINK_PREFIX) {
             tracing::info!(%address, link, "an address rests while the link is there");
             pool.rest(address, link);
         }
@@ -305,46 +318,48 @@ fn inside(
 }
 
 fn prepare_host(netfilter: &Netfilter, config: &NativeNetworkConfig, pool: &Pool) -> Result<(), NetworkError> {
-    let former = fs::read_to_string(FORWARD).map_err(kernel("reading of ip_forward"))?;
-    if former.trim() != "1" {
-        let path = config.former_forward();
-        fs::write(&path, &former).map_err(|source| record::failed(&path, source))?;
-        fs::write(FORWARD, "1").map_err(kernel("setting of ip_forward"))?;
-    }
-    let path = config.range_record();
-    fs::write(&path, config.range.to_string()).map_err(|source| record::failed(&path, source))?;
+    forwarding::turn_on(config)?;
     let mut host = Socket::route().map_err(kernel("netlink socket"))?;
     link::bring_up(&mut host, 1).map_err(kernel("loopback"))?;
-    link::set_gateway(&mut host, config.range.gateway(), true).map_err(kernel("address of the node"))?;
-    let published: Vec<_> = pool.all_published().map(|(address, ports)| Published { address, ports }).collect();
-    let ranges = (&config.range, &config.cluster);
-    nftables::replace(netfilter, &config.table(), ranges, config.api.as_ref(), &published)
-        .map_err(kernel("nftables table"))
+    if config.pods.v6.is_none() {
+        leave_ipv6(netfilter, config, &mut host)?;
+    }
+    let path = config.range_record();
+    fs::write(&path, config.pods.to_string()).map_err(|source| record::failed(&path, source))?;
+    for pods in config.pods.iter() {
+        link::set_gateway(&mut host, pods.gateway(), true).map_err(kernel("address of the node"))?;
+    }
+    let published: Vec<_> = pool.all_published().collect();
+    let published: Vec<_> = published.iter().flat_map(|(at, ports)| Published::each(at, ports)).collect();
+    let is_ours = |one: &Published<'_>| config.pods.of(Family::of(one.address)).is_some();
+    let published: Vec<_> = published.into_iter().filter(is_ours).collect();
+    nftables::replace(netfilter, config, &published).map_err(kernel("nftables table"))
+}
+
+/// Removes what was there for IPv6 when pods had both families.
+fn leave_ipv6(netfilter: &Netfilter, config: &NativeNetworkConfig, host: &mut Socket) -> Result<(), NetworkError> {
+    let Some(former) = config.started_ranges().v6 else { return Ok(()) };
+    nftables::remove(netfilter, &config.tables(Family::V6))
+        .map_err(kernel("removal of the nftables tables of IPv6"))?;
+    link::set_gateway(host, former.gateway(), false).map_err(kernel("removal of the node's address"))
 }
 
 /// Makes the host as it was before [`NativeNetwork::start`]; goes on after failures and returns them all. Pods must be
 /// gone.
 pub async fn reset(config: NativeNetworkConfig) -> Vec<NetworkError> {
     blocking(move || {
-        let restore = || -> io::Result<()> {
-            let path = config.former_forward();
-            let former = match fs::read_to_string(&path) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-                other => other?,
-            };
-            fs::write(FORWARD, former)?;
-            fs::remove_file(path)
+        let gateways = || {
+            let mut host = Socket::route()?;
+            config.started_ranges().iter().try_for_each(|range| link::set_gateway(&mut host, range.gateway(), false))
         };
-        let gateway = || link::set_gateway(&mut Socket::route()?, config.started_range().gateway(), false);
         let netfilter = Netfilter::default();
-        let remove = |table: &str| nftables::remove(&netfilter, table);
+        let remove = |family| nftables::remove(&netfilter, &config.tables(family));
         let steps = [
-            remove(&config.table()).map_err(kernel("removal of the nftables table")),
-            remove(&config.service_table()).map_err(kernel("removal of the nftables table of Services")),
-            remove(&config.policy_table()).map_err(kernel("removal of the nftables table of network policies")),
+            remove(Family::V4).map_err(kernel("removal of the nftables tables")),
+            remove(Family::V6).map_err(kernel("removal of the nftables tables of IPv6")),
             routes::remove_all(&config),
-            gateway().map_err(kernel("removal of the node's address")),
-            restore().map_err(kernel("restoring of ip_forward")),
+            gateways().map_err(kernel("removal of the node's addresses")),
+            forwarding::restore(&config).map_err(kernel("restoring of the host's forwarding")),
         ];
         steps.into_iter().filter_map(Result::err).collect()
     })

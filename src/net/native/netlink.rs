@@ -13,6 +13,9 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::route::RouteMessage;
 use rustix::net::{AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send};
 
+use super::link::address_family;
+use crate::range::Family;
+
 /// `NLMSG_ERROR` of linux/netlink.h: an error, or with code 0 an acknowledgement.
 const ERROR: u16 = 2;
 /// `NLMSG_DONE` of linux/netlink.h: the last part of an answer of many.
@@ -83,10 +86,10 @@ impl Socket {
         }
     }
 
-    /// All routes of IPv4; what this library does not understand is left out.
-    pub(super) fn routes(&mut self) -> io::Result<Vec<RouteMessage>> {
+    /// All routes of a family; what this library does not understand is left out.
+    pub(super) fn routes(&mut self, family: Family) -> io::Result<Vec<RouteMessage>> {
         let mut question = RouteMessage::default();
-        question.header.address_family = netlink_packet_route::AddressFamily::Inet;
+        question.header.address_family = address_family(family);
         let mut question = NetlinkMessage::from(RouteNetlinkMessage::GetRoute(question));
         question.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
         question.header.sequence_number = self.next_sequence();

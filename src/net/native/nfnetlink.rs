@@ -5,11 +5,14 @@ use std::io;
 use std::sync::{Mutex, PoisonError};
 
 use super::netlink::Socket;
+use crate::range::Family;
 
 /// `NFPROTO_INET`: tables for IPv4 and IPv6.
 pub(super) const INET: u8 = 1;
 /// `NFPROTO_IPV4`, the same as `AF_INET`.
 pub(super) const IPV4: u8 = 2;
+/// `NFPROTO_IPV6`, the same as `AF_INET6`.
+pub(super) const IPV6: u8 = 10;
 /// `NFPROTO_UNSPEC`, of batch delimiters.
 const UNSPECIFIED: u8 = 0;
 
@@ -52,6 +55,8 @@ pub(super) struct Messages {
     sequence: u32,
     /// `NLM_F_ACK`, or nothing.
     acknowledge: u16,
+    /// Of which packets rules are, and addresses in sets.
+    family: Family,
 }
 
 impl Messages {
@@ -67,21 +72,30 @@ impl Messages {
 
     /// Messages to nf_tables that take effect together or not at all.
     pub(super) fn batch() -> Self {
-        let mut batch = Self { buffer: Vec::new(), sequence: 0, acknowledge: ACKNOWLEDGE };
+        let mut batch = Self { buffer: Vec::new(), sequence: 0, acknowledge: ACKNOWLEDGE, family: Family::V4 };
         batch.begin(BATCH_BEGIN, REQUEST, (UNSPECIFIED, NFTABLES), |_| {});
         batch
     }
 
+    /// What follows is about packets and addresses of a family; without that about IPv4.
+    pub(super) fn about(&mut self, family: Family) {
+        self.family = family;
+    }
+
+    pub(super) fn family(&self) -> Family {
+        self.family
+    }
+
     /// One question that has any number of answers.
     pub(super) fn question(kind: u16, family: u8, body: impl FnOnce(&mut Self)) -> Vec<u8> {
-        let mut question = Self { buffer: Vec::new(), sequence: 0, acknowledge: ACKNOWLEDGE };
+        let mut question = Self { buffer: Vec::new(), sequence: 0, acknowledge: ACKNOWLEDGE, family: Family::V4 };
         question.begin(kind, REQUEST | DUMP, (family, 0), body);
         question.buffer
     }
 
     /// One change.
     pub(super) fn change(kind: u16, family: u8, body: impl FnOnce(&mut Self)) -> Vec<u8> {
-        let mut change = Self { buffer: Vec::new(), sequence: 0, acknowledge: ACKNOWLEDGE };
+        let mut change = Self { buffer: Vec::new(), sequence: 0, acknowledge: ACKNOWLEDGE, family: Family::V4 };
         change.message(kind, 0, family, body);
         change.buffer
     }

@@ -5,10 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use task::blocking;
 
 use super::nfnetlink::Netfilter;
+use super::nftables::Table;
 use super::nftables::policies::Book;
 use super::{NativeNetworkConfig, kernel, nftables};
 use crate::NetworkError;
 use crate::policies::Policies;
+use crate::range::Family;
 
 /// The network policies of one node. What it was told last stays in the kernel when the agent ends.
 #[derive(Debug)]
@@ -18,17 +20,26 @@ pub struct PolicyTable {
 
 #[derive(Debug)]
 struct Inner {
-    table: String,
+    table: Table,
     netfilter: Netfilter,
     /// What is in the kernel; none if that is not known.
     book: Mutex<Option<Book>>,
 }
 
 impl PolicyTable {
-    /// For the node of a network.
-    pub fn new(config: &NativeNetworkConfig) -> Self {
+    /// For the node of a network, one for each family of addresses that its pods have.
+    pub fn all(config: &NativeNetworkConfig) -> Vec<Self> {
+        config.pods.iter().map(|pods| Self::new(config, pods.family())).collect()
+    }
+
+    fn new(config: &NativeNetworkConfig, family: Family) -> Self {
         let (netfilter, book) = (Netfilter::default(), Mutex::default());
-        Self { inner: Arc::new(Inner { table: config.policy_table(), netfilter, book }) }
+        Self { inner: Arc::new(Inner { table: config.policy_table(family), netfilter, book }) }
+    }
+
+    /// Of which addresses these are.
+    pub fn family(&self) -> Family {
+        self.inner.table.family
     }
 
     /// Makes these all the policies there are; without any there is no table. The first time the whole table is replaced at
@@ -57,7 +68,7 @@ impl Inner {
             wanted = book.into_wanted();
         }
         if wanted == Policies::default() {
-            return nftables::remove(&self.netfilter, &self.table)
+            return nftables::remove(&self.netfilter, std::slice::from_ref(&self.table))
                 .map_err(kernel("removal of the table of network policies"));
         }
         let mut book = Book::default();

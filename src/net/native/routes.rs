@@ -7,18 +7,18 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteScope, RouteType,
 };
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rustix::io::Errno;
 use task::blocking;
 
-use super::link::ROUTE_PROTOCOL;
+use super::link::{ROUTE_PROTOCOL, address_family};
 use super::netlink::Socket;
 use super::record::{self, Found};
 use super::{NativeNetworkConfig, kernel};
@@ -26,7 +26,7 @@ use crate::NetworkError;
 use crate::range::Range;
 
 /// Where packets for pods go.
-type Routes = BTreeMap<Range, Ipv4Addr>;
+type Routes = BTreeMap<Range, IpAddr>;
 
 /// Pods that cannot be reached from here.
 #[derive(Debug, thiserror::Error)]
@@ -35,7 +35,7 @@ pub struct MissingRoute {
     /// Addresses of the pods.
     pub pods: Range,
     /// The address of their node.
-    pub via: Ipv4Addr,
+    pub via: IpAddr,
     #[source]
     source: io::Error,
 }
@@ -59,7 +59,7 @@ impl NodeRoutes {
     ///
     /// # Errors
     /// When the kernel refuses a step or the record cannot be kept.
-    pub async fn apply(&self, wanted: BTreeMap<Range, Ipv4Addr>) -> Result<Vec<MissingRoute>, NetworkError> {
+    pub async fn apply(&self, wanted: BTreeMap<Range, IpAddr>) -> Result<Vec<MissingRoute>, NetworkError> {
         let this = self.clone();
         blocking(move || {
             let _turn = this.turn.lock().unwrap_or_else(PoisonError::into_inner);
@@ -106,7 +106,7 @@ pub(super) fn remove_all(config: &NativeNetworkConfig) -> Result<(), NetworkErro
 }
 
 /// Makes a route, also in the place of one of ours that leads elsewhere.
-fn make(host: &mut Socket, pods: Range, via: Ipv4Addr) -> io::Result<()> {
+fn make(host: &mut Socket, pods: Range, via: IpAddr) -> io::Result<()> {
     let message = || RouteNetlinkMessage::NewRoute(route(pods, via));
     let Err(error) = host.change(message(), NLM_F_CREATE | NLM_F_EXCL) else {
         tracing::info!(%pods, %via, "route to the pods of another node");
@@ -125,13 +125,13 @@ fn make(host: &mut Socket, pods: Range, via: Ipv4Addr) -> io::Result<()> {
 }
 
 /// Where the route to these pods leads that is there, if it is one of ours.
-fn standing(host: &mut Socket, pods: Range) -> Option<Ipv4Addr> {
+fn standing(host: &mut Socket, pods: Range) -> Option<IpAddr> {
     let mut question = RouteMessage::default();
-    question.header.address_family = AddressFamily::Inet;
-    question.header.destination_prefix_length = 32;
+    question.header.address_family = address_family(pods.family());
+    question.header.destination_prefix_length = pods.family().bits();
     // The entry of the table, and not what came of it.
     question.header.flags = RouteFlags::FibMatch;
-    question.attributes = vec![RouteAttribute::Destination(RouteAddress::Inet(pods.network()))];
+    question.attributes = vec![RouteAttribute::Destination(pods.network().into())];
     // An error says that there is none.
     let Ok(RouteNetlinkMessage::NewRoute(found)) = host.ask(RouteNetlinkMessage::GetRoute(question)) else {
         return None;
@@ -140,15 +140,15 @@ fn standing(host: &mut Socket, pods: Range) -> Option<Ipv4Addr> {
 }
 
 /// What a route leads to and by whom, if it has our mark and is one between nodes.
-pub(super) fn own(found: &RouteMessage) -> Option<(Range, Ipv4Addr)> {
+pub(super) fn own(found: &RouteMessage) -> Option<(Range, IpAddr)> {
     if found.header.protocol != ROUTE_PROTOCOL || found.header.table != RouteHeader::RT_TABLE_MAIN {
         return None;
     }
     let (mut to, mut via) = (None, None);
     for attribute in &found.attributes {
         match attribute {
-            RouteAttribute::Destination(RouteAddress::Inet(address)) => to = Some(*address),
-            RouteAttribute::Gateway(RouteAddress::Inet(address)) => via = Some(*address),
+            RouteAttribute::Destination(address) => to = plain(address),
+            RouteAttribute::Gateway(address) => via = plain(address),
             _ => {}
         }
     }
@@ -156,7 +156,15 @@ pub(super) fn own(found: &RouteMessage) -> Option<(Range, Ipv4Addr)> {
     Some((pods, via?))
 }
 
-fn remove(host: &mut Socket, pods: Range, via: Ipv4Addr) -> io::Result<()> {
+fn plain(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(own) => Some(IpAddr::V4(*own)),
+        RouteAddress::Inet6(own) => Some(IpAddr::V6(*own)),
+        _ => None,
+    }
+}
+
+fn remove(host: &mut Socket, pods: Range, via: IpAddr) -> io::Result<()> {
     match host.change(RouteNetlinkMessage::DelRoute(route(pods, via)), 0) {
         Err(error) if is(&error, Errno::SRCH) => Ok(()),
         other => other,
@@ -167,32 +175,31 @@ fn is(error: &io::Error, errno: Errno) -> bool {
     error.raw_os_error() == Some(errno.raw_os_error())
 }
 
-pub(super) fn route(pods: Range, via: Ipv4Addr) -> RouteMessage {
+pub(super) fn route(pods: Range, via: IpAddr) -> RouteMessage {
     let mut message = RouteMessage::default();
-    message.header.address_family = AddressFamily::Inet;
+    message.header.address_family = address_family(pods.family());
     message.header.table = RouteHeader::RT_TABLE_MAIN;
     message.header.protocol = ROUTE_PROTOCOL;
     message.header.scope = RouteScope::Universe;
     message.header.kind = RouteType::Unicast;
     message.header.destination_prefix_length = pods.prefix();
-    message.attributes = vec![
-        RouteAttribute::Destination(RouteAddress::Inet(pods.network())),
-        RouteAttribute::Gateway(RouteAddress::Inet(via)),
-    ];
+    message.attributes = vec![RouteAttribute::Destination(pods.network().into()), RouteAttribute::Gateway(via.into())];
     message
 }
 
 fn read(config: &NativeNetworkConfig) -> Result<Routes, NetworkError> {
-    match record::read::<BTreeMap<String, Ipv4Addr>>(&config.routes_record())? {
+    match record::read::<BTreeMap<String, IpAddr>>(&config.routes_record())? {
         Found::Whole(known) => {
             Ok(known.into_iter().filter_map(|(pods, via)| Some((pods.parse().ok()?, via))).collect())
         }
         Found::Nothing => Ok(Routes::new()),
         Found::Damaged => {
-            let all = || Socket::route()?.routes();
-            let all = all().map_err(kernel("look-up of routes to other nodes' pods"))?;
-            let found: Routes =
-                all.iter().filter_map(own).filter(|(pods, _)| pods.is_within(&config.cluster)).collect();
+            let mut found = Routes::new();
+            for cluster in config.cluster.iter() {
+                let all = || Socket::route()?.routes(cluster.family());
+                let all = all().map_err(kernel("look-up of routes to other nodes' pods"))?;
+                found.extend(all.iter().filter_map(own).filter(|(pods, _)| pods.is_within(&cluster)));
+            }
             write(config, &found)?;
             Ok(found)
         }
@@ -200,6 +207,6 @@ fn read(config: &NativeNetworkConfig) -> Result<Routes, NetworkError> {
 }
 
 fn write(config: &NativeNetworkConfig, routes: &Routes) -> Result<(), NetworkError> {
-    let text: BTreeMap<String, Ipv4Addr> = routes.iter().map(|(pods, via)| (pods.to_string(), *via)).collect();
+    let text: BTreeMap<String, IpAddr> = routes.iter().map(|(pods, via)| (pods.to_string(), *via)).collect();
     record::write(&config.routes_record(), &text)
 }

@@ -7,10 +7,11 @@ use task::blocking;
 use super::link;
 use super::netlink::Socket;
 use super::nfnetlink::Netfilter;
+use super::nftables::Table;
 use super::nftables::services::{Book, Change};
 use super::{NativeNetworkConfig, forget, kernel};
 use crate::NetworkError;
-use crate::range::Range;
+use crate::range::{Family, Range, Ranges};
 use crate::services::Services;
 
 /// The Services of one node. What it was told last stays in the kernel when the agent ends.
@@ -21,7 +22,7 @@ pub struct ServiceTable {
 
 #[derive(Debug)]
 struct Inner {
-    table: String,
+    table: Table,
     pods: Range,
     services: Range,
     netfilter: Netfilter,
@@ -30,16 +31,24 @@ struct Inner {
 }
 
 impl ServiceTable {
-    /// For the node of a network, whose Services have addresses in a range.
-    pub fn new(config: &NativeNetworkConfig, services: Range) -> Self {
-        let inner = Inner {
-            table: config.service_table(),
-            pods: config.range,
-            services,
-            netfilter: Netfilter::default(),
-            book: Mutex::default(),
+    /// For the node of a network, one for each family in which Services have addresses, and pods too.
+    pub fn all(config: &NativeNetworkConfig, services: &Ranges) -> Vec<Self> {
+        let table = |services: Range| {
+            let inner = Inner {
+                table: config.service_table(services.family()),
+                pods: config.pods.of(services.family())?,
+                services,
+                netfilter: Netfilter::default(),
+                book: Mutex::default(),
+            };
+            Some(Self { inner: Arc::new(inner) })
         };
-        Self { inner: Arc::new(inner) }
+        services.iter().filter_map(table).collect()
+    }
+
+    /// Of which addresses these are.
+    pub fn family(&self) -> Family {
+        self.inner.table.family
     }
 
     /// Makes these all the Services there are. The first time the whole table is replaced at once, later only what differs.

@@ -5,8 +5,10 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use super::*;
+use crate::range::Range;
 
 mod dial;
+mod dual;
 mod host_ports;
 mod policies;
 mod routes;
@@ -41,12 +43,17 @@ fn namespace() -> NetNs {
 fn config(state: PathBuf) -> NativeNetworkConfig {
     NativeNetworkConfig {
         instance: "test".to_owned(),
-        range: "10.91.7.0/28".parse().unwrap(),
+        pods: "10.91.7.0/28".parse().unwrap(),
         cluster: "10.91.6.0/23".parse().unwrap(),
         state,
         mtu: 1500,
         api: None,
     }
+}
+
+/// The node's address among its pods.
+fn gateway() -> Ipv4Addr {
+    Ipv4Addr::new(10, 91, 7, 1)
 }
 
 /// Runs `work` on a thread inside a namespace.
@@ -97,12 +104,12 @@ fn sandboxes_and_host_reach_each_other_at_the_first_packet() {
         let listener = within(&a, || TcpListener::bind("0.0.0.0:8080").unwrap());
         let to_a = SocketAddr::from((address_a, 8080));
         let seen = peer_seen(listener.try_clone().unwrap(), || say_hello(to_a));
-        assert_eq!(seen.ip(), IpAddr::V4(config(PathBuf::new()).range.gateway()));
+        assert_eq!(seen.ip(), IpAddr::V4(gateway()));
         let seen = peer_seen(listener, || within(&b, move || say_hello(to_a)));
         assert_eq!(seen.ip(), IpAddr::V4(address_b));
 
         let host = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 8080)).unwrap();
-        let gateway = SocketAddr::from((config(PathBuf::new()).range.gateway(), 8080));
+        let gateway = SocketAddr::from((gateway(), 8080));
         let seen = peer_seen(host, || within(&b, move || say_hello(gateway)));
         assert_eq!(seen.ip(), IpAddr::V4(address_b));
     });
@@ -166,7 +173,7 @@ fn a_sandbox_that_could_not_be_connected_is_not_attached() {
 #[test]
 fn an_address_rests_until_the_kernel_has_removed_its_link() {
     on_pretend_host(async |state| {
-        let small = NativeNetworkConfig { range: "10.91.7.0/30".parse().unwrap(), ..config(state) };
+        let small = NativeNetworkConfig { pods: "10.91.7.0/30".parse().unwrap(), ..config(state) };
         let network = NativeNetwork::start(small).await.unwrap();
         let a = namespace();
         attach(&network, "a-0", &a).await;
@@ -185,6 +192,7 @@ fn an_address_rests_until_the_kernel_has_removed_its_link() {
 #[test]
 fn reset_makes_the_host_as_it_was() {
     on_pretend_host(async |state| {
+        const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
         fs::write(FORWARD, "0").unwrap();
         let network = NativeNetwork::start(config(state.clone())).await.unwrap();
         assert_eq!(fs::read_to_string(FORWARD).unwrap().trim(), "1");
@@ -192,7 +200,7 @@ fn reset_makes_the_host_as_it_was() {
         let failures = reset(config(state.clone())).await;
         assert!(failures.is_empty(), "{failures:?}");
         assert_eq!(fs::read_to_string(FORWARD).unwrap().trim(), "0");
-        assert!(TcpListener::bind((config(state.clone()).range.gateway(), 0)).is_err());
+        assert!(TcpListener::bind((gateway(), 0)).is_err());
         assert!(reset(config(state)).await.is_empty());
     });
 }
@@ -201,7 +209,7 @@ fn reset_makes_the_host_as_it_was() {
 fn outside() -> NetNs {
     let outside = namespace();
     let range: Range = "10.91.8.0/30".parse().unwrap();
-    let pair = Pair { name: "uplink".to_owned(), address: Ipv4Addr::new(10, 91, 8, 2), mtu: 1500 };
+    let pair = Pair { name: "uplink".to_owned(), addresses: vec![[10, 91, 8, 2].into()], mtu: 1500 };
     let mut host = Socket::route().unwrap();
     link::set_gateway(&mut host, range.gateway(), true).unwrap();
     pair.connect(&mut host, &outside).unwrap();
@@ -227,7 +235,7 @@ fn what_leaves_the_pod_range_carries_the_address_of_the_node() {
 #[test]
 fn the_service_of_the_api_server_leads_to_it() {
     on_pretend_host(async |state| {
-        let gateway = config(state.clone()).range.gateway();
+        let gateway = gateway();
         let forward = Forward { from: "10.91.9.1:443".parse().unwrap(), to: SocketAddrV4::new(gateway, 8443) };
         let network = NativeNetwork::start(NativeNetworkConfig { api: Some(forward), ..config(state) }).await.unwrap();
         let a = namespace();

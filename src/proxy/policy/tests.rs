@@ -33,6 +33,10 @@ fn cluster() -> Vec<Arc<PodFacts>> {
 
 /// `way address: peers port, …` for each fence, with the members of groups.
 fn shown(policies: &[Value]) -> Vec<String> {
+    shown_of(policies, Family::V4)
+}
+
+fn shown_of(policies: &[Value], family: Family) -> Vec<String> {
     let policies: Vec<_> = policies
         .iter()
         .map(|spec| {
@@ -44,7 +48,7 @@ fn shown(policies: &[Value]) -> Vec<String> {
         let whole = json!({ "metadata": { "name": name, "labels": { "team": name } } });
         Arc::new(serde_json::from_value(whole).unwrap())
     };
-    let all = render(&policies, &cluster(), &[namespace("a"), namespace("b")], "n1");
+    let all = render(&policies, &cluster(), &[namespace("a"), namespace("b")], "n1", family);
     let peers = |peers: &Peers| match peers {
         Peers::All => "all".to_owned(),
         Peers::Group(name) => all.groups[name].iter().map(ToString::to_string).collect::<Vec<_>>().join("+"),
@@ -58,7 +62,7 @@ fn shown(policies: &[Value]) -> Vec<String> {
         Some(Ports { protocol, range: Some((first, last)) }) if first == last => format!(" {protocol}/{first}"),
         Some(Ports { protocol, range: Some((first, last)) }) => format!(" {protocol}/{first}-{last}"),
     };
-    let fences = |way: &'static str, fences: &BTreeMap<Ipv4Addr, Fence>| -> Vec<String> {
+    let fences = |way: &'static str, fences: &BTreeMap<IpAddr, Fence>| -> Vec<String> {
         let lines = fences.iter().map(|(address, fence)| {
             let mut openings: Vec<String> =
                 fence.iter().map(|one| format!("{}{}", peers(&one.peers), port(one.port))).collect();
@@ -77,6 +81,23 @@ fn a_policy_without_rules_closes_the_pods_of_its_namespace_on_this_node() {
     assert_eq!(shown(&[both]), ["to 10.42.0.2: ", "from 10.42.0.2: "]);
     let out = json!({ "podSelector": { "matchLabels": { "app": "web" } }, "policyTypes": ["Egress"] });
     assert_eq!(shown(&[out]), ["from 10.42.0.2: "]);
+}
+
+#[test]
+fn pods_are_fenced_in_each_family_that_they_have() {
+    let both = json!({ "status": { "podIPs": [{ "ip": "10.42.0.5" }, { "ip": "fd00::5" }] } });
+    let both = pod("a", "both", "web", "10.42.0.5", both);
+    let address = |family| both.address(family).map(|address| address.to_string());
+    assert_eq!([Family::V4, Family::V6].map(address), [Some("10.42.0.5".to_owned()), Some("fd00::5".to_owned())]);
+    let from = json!([{ "from": [
+        { "podSelector": {} }, { "ipBlock": { "cidr": "10.0.0.0/8" } },
+        { "ipBlock": { "cidr": "fd00::/8", "except": ["fd00:9::/32", "10.9.0.0/16"] } },
+    ] }]);
+    let policy = json!({ "podSelector": { "matchLabels": { "app": "client" } }, "ingress": from });
+    assert_eq!(
+        shown_of(&[policy, json!({ "podSelector": {}, "policyTypes": ["Egress"] })], Family::V6),
+        ["to fd00::2: fd00::/8-fd00:9::/32-10.9.0.0/16, fd00::2", "from fd00::2: "]
+    );
 }
 
 #[test]

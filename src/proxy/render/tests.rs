@@ -32,7 +32,7 @@ fn endpoint(address: &str, node: &str, [ready, serving, terminating]: [bool; 3])
 }
 
 fn here() -> Here {
-    Here { name: "n1".to_owned(), address: Some(Ipv4Addr::new(198, 51, 100, 7)) }
+    Here { name: "n1".to_owned(), addresses: vec![[198, 51, 100, 7].into()] }
 }
 
 const READY: [bool; 3] = [true, true, false];
@@ -41,7 +41,7 @@ const ENDING: [bool; 3] = [false, true, true];
 
 /// `frontend → endpoints`, or what is done without any.
 fn shown(service: Arc<Service>, endpoints: Value) -> Vec<String> {
-    let all = render(&[service], &[slice(endpoints)], &here());
+    let all = render(&[service], &[slice(endpoints)], &here(), Family::V4);
     let lines = all.frontends.iter().map(|(frontend, name)| {
         let pool = &all.pools[name];
         let address = frontend.address.map_or_else(|| "host".to_owned(), |address| address.to_string());
@@ -98,7 +98,7 @@ fn only_who_is_admitted_comes_by_the_addresses_of_a_load_balancer() {
         let spec = json!({
             "type": "LoadBalancer", "externalIPs": ["198.51.100.1"], "loadBalancerSourceRanges": ranges,
         });
-        let all = render(&[service(spec)], &[slice(json!([endpoint("10.42.0.2", "n1", READY)]))], &here());
+        let all = render(&[service(spec)], &[slice(json!([endpoint("10.42.0.2", "n1", READY)]))], &here(), Family::V4);
         let lines = all.admitted.iter().map(|(frontend, ranges)| {
             let ranges: Vec<String> = ranges.iter().map(ToString::to_string).collect();
             format!("{} {} from {}", frontend.address.unwrap(), frontend.port, ranges.join(" "))
@@ -140,7 +140,7 @@ fn a_local_policy_keeps_to_this_node_and_is_silent_if_others_would_answer() {
 #[test]
 fn clients_return_for_as_long_as_the_service_says() {
     let sticky = |spec: Value| {
-        let all = render(&[service(spec)], &[slice(json!([endpoint("10.42.0.2", "n1", READY)]))], &here());
+        let all = render(&[service(spec)], &[slice(json!([endpoint("10.42.0.2", "n1", READY)]))], &here(), Family::V4);
         all.pools["a/s:web/TCP"].sticky
     };
     assert_eq!(sticky(json!({ "sessionAffinity": "None" })), None);
@@ -154,9 +154,38 @@ fn a_service_of_another_proxy_is_left_to_it_and_an_address_belongs_to_the_first_
     let endpoints = slice(json!([endpoint("10.42.0.2", "n1", READY)]));
     let mut other = (*service(json!({}))).clone();
     other.metadata.labels = Some([("service.kubernetes.io/service-proxy-name".to_owned(), "x".to_owned())].into());
-    assert_eq!(render(&[Arc::new(other)], &[Arc::clone(&endpoints)], &here()), Services::default());
+    assert_eq!(render(&[Arc::new(other)], &[Arc::clone(&endpoints)], &here(), Family::V4), Services::default());
     let mut second = (*service(json!({}))).clone();
     second.metadata.name = Some("t".to_owned());
-    let all = render(&[Arc::new(second), service(json!({}))], &[endpoints], &here());
+    let all = render(&[Arc::new(second), service(json!({}))], &[endpoints], &here(), Family::V4);
     assert_eq!(all.frontends.into_values().collect::<Vec<_>>(), ["a/s:web/TCP"]);
+}
+
+#[test]
+fn each_family_has_its_own_addresses_endpoints_and_ports_of_nodes() {
+    let dual = service(json!({
+        "type": "NodePort", "clusterIPs": ["10.43.0.9", "fd00:43::9"], "ipFamilies": ["IPv4", "IPv6"],
+        "externalIPs": ["203.0.113.7", "2001:db8::7"],
+    }));
+    let single = slice(json!([endpoint("10.42.0.2", "n1", READY)]));
+    let mut second = (*slice(json!([endpoint("fd00:42::2", "n1", READY), endpoint("10.42.0.3", "n1", READY)]))).clone();
+    second.address_type = "IPv6".to_owned();
+    let slices = [single, Arc::new(second)];
+    let shown = |service: &Arc<Service>, family: Family| -> Vec<String> {
+        let all = render(&[Arc::clone(service)], &slices, &here(), family);
+        let line = |(frontend, name): (&Frontend, &String)| {
+            let address = frontend.address.map_or_else(|| "host".to_owned(), |address| address.to_string());
+            let endpoints: Vec<String> = all.pools[name].endpoints.iter().map(ToString::to_string).collect();
+            format!("{address} {} → {}", frontend.port, endpoints.join(" "))
+        };
+        all.frontends.iter().map(line).collect()
+    };
+    let expected =
+        ["host 30080 → ", "10.43.0.9 80 → ", "203.0.113.7 80 → "].map(|line| format!("{line}10.42.0.2:8080"));
+    assert_eq!(shown(&dual, Family::V4), expected);
+    let expected =
+        ["host 30080 → ", "2001:db8::7 80 → ", "fd00:43::9 80 → "].map(|line| format!("{line}[fd00:42::2]:8080"));
+    assert_eq!(shown(&dual, Family::V6), expected);
+    let only_v4 = service(json!({ "type": "NodePort" }));
+    assert_eq!(shown(&only_v4, Family::V6), Vec::<String>::new());
 }

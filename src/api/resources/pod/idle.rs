@@ -114,7 +114,8 @@ fn any(_: &Value, value: &Value) -> bool {
     }
 }
 
-/// Pods have addresses of IPv4 only, so nothing comes to them by one of IPv6. In the host's network they listen themselves.
+/// Where pods have addresses of IPv4 only, nothing comes to them by one of IPv6, and whether they have more is not known
+/// here. In the host's network they listen themselves.
 fn is_out_of_reach(spec: &Value, address: &Value) -> bool {
     let address = address.as_str().and_then(|text| text.parse::<Ipv6Addr>().ok());
     spec["hostNetwork"] != true && address.is_some_and(|address| !address.is_unspecified())

@@ -1,10 +1,10 @@
 //! The objects and expressions of nf_tables that our table is made of: linux/netfilter/nf_tables.h.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 
-use super::super::nfnetlink::{INET, IPV4, Messages, NFTABLES, Netfilter};
-use crate::range::Range;
+use super::super::nfnetlink::{INET, IPV4, IPV6, Messages, NFTABLES, Netfilter};
+use crate::range::{Family, Range};
 
 const NEW_TABLE: u16 = NFTABLES << 8;
 const DELETE_TABLE: u16 = NFTABLES << 8 | 2;
@@ -18,13 +18,8 @@ pub(super) const DELETE_ELEMENTS: u16 = NFTABLES << 8 | 14;
 pub(super) const CREATE: u16 = 0x400;
 const APPEND: u16 = 0x800;
 
-/// `NFT_REG_1`, which is also the first of the registers of four bytes.
-const REGISTER: u32 = 1;
-/// `NFT_REG_2`.
-const SECOND_REGISTER: u32 = 2;
-/// `NFT_REG32_01` and `NFT_REG32_02`, which follow the first.
-const SECOND_WORD: u32 = 9;
-const THIRD_WORD: u32 = 10;
+/// `NFT_REG32_00`, the first of sixteen registers of four bytes.
+pub(super) const REGISTER: u32 = 8;
 /// `NFT_REG_VERDICT`.
 pub(super) const VERDICT: u32 = 0;
 /// `NF_DROP`.
@@ -33,23 +28,79 @@ const DROP: u32 = 0;
 const META_IN_NAME: u32 = 6;
 const META_NFPROTO: u32 = 15;
 pub(super) const META_PROTOCOL: u32 = 16;
-/// `NFT_PAYLOAD_NETWORK_HEADER`, and places in the IPv4 header (RFC 791).
-pub(super) const NETWORK_HEADER: u32 = 1;
-pub(super) const SOURCE: u32 = 12;
-pub(super) const DESTINATION: u32 = 16;
+/// `NFT_PAYLOAD_NETWORK_HEADER`.
+const NETWORK_HEADER: u32 = 1;
 /// `NFT_PAYLOAD_TRANSPORT_HEADER`, and the place of the destination port there, for TCP, UDP and SCTP alike.
 pub(super) const TRANSPORT_HEADER: u32 = 2;
 pub(super) const PORT: u32 = 2;
 /// `IPPROTO_TCP`.
 pub(super) const TCP: u8 = 6;
 /// `NFT_NAT_DNAT`.
-pub(super) const DNAT: u32 = 1;
+const DNAT: u32 = 1;
 /// `NFT_FIB_RESULT_ADDRTYPE`, `NFTA_FIB_F_DADDR`, and `RTN_LOCAL` of linux/rtnetlink.h.
 const ADDRESS_TYPE: u32 = 3;
 const OF_DESTINATION: u32 = 2;
 const LOCAL: u32 = 2;
 /// `NFT_SET_MAP`.
 const IS_MAP: u32 = 8;
+
+/// Which address of a packet.
+#[derive(Clone, Copy)]
+pub(super) enum End {
+    Source,
+    Destination,
+}
+
+pub(super) const SOURCE: End = End::Source;
+pub(super) const DESTINATION: End = End::Destination;
+
+impl End {
+    /// Its place in the header: RFC 791 §3.1, RFC 8200 §3.
+    fn offset(self, family: Family) -> u32 {
+        match (self, family) {
+            (Self::Source, Family::V4) => 12,
+            (Self::Destination, Family::V4) => 16,
+            (Self::Source, Family::V6) => 8,
+            (Self::Destination, Family::V6) => 24,
+        }
+    }
+}
+
+/// A part of the keys or values of a set. Each begins with a register, and an address of IPv6 fills four.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    Address,
+    Protocol,
+    Service,
+    /// A number of four bytes.
+    Mark,
+}
+
+impl Part {
+    /// Number of nft(8) for its type, by which it shows the part.
+    fn kind(self, family: Family) -> u32 {
+        match (self, family) {
+            (Self::Address, Family::V4) => 7,
+            (Self::Address, Family::V6) => 8,
+            (Self::Protocol, _) => 12,
+            (Self::Service, _) => 13,
+            (Self::Mark, _) => 19,
+        }
+    }
+
+    /// How many registers it fills.
+    fn words(self, family: Family) -> u32 {
+        if self == Self::Address { u32::from(family.bits()) / 32 } else { 1 }
+    }
+}
+
+/// The bytes of an address.
+pub(in crate::native) fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(own) => own.octets().to_vec(),
+        IpAddr::V6(own) => own.octets().to_vec(),
+    }
+}
 
 /// How a register is compared: `NFT_CMP_EQ`, `NFT_CMP_NEQ`.
 #[derive(Clone, Copy)]
@@ -86,32 +137,25 @@ impl Hook {
     pub(super) const PASSED: Self = Self { kind: "nat", number: 4, priority: 100 };
 }
 
-/// What a set or map holds: numbers of nft(8) for the types of keys and values, by which it shows them, and their sizes.
+/// What a set or map holds.
 #[derive(Clone, Copy)]
 pub(super) struct SetForm {
     pub(super) id: u32,
-    key: (u32, u32),
-    value: Option<(u32, u32)>,
+    key: &'static [Part],
+    value: &'static [Part],
 }
 
-pub(super) const TYPE_ADDRESS: u32 = 7;
-pub(super) const TYPE_PROTOCOL: u32 = 12;
-pub(super) const TYPE_SERVICE: u32 = 13;
-
 impl SetForm {
-    /// `ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service`
-    pub(super) const ADDRESS_PORTS: Self = Self {
-        id: 1,
-        key: ((TYPE_ADDRESS << 6 | TYPE_PROTOCOL) << 6 | TYPE_SERVICE, 12),
-        value: Some((TYPE_ADDRESS << 6 | TYPE_SERVICE, 8)),
-    };
-    /// `inet_proto . inet_service : ipv4_addr . inet_service`
+    /// `address . protocol . port : address . port`
+    pub(super) const ADDRESS_PORTS: Self =
+        Self { id: 1, key: &[Part::Address, Part::Protocol, Part::Service], value: &[Part::Address, Part::Service] };
+    /// `protocol . port : address . port`
     pub(super) const PORTS: Self =
-        Self { id: 2, key: (TYPE_PROTOCOL << 6 | TYPE_SERVICE, 8), value: Some((TYPE_ADDRESS << 6 | TYPE_SERVICE, 8)) };
-    /// `ipv4_addr`
-    pub(super) const ADDRESSES: Self = Self { id: 4, key: (TYPE_ADDRESS, 4), value: None };
-    /// `ipv4_addr . ipv4_addr`
-    pub(super) const PAIRS: Self = Self { id: 3, key: (TYPE_ADDRESS << 6 | TYPE_ADDRESS, 8), value: None };
+        Self { id: 2, key: &[Part::Protocol, Part::Service], value: &[Part::Address, Part::Service] };
+    /// `address`
+    pub(super) const ADDRESSES: Self = Self { id: 4, key: &[Part::Address], value: &[] };
+    /// `address . address`
+    pub(super) const PAIRS: Self = Self { id: 3, key: &[Part::Address, Part::Address], value: &[] };
 }
 
 impl Messages {
@@ -150,13 +194,13 @@ impl Messages {
         });
     }
 
-    /// A rule about IPv4 packets.
+    /// A rule about packets of the family.
     pub(super) fn add_rule(&mut self, table: &str, chain: &str, expressions: impl FnOnce(&mut Self)) {
         self.message(NEW_RULE, CREATE | APPEND, INET, |b| {
             b.text(1, table);
             b.text(2, chain);
             b.nested(4, |b| {
-                b.is_ipv4();
+                b.is_of_family();
                 expressions(b);
             });
         });
@@ -166,15 +210,33 @@ impl Messages {
         self.message(NEW_SET, CREATE, INET, |b| {
             b.text(1, table);
             b.text(2, set);
-            b.number(3, if form.value.is_some() { IS_MAP } else { 0 });
-            b.number(4, form.key.0);
-            b.number(5, form.key.1);
-            if let Some((kind, length)) = form.value {
-                b.number(6, kind);
-                b.number(7, length);
-            }
+            b.number(3, if form.value.is_empty() { 0 } else { IS_MAP });
+            b.key_of(form.key);
+            b.value_of(form.value);
             b.number(10, form.id);
         });
+    }
+
+    /// Type and length of the keys of a set.
+    pub(super) fn key_of(&mut self, parts: &[Part]) {
+        let (kind, size) = self.form_of(parts);
+        self.number(4, kind);
+        self.number(5, size);
+    }
+
+    /// Type and length of the values of a map.
+    pub(super) fn value_of(&mut self, parts: &[Part]) {
+        if !parts.is_empty() {
+            let (kind, size) = self.form_of(parts);
+            self.number(6, kind);
+            self.number(7, size);
+        }
+    }
+
+    fn form_of(&self, parts: &[Part]) -> (u32, u32) {
+        let family = self.family();
+        let kind = parts.iter().fold(0, |all, part| all << 6 | part.kind(family));
+        (kind, parts.iter().map(|part| 4 * part.words(family)).sum())
     }
 
     /// Adds an element, or removes it by its key.
@@ -218,9 +280,17 @@ impl Messages {
         });
     }
 
-    fn is_ipv4(&mut self) {
+    fn is_of_family(&mut self) {
         self.meta(META_NFPROTO, REGISTER);
-        self.compare(Compare::Equal, &[IPV4]);
+        self.compare(Compare::Equal, &[self.family_number()]);
+    }
+
+    /// The kernel's number of the family.
+    fn family_number(&self) -> u8 {
+        match self.family() {
+            Family::V4 => IPV4,
+            Family::V6 => IPV6,
+        }
     }
 
     /// Whether a packet comes in by a link with such a name.
@@ -229,23 +299,31 @@ impl Messages {
         self.compare(Compare::Equal, prefix.as_bytes());
     }
 
-    /// Whether the address at `offset` of the IPv4 header is in a range.
-    pub(super) fn address_in(&mut self, offset: u32, range: &Range, how: Compare) {
-        self.load(NETWORK_HEADER, offset, 4, REGISTER);
+    /// Whether an address of the packet is in a range of its family.
+    pub(super) fn address_in(&mut self, end: End, range: &Range, how: Compare) {
+        self.load_address(end, REGISTER);
+        let mask = octets(range.mask());
         self.expression("bitwise", |b| {
             b.number(1, REGISTER);
             b.number(2, REGISTER);
-            b.number(3, 4);
-            b.data(4, &range.mask().octets());
-            b.data(5, &Ipv4Addr::UNSPECIFIED.octets());
+            b.number(3, u32::from(range.family().bits()) / 8);
+            b.data(4, &mask);
+            b.data(5, &vec![0; mask.len()]);
         });
-        self.compare(how, &range.network().octets());
+        self.compare(how, &octets(range.network()));
+    }
+
+    /// Loads an address of the packet, and tells which register follows.
+    pub(super) fn load_address(&mut self, end: End, register: u32) -> u32 {
+        let (family, words) = (self.family(), Part::Address.words(self.family()));
+        self.load(NETWORK_HEADER, end.offset(family), 4 * words, register);
+        register + words
     }
 
     /// Whether source and destination are one of a set of pairs.
     pub(super) fn addresses_in(&mut self, set: &str, form: SetForm) {
-        self.load(NETWORK_HEADER, SOURCE, 4, REGISTER);
-        self.load(NETWORK_HEADER, DESTINATION, 4, SECOND_WORD);
+        let next = self.load_address(SOURCE, REGISTER);
+        self.load_address(DESTINATION, next);
         self.look_up(set, form);
     }
 
@@ -260,9 +338,10 @@ impl Messages {
     }
 
     /// Whether a packet is for a TCP port of an address.
-    pub(super) fn is_for(&mut self, target: SocketAddrV4) {
-        self.load(NETWORK_HEADER, DESTINATION, 4, REGISTER);
-        self.compare(Compare::Equal, &target.ip().octets());
+    pub(super) fn is_for(&mut self, target: impl Into<SocketAddr>) {
+        let target = target.into();
+        self.load_address(DESTINATION, REGISTER);
+        self.compare(Compare::Equal, &octets(target.ip()));
         self.meta(META_PROTOCOL, REGISTER);
         self.compare(Compare::Equal, &[TCP]);
         self.load(TRANSPORT_HEADER, PORT, 2, REGISTER);
@@ -270,38 +349,42 @@ impl Messages {
     }
 
     /// Sends a connection somewhere else.
-    pub(super) fn change_destination(&mut self, to: SocketAddrV4) {
-        for (register, bytes) in [(REGISTER, to.ip().octets().as_slice()), (SECOND_REGISTER, &to.port().to_be_bytes())]
-        {
+    pub(super) fn change_destination(&mut self, to: impl Into<SocketAddr>) {
+        let to = to.into();
+        let port = REGISTER + Part::Address.words(self.family());
+        for (register, bytes) in [(REGISTER, octets(to.ip())), (port, to.port().to_be_bytes().to_vec())] {
             self.expression("immediate", |b| {
                 b.number(1, register);
-                b.data(2, bytes);
+                b.data(2, &bytes);
             });
         }
-        self.destination_from(SECOND_REGISTER);
+        self.destination_from_registers();
     }
 
     /// Sends a connection where a map of [`SetForm::ADDRESS_PORTS`] says, if it says anything.
     pub(super) fn change_destination_by_address(&mut self, map: &str) {
-        self.load(NETWORK_HEADER, DESTINATION, 4, REGISTER);
-        self.meta(META_PROTOCOL, SECOND_WORD);
-        self.load(TRANSPORT_HEADER, PORT, 2, THIRD_WORD);
+        let next = self.load_address(DESTINATION, REGISTER);
+        self.meta(META_PROTOCOL, next);
+        self.load(TRANSPORT_HEADER, PORT, 2, next + 1);
         self.look_up(map, SetForm::ADDRESS_PORTS);
-        self.destination_from(SECOND_WORD);
+        self.destination_from_registers();
     }
 
     /// Sends a connection where a map of [`SetForm::PORTS`] says, if it says anything.
     pub(super) fn change_destination_by_port(&mut self, map: &str) {
         self.meta(META_PROTOCOL, REGISTER);
-        self.load(TRANSPORT_HEADER, PORT, 2, SECOND_WORD);
+        self.load(TRANSPORT_HEADER, PORT, 2, REGISTER + 1);
         self.look_up(map, SetForm::PORTS);
-        self.destination_from(SECOND_WORD);
+        self.destination_from_registers();
     }
 
-    fn destination_from(&mut self, port: u32) {
+    /// Sends a connection to the address and the port that the first registers hold.
+    pub(super) fn destination_from_registers(&mut self) {
+        let port = REGISTER + Part::Address.words(self.family());
+        let family = u32::from(self.family_number());
         self.expression("nat", |b| {
             b.number(1, DNAT);
-            b.number(2, u32::from(IPV4));
+            b.number(2, family);
             b.number(3, REGISTER);
             b.number(5, port);
         });
@@ -311,7 +394,7 @@ impl Messages {
         self.expression("lookup", |b| {
             b.text(1, set);
             b.number(2, REGISTER);
-            if form.value.is_some() {
+            if !form.value.is_empty() {
                 b.number(3, REGISTER);
             }
             b.number(4, form.id);

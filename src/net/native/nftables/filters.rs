@@ -2,8 +2,7 @@
 
 use super::super::nfnetlink::{INET, Messages};
 use super::expressions::{
-    CREATE, DELETE_ELEMENTS, META_PROTOCOL, NETWORK_HEADER, NEW_ELEMENTS, NEW_SET, PORT, TRANSPORT_HEADER,
-    TYPE_ADDRESS, VERDICT,
+    CREATE, DELETE_ELEMENTS, End, META_PROTOCOL, NEW_ELEMENTS, NEW_SET, PORT, Part, TRANSPORT_HEADER, VERDICT,
 };
 use super::spread::VERDICTS;
 use crate::policies::Ports;
@@ -28,14 +27,13 @@ const WITHIN: u32 = 0;
 const UNUSED: u32 = 1000;
 
 impl Messages {
-    /// `ipv4_addr : verdict`
+    /// `address : verdict`
     pub(super) fn add_verdict_map(&mut self, table: &str, map: &str) {
         self.message(NEW_SET, CREATE, INET, |b| {
             b.text(1, table);
             b.text(2, map);
             b.number(3, IS_MAP);
-            b.number(4, TYPE_ADDRESS);
-            b.number(5, 4);
+            b.key_of(&[Part::Address]);
             b.number(6, VERDICTS);
             b.number(10, UNUSED);
         });
@@ -78,18 +76,18 @@ impl Messages {
         });
     }
 
-    /// Whether the address at `offset` of the IPv4 header is in a group.
-    pub(super) fn address_is_in_group(&mut self, offset: u32, group: &str) {
-        self.load(NETWORK_HEADER, offset, 4, FIRST);
+    /// Whether an address of the packet is in a group.
+    pub(super) fn address_is_in_group(&mut self, end: End, group: &str) {
+        self.load_address(end, FIRST);
         self.expression("lookup", |b| {
             b.text(1, group);
             b.number(2, FIRST);
         });
     }
 
-    /// Goes where a map says of the address at `offset`.
-    pub(super) fn go_by_address(&mut self, map: &str, offset: u32) {
-        self.load(NETWORK_HEADER, offset, 4, FIRST);
+    /// Goes where a map says of an address of the packet.
+    pub(super) fn go_by_address(&mut self, map: &str, end: End) {
+        self.load_address(end, FIRST);
         self.expression("lookup", |b| {
             b.text(1, map);
             b.number(2, FIRST);

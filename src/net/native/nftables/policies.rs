@@ -16,14 +16,16 @@
 //! It sees what one pod or stranger sends to another after addresses of Services have become those of endpoints, and before
 //! senders are hidden. What the node itself sends or takes in passes, as upstream has it: its probes must reach the pods.
 //! Equal fences are one chain. A change of a group is a change of its elements; fences are never changed but made and
-//! removed, so that in one step of the kernel a pod goes from one to the other.
+//! removed, so that in one step of the kernel a pod goes from one to the other. A table is about one family; that of IPv6
+//! has `.v6` at the end of its name, and `ip6` and `ipv6_addr` for the above.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use super::super::nfnetlink::{Messages, Netfilter};
-use super::expressions::{Compare, DESTINATION, Hook, SOURCE, SetForm};
+use super::Table;
+use super::expressions::{Compare, DESTINATION, Hook, SOURCE, SetForm, octets};
 use crate::policies::{Fence, Opening, Peers, Policies};
 
 const INGRESS: &str = "ingress";
@@ -54,15 +56,15 @@ pub(in crate::native) struct Change {
     new_groups: Vec<u32>,
     gone_groups: Vec<u32>,
     /// Who joins a group, and who leaves it.
-    joins: Vec<(u32, Ipv4Addr)>,
-    leaves: Vec<(u32, Ipv4Addr)>,
+    joins: Vec<(u32, IpAddr)>,
+    leaves: Vec<(u32, IpAddr)>,
     new_fences: Vec<(u32, Way, Vec<Rule>)>,
     gone_fences: Vec<u32>,
-    fenced: Vec<(Way, Ipv4Addr, u32)>,
-    freed: Vec<(Way, Ipv4Addr)>,
+    fenced: Vec<(Way, IpAddr, u32)>,
+    freed: Vec<(Way, IpAddr)>,
     /// Who has any fence from now on, and who has none.
-    selves: Vec<Ipv4Addr>,
-    others: Vec<Ipv4Addr>,
+    selves: Vec<IpAddr>,
+    others: Vec<IpAddr>,
 }
 
 /// An opening, and the number of the group that it names.
@@ -107,7 +109,7 @@ impl Book {
         for gone in before.difference(&after) {
             change.gone_fences.extend(self.fences.remove(gone));
         }
-        let pods = |policies: &Policies| -> BTreeSet<Ipv4Addr> {
+        let pods = |policies: &Policies| -> BTreeSet<IpAddr> {
             policies.ingress.keys().chain(policies.egress.keys()).copied().collect()
         };
         let (before, after) = (pods(&old), pods(wanted));
@@ -150,22 +152,22 @@ impl Change {
         self.new_groups.iter().for_each(|group| batch.add_set(table, &group_name(*group), SetForm::ADDRESSES));
         for (members, present) in [(&self.leaves, false), (&self.joins, true)] {
             for (group, member) in members {
-                batch.element(table, &group_name(*group), &member.octets(), None, present);
+                batch.element(table, &group_name(*group), &octets(*member), None, present);
             }
         }
         for (number, way, rules) in &self.new_fences {
             render_fence(batch, table, &chain_name(*number), *way, rules);
         }
         for (way, address) in &self.freed {
-            batch.jump_element(table, map_name(*way), &address.octets(), None);
+            batch.jump_element(table, map_name(*way), &octets(*address), None);
         }
         for (way, address, fence) in &self.fenced {
-            batch.jump_element(table, map_name(*way), &address.octets(), Some(&chain_name(*fence)));
+            batch.jump_element(table, map_name(*way), &octets(*address), Some(&chain_name(*fence)));
         }
         for (addresses, present) in [(&self.others, false), (&self.selves, true)] {
             for address in addresses {
-                let octets = address.octets();
-                batch.element(table, SELVES, &[octets, octets].concat(), None, present);
+                let own = octets(*address);
+                batch.element(table, SELVES, &[&own[..], &own].concat(), None, present);
             }
         }
         self.gone_fences.iter().for_each(|fence| batch.delete_chain(table, &chain_name(*fence)));
@@ -173,15 +175,19 @@ impl Change {
     }
 
     /// Changes the table.
-    pub(in crate::native) fn commit(&self, netfilter: &Netfilter, table: &str) -> io::Result<()> {
+    pub(in crate::native) fn commit(&self, netfilter: &Netfilter, table: &Table) -> io::Result<()> {
+        let Table { name: table, family } = table;
         let mut batch = Messages::large_batch();
+        batch.about(*family);
         self.render(&mut batch, table);
         batch.commit_large(netfilter, table)
     }
 
     /// Replaces the table, which is empty before the change, in one step.
-    pub(in crate::native) fn commit_whole(&self, netfilter: &Netfilter, table: &str) -> io::Result<()> {
+    pub(in crate::native) fn commit_whole(&self, netfilter: &Netfilter, table: &Table) -> io::Result<()> {
+        let Table { name: table, family } = table;
         let mut batch = Messages::large_batch();
+        batch.about(*family);
         batch.replace_table(table);
         [INGRESS, EGRESS].into_iter().for_each(|map| batch.add_verdict_map(table, map));
         batch.add_set(table, SELVES, SetForm::PAIRS);
@@ -194,8 +200,8 @@ impl Change {
             b.addresses_in(SELVES, SetForm::PAIRS);
             b.accept();
         });
-        for (map, offset) in [(EGRESS, SOURCE), (INGRESS, DESTINATION)] {
-            batch.add_rule(table, "forward", |b| b.go_by_address(map, offset));
+        for (map, end) in [(EGRESS, SOURCE), (INGRESS, DESTINATION)] {
+            batch.add_rule(table, "forward", |b| b.go_by_address(map, end));
         }
         self.render(&mut batch, table);
         batch.commit_large(netfilter, table)

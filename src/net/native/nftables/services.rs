@@ -28,17 +28,17 @@
 //! Services; those of strangers for other addresses only, so that several instances may have the same range. The table
 //! outlives the agent, as connections do. Keys are made of the packet and of numbers alone: nft(8) 1.0.6 cannot show a key
 //! with something in it that came out of a map (`netlink_parse_concat_expr`), nor would it show any other table of the host
-//! then.
+//! then. A table is about one family; that of IPv6 has `.v6` at the end of its name, and `ipv6_addr` for `ipv4_addr`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::super::conntrack::Which;
-use super::padded;
 use super::spread::{Map, Value};
+use super::{octets, padded};
 use crate::Protocol;
-use crate::range::Range;
+use crate::range::{Family, Range};
 use crate::services::{Frontend, Pool, Senders, Services};
 
 /// What is in the table now.
@@ -49,7 +49,7 @@ pub(in crate::native) struct Book {
     /// How many frontends use a chain.
     chains: BTreeMap<Chain, usize>,
     /// How many endpoints have an address.
-    addresses: BTreeMap<Ipv4Addr, usize>,
+    addresses: BTreeMap<IpAddr, usize>,
     guards: guards::Guards,
     /// The number of the pool to which clients return that came last.
     last: u32,
@@ -59,7 +59,7 @@ pub(in crate::native) struct Book {
 #[derive(Debug, Default)]
 struct Laid {
     /// The endpoints in the order of their numbers.
-    slots: Vec<SocketAddrV4>,
+    slots: Vec<SocketAddr>,
     sticky: Option<Sticky>,
     is_silent: bool,
 }
@@ -96,9 +96,9 @@ pub(super) struct Turn {
     pub(super) begins: bool,
     pub(super) ends: bool,
     /// All endpoints, those that were not there before, and those that were.
-    pub(super) endpoints: Vec<SocketAddrV4>,
-    pub(super) new: Vec<SocketAddrV4>,
-    pub(super) gone: Vec<SocketAddrV4>,
+    pub(super) endpoints: Vec<SocketAddr>,
+    pub(super) new: Vec<SocketAddr>,
+    pub(super) gone: Vec<SocketAddr>,
 }
 
 /// Elements by their keys.
@@ -173,12 +173,12 @@ impl Sticky {
         format!("sticky-{}", self.number)
     }
 
-    pub(super) fn chain_of(&self, endpoint: SocketAddrV4) -> String {
-        format!("sticky-{}-{}-{}", self.number, endpoint.ip(), endpoint.port())
+    pub(super) fn chain_of(&self, endpoint: SocketAddr) -> String {
+        format!("sticky-{}-{}-{}", self.number, word(endpoint.ip()), endpoint.port())
     }
 
-    pub(super) fn clients_of(&self, endpoint: SocketAddrV4) -> String {
-        format!("clients-{}-{}-{}", self.number, endpoint.ip(), endpoint.port())
+    pub(super) fn clients_of(&self, endpoint: SocketAddr) -> String {
+        format!("clients-{}-{}-{}", self.number, word(endpoint.ip()), endpoint.port())
     }
 }
 
@@ -200,7 +200,7 @@ impl Laid {
     }
 
     /// What is looked up by the number of an endpoint.
-    fn numbered(&self) -> &[SocketAddrV4] {
+    fn numbered(&self) -> &[SocketAddr] {
         if self.sticky.is_some() { &[] } else { &self.slots }
     }
 }
@@ -217,7 +217,7 @@ impl Book {
         let names: BTreeSet<&String> = self.now.pools.keys().chain(wanted.pools.keys()).collect();
         let touched: Vec<String> =
             names.into_iter().filter(|name| self.now.pools.get(*name) != wanted.pools.get(*name)).cloned().collect();
-        change.stale = self.stale(&wanted, &touched);
+        change.stale = self.stale(&wanted, &touched, pods.family());
         let before = self.laid.clone();
         for name in &touched {
             self.change_pool(name, wanted.pools.get(name), pods, &mut change);
@@ -244,10 +244,10 @@ impl Book {
             present.iter().flat_map(|laid| laid.slots.iter().copied()).collect(),
         );
         for gone in old.difference(&new) {
-            self.count_address(*gone.ip(), false, pods, change);
+            self.count_address(gone.ip(), false, pods, change);
         }
         for came in new.difference(&old) {
-            self.count_address(*came.ip(), true, pods, change);
+            self.count_address(came.ip(), true, pods, change);
         }
         let later = present.as_deref();
         change.turn(&former, later);
@@ -259,7 +259,7 @@ impl Book {
     /// The last endpoint takes the place of one that goes, so that few numbers change.
     fn lay(&mut self, pool: &Pool, former: &Laid) -> Laid {
         let mut slots = former.slots.clone();
-        let known: BTreeSet<SocketAddrV4> = slots.iter().copied().collect();
+        let known: BTreeSet<SocketAddr> = slots.iter().copied().collect();
         for gone in known.difference(&pool.endpoints) {
             if let Some(place) = slots.iter().position(|endpoint| endpoint == gone) {
                 slots.swap_remove(place);
@@ -275,7 +275,7 @@ impl Book {
         Laid { slots, sticky, is_silent: pool.is_silent }
     }
 
-    fn count_address(&mut self, address: Ipv4Addr, comes: bool, pods: &Range, change: &mut Change) {
+    fn count_address(&mut self, address: IpAddr, comes: bool, pods: &Range, change: &mut Change) {
         let count = self.addresses.entry(address).or_default();
         let before = *count > 0;
         *count = if comes { *count + 1 } else { count.saturating_sub(1) };
@@ -284,10 +284,10 @@ impl Book {
             self.addresses.remove(&address);
         }
         let mut elements = Elements::new();
-        let own = address.octets();
-        elements.insert((Map::Hairpins, [own, own].concat()), Value::None);
+        let own = octets(address);
+        elements.insert((Map::Hairpins, [&own[..], &own].concat()), Value::None);
         if !pods.contains(address) {
-            elements.insert((Map::Remote, own.to_vec()), Value::None);
+            elements.insert((Map::Remote, own), Value::None);
         }
         for (key, value) in elements {
             // What was to go a moment ago stays, and the other way round.
@@ -304,7 +304,7 @@ impl Book {
 
     /// Datagrams that the kernel would go on sending where they went: to endpoints that are gone, and past frontends that
     /// had none.
-    fn stale(&self, wanted: &Services, touched: &[String]) -> Vec<Which> {
+    fn stale(&self, wanted: &Services, touched: &[String], family: Family) -> Vec<Which> {
         let mut stale = Vec::new();
         let old_and_new = self.now.frontends.iter().chain(&wanted.frontends);
         let frontends: BTreeSet<&Frontend> =
@@ -321,9 +321,9 @@ impl Book {
             let (old, new) = (endpoints(&self.now, before), endpoints(wanted, after));
             let (protocol, address, port) = (frontend.protocol.number(), frontend.address, frontend.port);
             if old.is_empty() && !new.is_empty() {
-                stale.push(Which::To { protocol, address, port });
+                stale.push(Which::To { protocol, address, port, family });
             }
-            let addresses: BTreeSet<Ipv4Addr> = old.difference(&new).map(|endpoint| *endpoint.ip()).collect();
+            let addresses: BTreeSet<IpAddr> = old.difference(&new).map(|endpoint| endpoint.ip()).collect();
             stale.extend(addresses.into_iter().map(|by| Which::Through { protocol, address, port, by }));
         }
         stale
@@ -361,8 +361,9 @@ impl Change {
         for (number, place) in (0_u32..).zip(0..before.len().max(after.len())) {
             let (old, new) = (before.get(place), after.get(place));
             if old != new {
-                let target =
-                    |endpoint: &SocketAddrV4| Value::Bytes([endpoint.ip().octets(), padded(endpoint.port())].concat());
+                let target = |endpoint: &SocketAddr| {
+                    Value::Bytes([&octets(endpoint.ip())[..], &padded(endpoint.port())].concat())
+                };
                 let key = [&key[..], &number.to_ne_bytes()].concat();
                 self.element(by.endpoints(), key, old.map(target), new.map(target));
             }
@@ -386,11 +387,11 @@ impl Change {
         let (old, new) = (before.sticky, after.and_then(|laid| laid.sticky));
         let none = Vec::new();
         let slots = after.map_or(&none, |laid| &laid.slots);
-        let differ = |one: &[SocketAddrV4], other: &[SocketAddrV4]| {
+        let differ = |one: &[SocketAddr], other: &[SocketAddr]| {
             let other: BTreeSet<_> = other.iter().collect();
             one.iter().filter(|endpoint| !other.contains(endpoint)).copied().collect()
         };
-        let mut turn = |sticky: Sticky, before: &[SocketAddrV4], after: &[SocketAddrV4]| {
+        let mut turn = |sticky: Sticky, before: &[SocketAddr], after: &[SocketAddr]| {
             let (begins, ends) = (before.is_empty(), after.is_empty());
             let (new, gone) = (differ(after, before), differ(before, after));
             self.turns.push(Turn { sticky, begins, ends, endpoints: after.to_vec(), new, gone });
@@ -448,11 +449,16 @@ fn count_chains(
     }
 }
 
+/// An address as part of a name; nft(8) reads no names with colons.
+fn word(address: IpAddr) -> String {
+    address.to_string().replace(':', "_")
+}
+
 /// The key of a frontend.
 fn key(frontend: &Frontend) -> Vec<u8> {
     let port = [[frontend.protocol.number(), 0, 0, 0], padded(frontend.port)].concat();
     match frontend.address {
-        Some(address) => [&address.octets()[..], &port].concat(),
+        Some(address) => [&octets(address)[..], &port].concat(),
         None => port,
     }
 }

@@ -3,10 +3,10 @@
 //! Registers are those of four bytes, [`FIRST`] and the three after it, in which keys and values of maps stand one after
 //! another. A number that the kernel makes itself is in the machine's byte order.
 
-use super::super::nfnetlink::{INET, IPV4, Messages, NFTABLES};
+use super::super::nfnetlink::{INET, Messages, NFTABLES};
 use super::expressions::{
-    CREATE, Compare, DELETE_ELEMENTS, DESTINATION, DNAT, META_PROTOCOL, NETWORK_HEADER, NEW_CHAIN, NEW_ELEMENTS,
-    NEW_SET, PORT, SOURCE, TCP, TRANSPORT_HEADER, TYPE_ADDRESS, TYPE_PROTOCOL, TYPE_SERVICE, VERDICT,
+    CREATE, Compare, DELETE_ELEMENTS, DESTINATION, META_PROTOCOL, NEW_CHAIN, NEW_ELEMENTS, NEW_SET, PORT, Part, SOURCE,
+    TCP, TRANSPORT_HEADER, VERDICT,
 };
 use super::services::By;
 
@@ -17,8 +17,6 @@ const DELETE_RULE: u16 = NFTABLES << 8 | 8;
 const DELETE_SET: u16 = NFTABLES << 8 | 11;
 /// `NFT_REG32_00`, and by addition those that follow.
 const FIRST: u32 = 8;
-/// Type of nft(8) for a mark: a number of four bytes.
-const TYPE_MARK: u32 = 19;
 /// `NFT_DATA_VERDICT`.
 pub(super) const VERDICTS: u32 = 0xffff_ff00;
 /// `NFT_SET_MAP`, `NFT_SET_TIMEOUT`, `NFT_SET_EVAL`.
@@ -114,18 +112,22 @@ impl Map {
         u32::try_from(Self::ALL.iter().position(|map| *map == self).unwrap_or(0) + 1).unwrap_or(1)
     }
 
-    /// Types of the parts of keys, and of the parts of values; four bytes each.
-    fn parts(self) -> (&'static [u32], &'static [u32]) {
-        const TARGET: &[u32] = &[TYPE_ADDRESS, TYPE_SERVICE];
+    /// The parts of keys, and the parts of values.
+    fn parts(self) -> (&'static [Part], &'static [Part]) {
+        const TARGET: &[Part] = &[Part::Address, Part::Service];
         match self {
             Self::Spread | Self::Near | Self::Guarded | Self::Refused => {
-                (&[TYPE_ADDRESS, TYPE_PROTOCOL, TYPE_SERVICE], &[])
+                (&[Part::Address, Part::Protocol, Part::Service], &[])
             }
-            Self::SpreadPorts | Self::NearPorts | Self::RefusedPorts => (&[TYPE_PROTOCOL, TYPE_SERVICE], &[]),
-            Self::Endpoints | Self::NearEndpoints => (&[TYPE_ADDRESS, TYPE_PROTOCOL, TYPE_SERVICE, TYPE_MARK], TARGET),
-            Self::EndpointsOfPorts | Self::NearEndpointsOfPorts => (&[TYPE_PROTOCOL, TYPE_SERVICE, TYPE_MARK], TARGET),
-            Self::Hairpins => (&[TYPE_ADDRESS, TYPE_ADDRESS], &[]),
-            Self::Remote => (&[TYPE_ADDRESS], &[]),
+            Self::SpreadPorts | Self::NearPorts | Self::RefusedPorts => (&[Part::Protocol, Part::Service], &[]),
+            Self::Endpoints | Self::NearEndpoints => {
+                (&[Part::Address, Part::Protocol, Part::Service, Part::Mark], TARGET)
+            }
+            Self::EndpointsOfPorts | Self::NearEndpointsOfPorts => {
+                (&[Part::Protocol, Part::Service, Part::Mark], TARGET)
+            }
+            Self::Hairpins => (&[Part::Address, Part::Address], &[]),
+            Self::Remote => (&[Part::Address], &[]),
         }
     }
 }
@@ -141,26 +143,19 @@ pub(super) enum Value {
     Drop,
 }
 
-fn size(parts: &[u32]) -> u32 {
-    u32::try_from(parts.len() * 4).unwrap_or(u32::MAX)
-}
-
 impl Messages {
     pub(super) fn add_map(&mut self, table: &str, map: Map) {
-        let kind = |parts: &[u32]| parts.iter().fold(0, |all, part| all << 6 | part);
         let (key, value) = map.parts();
         let is_verdicts = matches!(map, Map::Spread | Map::SpreadPorts | Map::Near | Map::NearPorts | Map::Guarded);
         self.message(NEW_SET, CREATE, INET, |b| {
             b.text(1, table);
             b.text(2, map.name());
             b.number(3, if value.is_empty() && !is_verdicts { 0 } else { IS_MAP });
-            b.number(4, kind(key));
-            b.number(5, size(key));
+            b.key_of(key);
             if is_verdicts {
                 b.number(6, VERDICTS);
-            } else if !value.is_empty() {
-                b.number(6, kind(value));
-                b.number(7, size(value));
+            } else {
+                b.value_of(value);
             }
             b.number(10, map.number());
         });
@@ -172,8 +167,7 @@ impl Messages {
             b.text(1, table);
             b.text(2, set);
             b.number(3, HAS_TIMEOUT | IS_WRITTEN_BY_RULES);
-            b.number(4, TYPE_ADDRESS);
-            b.number(5, 4);
+            b.key_of(&[Part::Address]);
             b.nested(9, |b| b.number(1, REMEMBERED));
             b.number(10, CLIENTS);
         });
@@ -249,10 +243,7 @@ impl Messages {
     fn load_frontend(&mut self, by: By) -> u32 {
         let first = match by {
             By::Port | By::NearPort => FIRST,
-            By::Address | By::NearAddress => {
-                self.load(NETWORK_HEADER, DESTINATION, 4, FIRST);
-                FIRST + 1
-            }
+            By::Address | By::NearAddress => self.load_address(DESTINATION, FIRST),
         };
         self.meta(META_PROTOCOL, first);
         self.load(TRANSPORT_HEADER, PORT, 2, first + 1);
@@ -276,12 +267,7 @@ impl Messages {
         let number = self.load_frontend(by);
         self.dice(count, number);
         self.find(by.endpoints(), Some(FIRST));
-        self.expression("nat", |b| {
-            b.number(1, DNAT);
-            b.number(2, u32::from(IPV4));
-            b.number(3, FIRST);
-            b.number(5, FIRST + 1);
-        });
+        self.destination_from_registers();
     }
 
     /// Whether a packet is for something in [`Map::Refused`].
@@ -298,14 +284,14 @@ impl Messages {
 
     /// Whether source and destination are in [`Map::Hairpins`].
     pub(super) fn is_hairpin(&mut self) {
-        self.load(NETWORK_HEADER, SOURCE, 4, FIRST);
-        self.load(NETWORK_HEADER, DESTINATION, 4, FIRST + 1);
+        let next = self.load_address(SOURCE, FIRST);
+        self.load_address(DESTINATION, next);
         self.find(Map::Hairpins, None);
     }
 
     /// Whether a connection was led to an endpoint elsewhere.
     pub(super) fn is_led_away(&mut self) {
-        self.load(NETWORK_HEADER, DESTINATION, 4, FIRST);
+        self.load_address(DESTINATION, FIRST);
         self.find(Map::Remote, None);
         self.expression("ct", |b| {
             b.number(1, FIRST);
@@ -370,7 +356,7 @@ impl Messages {
 
     /// Remembers the sender for some time.
     pub(super) fn remember(&mut self, set: &str, seconds: u32) {
-        self.load(NETWORK_HEADER, SOURCE, 4, FIRST);
+        self.load_address(SOURCE, FIRST);
         self.expression("dynset", |b| {
             b.text(1, set);
             b.number(3, UPDATE);

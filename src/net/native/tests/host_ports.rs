@@ -8,10 +8,10 @@ use crate::PortMapping;
 const NODE: Ipv4Addr = Ipv4Addr::new(10, 91, 8, 1);
 
 fn port(protocol: Protocol, host_ip: Option<Ipv4Addr>, host_port: u16, container_port: u16) -> PortMapping {
-    PortMapping { protocol, host_ip, host_port, container_port }
+    PortMapping { protocol, host_ip: host_ip.map(IpAddr::V4), host_port, container_port }
 }
 
-async fn attach_with(network: &NativeNetwork, sandbox: &str, ports: &[PortMapping]) -> NetNs {
+pub(super) async fn attach_with(network: &NativeNetwork, sandbox: &str, ports: &[PortMapping]) -> NetNs {
     let namespace = namespace();
     let request = Attach { sandbox: sandbox.to_owned(), namespace: namespace.clone(), ports: ports.to_vec() };
     network.attach(request).await.unwrap();
@@ -23,7 +23,7 @@ fn listen(namespace: &NetNs, port: u16) -> TcpListener {
 }
 
 /// Who a pod sees when somebody connects.
-fn seen_from(from: Option<&NetNs>, listener: &TcpListener, to: impl Into<SocketAddr>) -> IpAddr {
+pub(super) fn seen_from(from: Option<&NetNs>, listener: &TcpListener, to: impl Into<SocketAddr>) -> IpAddr {
     let to = to.into();
     let connect = || match from {
         Some(namespace) => within(namespace, move || say_hello(to)),
@@ -32,7 +32,7 @@ fn seen_from(from: Option<&NetNs>, listener: &TcpListener, to: impl Into<SocketA
     peer_seen(listener.try_clone().unwrap(), connect).ip()
 }
 
-fn refused(from: Option<&NetNs>, to: impl Into<SocketAddr>) -> bool {
+pub(super) fn refused(from: Option<&NetNs>, to: impl Into<SocketAddr>) -> bool {
     let to = to.into();
     let connect = move || TcpStream::connect_timeout(&to, Duration::from_millis(300)).is_err();
     match from {
@@ -69,7 +69,7 @@ fn the_same_port_of_different_addresses_and_protocols_is_different_pods() {
     on_pretend_host(async |state| {
         let network = NativeNetwork::start(config(state)).await.unwrap();
         let outside = outside();
-        let gateway = config(PathBuf::new()).range.gateway();
+        let gateway = gateway();
         let a = attach_with(&network, "a-0", &[port(Protocol::Tcp, Some(NODE), 80, 1)]).await;
         let b = attach_with(&network, "b-0", &[port(Protocol::Tcp, Some(gateway), 80, 2)]).await;
         let c = attach_with(&network, "c-0", &[port(Protocol::Udp, Some(NODE), 80, 3)]).await;

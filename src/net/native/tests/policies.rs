@@ -32,10 +32,10 @@ impl Three {
         let [a, b, c] = <[_; 3]>::try_from(pods).unwrap();
         answering(&a.0, 8080, b'a');
         answering(&a.0, 9090, b'a');
-        let table = ServiceTable::new(&config(state.clone()), "10.91.9.0/24".parse().unwrap());
+        let table = ServiceTable::all(&config(state.clone()), &"10.91.9.0/24".parse().unwrap()).remove(0);
         let own = frontend(Some(VIP), Protocol::Tcp, 80);
         table.apply(services(&[own], pool(&[(a.1, 8080)]))).await.unwrap();
-        let policies = PolicyTable::new(&config(state));
+        let policies = PolicyTable::all(&config(state)).remove(0);
         Self { _network: network, policies, a, b, c }
     }
 
@@ -55,15 +55,15 @@ fn what_no_policy_opens_is_closed_but_for_the_node_and_oneself() {
     on_pretend_host(async |state| {
         let three = Three::make(state).await;
         let b: Policies = Policies {
-            ingress: [(three.a.1, Fence::new())].into(),
-            groups: [("b".to_owned(), [three.b.1].into())].into(),
+            ingress: [(three.a.1.into(), Fence::new())].into(),
+            groups: [("b".to_owned(), [three.b.1.into()].into())].into(),
             ..Policies::default()
         };
         assert_eq!(three.reach(8080), [true; 4]);
         three.policies.apply(b.clone()).await.unwrap();
         assert_eq!(three.reach(8080), [false, false, true, true]);
         let opening = Opening { peers: Peers::Group("b".to_owned()), port: tcp(8080) };
-        let opened = Policies { ingress: [(three.a.1, [opening].into())].into(), ..b.clone() };
+        let opened = Policies { ingress: [(three.a.1.into(), [opening].into())].into(), ..b.clone() };
         three.policies.apply(opened.clone()).await.unwrap();
         assert_eq!(three.reach(8080), [true, false, true, true]);
         assert_eq!(three.reach(9090), [false, false, true, true]);
@@ -71,7 +71,7 @@ fn what_no_policy_opens_is_closed_but_for_the_node_and_oneself() {
         assert!(ask_soon(Some(&three.b.0), (VIP, 80)) && ask_soon(Some(&three.a.0), (VIP, 80)));
         assert!(!ask_soon(Some(&three.c.0), (VIP, 80)));
         // One more in the group.
-        let both = [three.b.1, three.c.1].into();
+        let both = [three.b.1.into(), three.c.1.into()].into();
         three.policies.apply(Policies { groups: [("b".to_owned(), both)].into(), ..opened }).await.unwrap();
         assert_eq!(three.reach(8080), [true, true, true, true]);
         three.policies.apply(Policies::default()).await.unwrap();
@@ -91,7 +91,7 @@ fn what_a_pod_may_send_is_kept_by_block_and_range_of_ports() {
         let without = Opening { peers: Peers::Block { range, except }, port: None };
         let with = Opening { peers: Peers::Block { range, except: Vec::new() }, port: ports };
         let only = |opening: &Opening| Policies {
-            egress: [(three.b.1, [opening.clone()].into())].into(),
+            egress: [(three.b.1.into(), [opening.clone()].into())].into(),
             ..Policies::default()
         };
         three.policies.apply(only(&without)).await.unwrap();
@@ -99,10 +99,10 @@ fn what_a_pod_may_send_is_kept_by_block_and_range_of_ports() {
         three.policies.apply(only(&with)).await.unwrap();
         assert_eq!((three.reach(8080), three.reach(9090)), ([true; 4], [false, true, true, true]));
         // Another agent begins anew, and somebody has taken the table away.
-        let again = PolicyTable::new(&config(state));
+        let again = PolicyTable::all(&config(state)).remove(0);
         again.apply(only(&without)).await.unwrap();
         assert_eq!(three.reach(8080), [false, true, true, true]);
-        nftables::remove(&Netfilter::default(), &config(PathBuf::new()).policy_table()).unwrap();
+        nftables::remove(&Netfilter::default(), &[config(PathBuf::new()).policy_table(Family::V4)]).unwrap();
         again.apply(only(&with)).await.unwrap();
         assert_eq!(three.reach(9090), [false, true, true, true]);
         if let Some(shown) = super::services::shown(&["-n", "list", "ruleset"]) {

@@ -3,7 +3,7 @@
 use super::*;
 
 /// A range and the address of its node.
-fn to(pods: &str, via: &str) -> (Range, Ipv4Addr) {
+fn to(pods: &str, via: &str) -> (Range, IpAddr) {
     (pods.parse().unwrap(), via.parse().unwrap())
 }
 
@@ -15,7 +15,8 @@ fn pods_of_another_node_are_reached_by_it_and_see_who_asks() {
         let address = attach(&network, "a-0", &a).await;
         // The other node, with a pod of its own at one of its addresses.
         let pod = Ipv4Addr::new(10, 91, 6, 2);
-        inside(other.clone(), move |socket| link::set_gateway(socket, pod, true).map_err(kernel("pod"))).unwrap();
+        inside(other.clone(), move |socket| link::set_gateway(socket, pod.into(), true).map_err(kernel("pod")))
+            .unwrap();
         let routes = NodeRoutes::new(&config(state.clone()));
         let (near, far) = (to("10.91.6.0/28", "10.91.8.2"), to("10.91.6.16/28", "192.0.2.1"));
         let missing = routes.apply([near, far].into()).await.unwrap();
@@ -39,8 +40,8 @@ fn pods_of_another_node_are_reached_by_it_and_see_who_asks() {
 }
 
 /// All routes that have our mark and lead to another host.
-fn ours() -> Vec<(Range, Ipv4Addr)> {
-    Socket::route().unwrap().routes().unwrap().iter().filter_map(super::super::routes::own).collect()
+fn ours() -> Vec<(Range, IpAddr)> {
+    Socket::route().unwrap().routes(Family::V4).unwrap().iter().filter_map(super::super::routes::own).collect()
 }
 
 #[test]
@@ -66,8 +67,8 @@ fn a_route_of_ours_that_leads_elsewhere_is_led_where_the_pods_are_and_one_of_oth
     on_pretend_host(async |state| {
         let _network = NativeNetwork::start(config(state.clone())).await.unwrap();
         let (_other, another) = (outside(), namespace());
-        let via = Ipv4Addr::new(10, 91, 8, 3);
-        let pair = Pair { name: "uplink2".to_owned(), address: via, mtu: 1500 };
+        let via = IpAddr::from([10, 91, 8, 3]);
+        let pair = Pair { name: "uplink2".to_owned(), addresses: vec![via], mtu: 1500 };
         pair.connect(&mut Socket::route().unwrap(), &another).unwrap();
         let routes = NodeRoutes::new(&config(state.clone()));
         let right = to("10.91.6.0/28", "10.91.8.2");

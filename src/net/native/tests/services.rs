@@ -12,15 +12,15 @@ const OUTSIDE: Ipv4Addr = Ipv4Addr::new(10, 91, 8, 2);
 const VIP: Ipv4Addr = Ipv4Addr::new(10, 91, 9, 7);
 
 fn table(state: PathBuf) -> ServiceTable {
-    ServiceTable::new(&config(state), "10.91.9.0/24".parse().unwrap())
+    ServiceTable::all(&config(state), &"10.91.9.0/24".parse().unwrap()).remove(0)
 }
 
 pub(super) fn frontend(address: Option<Ipv4Addr>, protocol: Protocol, port: u16) -> Frontend {
-    Frontend { address, protocol, port, senders: Senders::All }
+    Frontend { address: address.map(IpAddr::V4), protocol, port, senders: Senders::All }
 }
 
 pub(super) fn pool(endpoints: &[(Ipv4Addr, u16)]) -> Pool {
-    let endpoints = endpoints.iter().map(|(address, port)| SocketAddrV4::new(*address, *port)).collect();
+    let endpoints = endpoints.iter().map(|at| SocketAddr::from(*at)).collect();
     Pool { endpoints, ..Pool::default() }
 }
 
@@ -73,7 +73,7 @@ fn a_service_is_reached_from_pods_the_host_outside_and_itself_by_all_its_address
         let other = frontend(Some(Ipv4Addr::new(10, 91, 8, 9)), Protocol::Tcp, 80);
         let all = [own, node, other];
         table.apply(services(&all, pool(&[(address_a, 8080)]))).await.unwrap();
-        let gateway = config(PathBuf::new()).range.gateway();
+        let gateway = gateway();
         assert_eq!(ask(Some(&b), (VIP, 80)), Ok((b'a', address_b)), "the sender is seen as it is");
         assert_eq!(ask(None, (VIP, 80)), Ok((b'a', gateway)));
         assert_eq!(ask(Some(&b), (NODE, 30080)), Ok((b'a', address_b)));
@@ -224,7 +224,7 @@ fn connections_spread_over_the_endpoints_and_follow_their_changes() {
         let again = self::table(state);
         again.apply(services(&own, pool(&endpoints))).await.unwrap();
         assert_eq!(heard(), "abc");
-        nftables::remove(&Netfilter::default(), &config(PathBuf::new()).service_table()).unwrap();
+        nftables::remove(&Netfilter::default(), &[config(PathBuf::new()).service_table(Family::V4)]).unwrap();
         again.apply(services(&own, pool(&endpoints[..2]))).await.unwrap();
         assert_eq!(heard(), "ab");
     });

@@ -1,9 +1,11 @@
+use std::net::Ipv4Addr;
+
 use super::*;
 use crate::Protocol;
 use crate::policies::Ports;
 
-const A: Ipv4Addr = Ipv4Addr::new(10, 42, 0, 2);
-const B: Ipv4Addr = Ipv4Addr::new(10, 42, 0, 3);
+const A: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 42, 0, 2));
+const B: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 42, 0, 3));
 
 fn web(peers: Peers) -> Opening {
     Opening { peers, port: Some(Ports { protocol: Protocol::Tcp, range: Some((80, 80)) }) }
@@ -13,7 +15,7 @@ fn group(name: &str) -> Peers {
     Peers::Group(name.to_owned())
 }
 
-fn groups(members: &[Ipv4Addr]) -> BTreeMap<String, BTreeSet<Ipv4Addr>> {
+fn groups(members: &[IpAddr]) -> BTreeMap<String, BTreeSet<IpAddr>> {
     [("friends".to_owned(), members.iter().copied().collect())].into()
 }
 
@@ -70,7 +72,7 @@ fn what_came_by_steps_is_what_would_come_at_once() {
         state
     };
     let mut book = Book::default();
-    let (mut fences, mut groups) = (BTreeSet::new(), BTreeMap::<u32, BTreeSet<Ipv4Addr>>::new());
+    let (mut fences, mut groups) = (BTreeSet::new(), BTreeMap::<u32, BTreeSet<IpAddr>>::new());
     let mut fenced = BTreeMap::new();
     for step in 0..300 {
         let change = book.change(state(step));

@@ -3,6 +3,7 @@
 use std::io;
 
 use super::super::super::nfnetlink::{Messages, Netfilter};
+use super::super::Table;
 use super::super::expressions::{Compare, DESTINATION, Hook, SOURCE};
 use super::super::spread::{Map, Value};
 use super::{By, Chain, Change, Turn, guards};
@@ -94,8 +95,10 @@ impl Change {
     }
 
     /// Changes the table.
-    pub(in crate::native) fn commit(&self, netfilter: &Netfilter, table: &str) -> io::Result<()> {
+    pub(in crate::native) fn commit(&self, netfilter: &Netfilter, table: &Table) -> io::Result<()> {
+        let Table { name: table, family } = table;
         let mut batch = Messages::large_batch();
+        batch.about(*family);
         self.render(&mut batch, table);
         batch.commit_large(netfilter, table)
     }
@@ -104,10 +107,12 @@ impl Change {
     pub(in crate::native) fn commit_whole(
         &self,
         netfilter: &Netfilter,
-        table: &str,
+        table: &Table,
         (pods, services): (&Range, &Range),
     ) -> io::Result<()> {
+        let Table { name: table, family } = table;
         let mut batch = Messages::large_batch();
+        batch.about(*family);
         batch.replace_table(table);
         Map::ALL.into_iter().for_each(|map| batch.add_map(table, map));
         render_base(&mut batch, table, pods, services);
@@ -140,7 +145,7 @@ fn render_base(batch: &mut Messages, table: &str, pods: &Range, services: &Range
                     b.address_in(SOURCE, pods, Compare::Equal);
                 }
                 b.is_for_host();
-                b.address_in(DESTINATION, &Range::loopback(), Compare::NotEqual);
+                b.address_in(DESTINATION, &Range::loopback(pods.family()), Compare::NotEqual);
                 b.spread(by);
             });
         }
@@ -173,7 +178,7 @@ fn render_refusals(batch: &mut Messages, table: &str, pods: &Range, services: &R
         if chain != "forward" {
             refuse(batch, table, chain, |b| {
                 b.is_for_host();
-                b.address_in(DESTINATION, &Range::loopback(), Compare::NotEqual);
+                b.address_in(DESTINATION, &Range::loopback(pods.family()), Compare::NotEqual);
                 b.is_refused_port();
             });
         }

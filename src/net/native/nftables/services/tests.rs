@@ -5,7 +5,7 @@ fn pods() -> Range {
 }
 
 fn frontend(address: Option<[u8; 4]>, protocol: Protocol, port: u16) -> Frontend {
-    Frontend { address: address.map(Ipv4Addr::from), protocol, port, senders: Senders::All }
+    Frontend { address: address.map(IpAddr::from), protocol, port, senders: Senders::All }
 }
 
 fn pool(endpoints: &[&str]) -> Pool {
@@ -174,7 +174,7 @@ fn an_endpoint_that_stays_keeps_its_clients() {
         let pool = Pool { sticky: Some(seconds), ..pool(endpoints) };
         services(&[(web, "web"), (node, "web")], &[("web", pool)])
     };
-    let [a, b]: [SocketAddrV4; 2] = ["10.42.0.2:80", "10.42.0.3:80"].map(|text| text.parse().unwrap());
+    let [a, b]: [SocketAddr; 2] = ["10.42.0.2:80", "10.42.0.3:80"].map(|text| text.parse().unwrap());
     let first = book.change(sticky(600, &["10.42.0.2:80"]), &pods());
     assert_eq!(
         shown(&first),
@@ -206,10 +206,15 @@ fn datagrams_leave_endpoints_that_are_gone_and_find_the_first() {
     let (dns, node) = (frontend(Some(WEB), Protocol::Udp, 53), frontend(None, Protocol::Udp, 30053));
     let with = |endpoints: &[&str]| services(&[(dns, "dns"), (node, "dns")], &[("dns", pool(endpoints))]);
     assert_eq!(book.change(with(&[]), &pods()).stale, []);
-    let to = |frontend: Frontend| Which::To { protocol: 17, address: frontend.address, port: frontend.port };
+    let to = |frontend: Frontend| Which::To {
+        protocol: 17,
+        address: frontend.address,
+        port: frontend.port,
+        family: Family::V4,
+    };
     assert_eq!(book.change(with(&["10.42.0.2:53"]), &pods()).stale, [to(node), to(dns)]);
     assert_eq!(book.change(with(&["10.42.0.2:53", "10.42.0.3:53"]), &pods()).stale, []);
-    let by = Ipv4Addr::new(10, 42, 0, 2);
+    let by = IpAddr::from([10, 42, 0, 2]);
     let through =
         |frontend: Frontend| Which::Through { protocol: 17, address: frontend.address, port: frontend.port, by };
     assert_eq!(book.change(with(&["10.42.0.3:53"]), &pods()).stale, [through(node), through(dns)]);
@@ -235,7 +240,7 @@ fn elements_that_came_by_steps_are_those_that_would_come_at_once() {
         }
     };
     let (mut book, mut there, mut chains) = (Book::default(), Elements::new(), BTreeSet::new());
-    let mut turning = BTreeMap::<u32, BTreeSet<SocketAddrV4>>::new();
+    let mut turning = BTreeMap::<u32, BTreeSet<SocketAddr>>::new();
     for step in 0..200 {
         let change = book.change(state(step), &pods());
         for (key, value) in &change.gone {
