@@ -1,7 +1,7 @@
 //! Which addresses a Service has.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{LoadBalancerIngress, Node, Service};
@@ -105,14 +105,22 @@ fn ports(service: &Service) -> BTreeSet<(&str, u16)> {
     ports.filter_map(|port| Some((port.protocol.as_deref().unwrap_or("TCP"), u16::try_from(port.port).ok()?))).collect()
 }
 
-fn addresses(service: &Service, view: &View<'_>) -> BTreeSet<Ipv4Addr> {
+fn addresses(service: &Service, view: &View<'_>) -> BTreeSet<IpAddr> {
     let is_local = service.spec.as_ref().and_then(|spec| spec.external_traffic_policy.as_deref()) == Some("Local");
     let answering = is_local.then(|| answering_nodes(service, view.slices));
     let nodes = view.nodes.iter().filter(|node| {
         let name = node.metadata.name.as_deref().unwrap_or_default();
         is_usable(node) && answering.as_ref().is_none_or(|names| names.contains(name))
     });
-    nodes.flat_map(|node| own_addresses(node)).collect()
+    nodes.flat_map(|node| own_addresses(node)).filter(|address| has_family(service, *address)).collect()
+}
+
+/// Whether a Service has addresses of the kind of this one.
+fn has_family(service: &Service, address: IpAddr) -> bool {
+    let families = service.spec.iter().flat_map(|spec| spec.ip_families.iter().flatten());
+    let mut families = families.map(String::as_str).peekable();
+    let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
+    if families.peek().is_none() { family == "IPv4" } else { families.any(|own| own == family) }
 }
 
 fn is_usable(node: &Node) -> bool {
@@ -135,9 +143,9 @@ fn answering_nodes(service: &Service, slices: &[Arc<EndpointSlice>]) -> BTreeSet
     endpoints.filter(is_ready).filter_map(|endpoint| endpoint.node_name.clone()).collect()
 }
 
-fn own_addresses(node: &Node) -> BTreeSet<Ipv4Addr> {
+fn own_addresses(node: &Node) -> BTreeSet<IpAddr> {
     let all = || node.status.iter().flat_map(|status| status.addresses.iter().flatten());
-    let of = |kind: &str| -> BTreeSet<Ipv4Addr> {
+    let of = |kind: &str| -> BTreeSet<IpAddr> {
         all().filter(|own| own.type_ == kind).filter_map(|own| own.address.parse().ok()).collect()
     };
     let external = of("ExternalIP");
@@ -174,6 +182,7 @@ mod tests {
             node("n2", internal("10.0.0.2"), "False", json!({})),
             node("n3", internal("10.0.0.3"), "True", json!({ EXCLUDED: "" })),
             node("n4", outside, "True", json!({})),
+            node("n5", json!([{ "type": "InternalIP", "address": "2001:db8::5" }]), "True", json!({})),
         ]
     }
 
@@ -211,6 +220,9 @@ mod tests {
             "as it is"
         );
         assert_eq!(decided(&service("web", "2026-11-20T15:00:00Z", json!({ "type": "ClusterIP" })), &[]), "as it is");
+        let families = |families: Value| service("web", "2026-11-20T15:00:00Z", json!({ "ipFamilies": families }));
+        assert_eq!(decided(&families(json!(["IPv6"])), &[]), "2001:db8::5");
+        assert_eq!(decided(&families(json!(["IPv6", "IPv4"])), &[]), "10.0.0.1 192.0.2.9 2001:db8::5");
     }
 
     #[test]
