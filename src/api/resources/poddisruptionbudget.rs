@@ -3,7 +3,7 @@
 //! Follows `pkg/apis/policy` of upstream.
 
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::cell::{self, column};
 use super::path::{Path, number, present, text};
@@ -23,6 +23,7 @@ pub(super) const ROW: Resource = Resource {
     validate_update: |new, _| validate(&new["spec"]),
     validate_status: |new, _| validate_status(&new["status"]),
     has_status: true,
+    new_status: || json!({ "disruptionsAllowed": 0, "currentHealthy": 0, "desiredHealthy": 0, "expectedPods": 0 }),
     generation: Generation::SPEC,
     // Two updates that both count on the last permitted disruption must not both win.
     unconditional_update: false,

@@ -1,6 +1,6 @@
 //! ReplicationControllers, which ReplicaSets have replaced.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::apps::replicaset;
 use super::path::{Path, default_to, ensure_object, number, object_len, object_mut, present, put};
@@ -22,6 +22,7 @@ pub(super) const ROW: Resource = Resource {
     validate: |controller| validate(&controller["spec"]),
     validate_update: |new, _| validate(&new["spec"]),
     validate_status: |new, _| replicaset::validate_counters(&new["status"]),
+    new_status: || json!({ "replicas": 0 }),
     dependents: Dependents::Orphaned { warning: "" },
     columns: replicaset::COLUMNS,
     cells: |controller, now| replicaset::cells(controller, selector::map_cell(&controller["spec"]["selector"]), now),

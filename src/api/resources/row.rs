@@ -205,6 +205,8 @@ pub struct Resource {
     pub deprecation: &'static str,
     /// Whether `status` is a subresource: then the main resource ignores it on writes, and `status` ignores the rest.
     pub has_status: bool,
+    /// The status that nobody has written yet: fields that are always there have a value in it. None if it is left out.
+    pub new_status: fn() -> Value,
     /// Whether create nevertheless keeps the status that the client sent.
     pub status_on_create: bool,
     /// How `metadata.generation` is kept.
@@ -410,6 +412,7 @@ pub(super) const BLANK: Resource = Resource {
     warn: |_| Vec::new(),
     deprecation: "",
     has_status: false,
+    new_status: || Value::Null,
     status_on_create: false,
     generation: Generation::None,
     create_on_update: false,

@@ -1,6 +1,6 @@
 //! What kinds that make pods from a template have in common: checks of the template, of counters in `status`, and cells.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::cell::column;
 use super::path::{Path, items, number, present, text};
@@ -8,8 +8,13 @@ use super::{BLANK, Column, Generation, Resource, pod, rule, selector};
 use crate::status::FieldError;
 
 /// What kinds that make pods have in common: they are among `all`, and whoever acts on their `spec` says so in `status`.
-pub(super) const BASE: Resource =
-    Resource { categories: &["all"], has_status: true, generation: Generation::SPEC, ..BLANK };
+pub(super) const BASE: Resource = Resource {
+    categories: &["all"],
+    has_status: true,
+    new_status: || json!({}),
+    generation: Generation::SPEC,
+    ..BLANK
+};
 
 /// Names of the template's containers.
 pub(super) const CONTAINERS: Column = column("Containers", "string", "", "Names of the containers of its pods.", 1);

@@ -26,7 +26,7 @@ impl Resource {
         }
     }
 
-    /// Makes what a client sent the first state of an object: no status, no deletion, generation 1.
+    /// Makes what a client sent the first state of an object: a new status, no deletion, generation 1.
     pub fn prepare_create(&self, object: &mut Value) {
         let meta = ensure_object(object, "metadata");
         for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation"] {
@@ -36,7 +36,7 @@ impl Resource {
             meta["generation"] = 1.into();
         }
         if self.has_status && !self.status_on_create {
-            remove(object, "status");
+            put(object, "status", &(self.new_status)());
         }
         (self.prepare)(object);
     }
@@ -100,7 +100,11 @@ impl Resource {
         }
         let mut result = old.clone();
         put(&mut result, "metadata", &new["metadata"]);
-        put(&mut result, "status", &new["status"]);
+        if new["status"].is_null() {
+            put(&mut result, "status", &(self.new_status)());
+        } else {
+            put(&mut result, "status", &new["status"]);
+        }
         *new = result;
     }
 

@@ -1,7 +1,7 @@
 //! DaemonSets.
 
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{BASE, amount, at_most_all};
 use crate::resources::cell::{self, column};
@@ -27,6 +27,7 @@ pub(in crate::resources) const ROW: Resource = Resource {
     validate: |set| validate_spec(&set["spec"]),
     validate_update,
     validate_status,
+    new_status,
     columns: &[
         cell::NAME,
         column("Desired", "integer", "", "How many nodes should run its pod.", 0),
@@ -44,6 +45,11 @@ pub(in crate::resources) const ROW: Resource = Resource {
     warn: |object| pod::warn_of_idle_fields(&object["spec"]["template"]["spec"], "spec.template.spec"),
     ..BASE
 };
+
+fn new_status() -> Value {
+    let counted = ["currentNumberScheduled", "desiredNumberScheduled", "numberMisscheduled", "numberReady"];
+    counted.iter().map(|field| ((*field).to_owned(), json!(0))).collect()
+}
 
 fn cells(set: &Value, now: Timestamp) -> Vec<Value> {
     let (spec, status) = (&set["spec"], &set["status"]);

@@ -1,7 +1,7 @@
 //! ReplicaSets.
 
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::BASE;
 use crate::resources::cell::{self, column};
@@ -23,6 +23,7 @@ pub(in crate::resources) const ROW: Resource = Resource {
     validate: |set| validate_spec(&set["spec"]),
     validate_update,
     validate_status: |new, _| validate_counters(&new["status"]),
+    new_status: || json!({ "replicas": 0 }),
     columns: COLUMNS,
     cells: |set, now| cells(set, selector::cell(&set["spec"]["selector"]), now),
     selectable: &[("status.replicas", |set| number(&set["status"], "replicas").to_string())],

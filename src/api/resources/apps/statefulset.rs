@@ -38,6 +38,7 @@ pub(in crate::resources) const ROW: Resource = Resource {
     validate: |set| validate_spec(&set["spec"]),
     validate_update,
     validate_status,
+    new_status: || json!({ "replicas": 0, "availableReplicas": 0 }),
     columns: &[
         cell::NAME,
         column("Ready", "string", "", "How many of its pods are ready.", 0),

@@ -9,7 +9,7 @@ pub mod order;
 pub mod request;
 
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::cell::{self, column};
 use super::path::{ensure_object, items, items_mut, present, put, remove, text};
@@ -42,6 +42,7 @@ pub(super) const ROW: Resource = Resource {
     validate_update: check::update,
     validate_status: check::status,
     has_status: true,
+    new_status: || json!({}),
     columns: &[
         cell::NAME,
         cell::AGE,

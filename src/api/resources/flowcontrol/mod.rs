@@ -13,7 +13,7 @@ pub(super) use prioritylevel::ROW as PRIORITY_LEVEL;
 
 use std::collections::BTreeSet;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::path::{Path, items, text};
 use super::{BLANK, Generation, Resource};
@@ -30,6 +30,7 @@ const BASE: Resource = Resource {
     group: GROUP,
     namespaced: false,
     has_status: true,
+    new_status: || json!({}),
     generation: Generation::SPEC,
     status_keeps: &["labels", "annotations", "finalizers", "ownerReferences"],
     ..BLANK

@@ -30,6 +30,7 @@ pub(super) const V2: Resource = Resource {
     validate_update: check::validate_update,
     validate_status: |new, _| check::validate_status(&new["status"]),
     has_status: true,
+    new_status: || json!({ "desiredReplicas": 0 }),
     columns: COLUMNS,
     cells: cells::cells,
     warn: |scaler| unserved(&scaler["spec"]),

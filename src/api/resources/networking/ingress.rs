@@ -1,7 +1,7 @@
 //! Ingresses: which Service answers for which host and path.
 
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{GROUP, reference};
 use crate::names;
@@ -26,6 +26,7 @@ pub(in crate::resources) const ROW: Resource = Resource {
     validate_update: |new, _| validate_spec(&new["spec"]),
     validate_status: |new, _| validate_status(&new["status"]["loadBalancer"]),
     has_status: true,
+    new_status: || json!({ "loadBalancer": {} }),
     generation: Generation::SPEC,
     columns: &[
         cell::NAME,

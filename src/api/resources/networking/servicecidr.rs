@@ -1,7 +1,7 @@
 //! ServiceCIDRs: ranges of addresses for Services.
 
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::GROUP;
 use crate::resources::cell::{self, column};
@@ -21,6 +21,7 @@ pub(in crate::resources) const ROW: Resource = Resource {
     validate: |range| validate(&range["spec"]),
     validate_update,
     has_status: true,
+    new_status: || json!({}),
     generation: Generation::SPEC,
     warn: |_| vec!["addresses of Services are given from the range of the server's settings alone".to_owned()],
     columns: &[cell::NAME, column("CIDRs", "string", "", "The ranges.", 0), cell::AGE],

@@ -5,7 +5,7 @@
 pub mod usage;
 
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::cell::{self, column};
 use super::path::{Path, entries, items, text};
@@ -62,6 +62,7 @@ pub(super) const ROW: Resource = Resource {
     validate_update,
     validate_status: |new, _| validate_status(&new["status"]),
     has_status: true,
+    new_status: || json!({}),
     columns: &[
         cell::NAME,
         column("Request", "string", "", "What is asked for at most, and what is asked for now.", 0),

@@ -33,6 +33,7 @@ pub(in crate::resources) const ROW: Resource = Resource {
     validate,
     validate_update: |new, _| validate(new),
     has_status: true,
+    new_status: || json!({}),
     status_keeps: &["labels", "annotations", "finalizers", "ownerReferences"],
     warn: unheard,
     columns: &[

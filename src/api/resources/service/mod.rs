@@ -9,7 +9,7 @@ mod default;
 mod idle;
 
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::cell::{self, column};
 use super::path::{items, number, present, text};
@@ -32,6 +32,7 @@ pub(super) const ROW: Resource = Resource {
     validate_update: check::validate_update,
     validate_status: check::validate_status,
     has_status: true,
+    new_status: || json!({ "loadBalancer": {} }),
     columns: &[
         cell::NAME,
         column("Type", "string", "", "Who can reach it.", 0),

@@ -1,7 +1,7 @@
 //! VolumeAttachments: that a volume is to be attached to a node, and whether it is.
 
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{GROUP, check_driver, volume};
 use crate::names;
@@ -27,6 +27,7 @@ pub(in crate::resources) const ROW: Resource = Resource {
     validate_update,
     validate_status: validate_update,
     has_status: true,
+    new_status: || json!({ "attached": false }),
     generation: Generation::None,
     columns: &[
         cell::NAME,
