@@ -84,9 +84,6 @@ async fn zone(name: Option<&str>) -> Result<TimeZone, String> {
 impl Shell {
     async fn carry_out(&self, cron: &CronJob, plan: Plan) -> Result<Outcome, ClientError> {
         let subject = reference(cron);
-        for (kind, reason, message) in &plan.events {
-            self.recorder.event(&subject, *kind, reason, message);
-        }
         for job in &plan.delete {
             let name = job.metadata.name.as_deref().unwrap_or_default();
             let uid = job.metadata.uid.clone().unwrap_or_default();
@@ -114,7 +111,13 @@ impl Shell {
         }
         if Some(&status) != cron.status.as_ref() {
             let told = CronJob { status: Some(status), ..cron.clone() };
-            unless_overtaken(self.client.replace_status(&told).await)?;
+            // What was seen of an older state was told when that was written.
+            if unless_overtaken(self.client.replace_status(&told).await)?.is_none() {
+                return Ok(Outcome::Done);
+            }
+        }
+        for (kind, reason, message) in &plan.events {
+            self.recorder.event(&subject, *kind, reason, message);
         }
         Ok(plan.again.map_or(Outcome::Done, Outcome::Again))
     }

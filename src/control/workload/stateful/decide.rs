@@ -166,6 +166,9 @@ impl<'a> Work<'a> {
             .collect();
         // In order, the next one goes when the one before it is gone and nothing else is amiss.
         for (ordinal, pod) in &condemned {
+            if !self.is_parallel() && self.is_held_up(pod, &condemned) {
+                return false;
+            }
             if !is_deleting(&pod.metadata) {
                 self.bequeath(*ordinal, pod);
                 self.plan.delete.push(Arc::clone(pod));
@@ -175,6 +178,14 @@ impl<'a> Work<'a> {
             }
         }
         condemned.is_empty()
+    }
+
+    /// Whether a pod that is too much stays because it does not work itself: of those that do not, the lowest number alone
+    /// may go (`processCondemned`).
+    fn is_held_up(&self, pod: &Pod, condemned: &[(i32, &Arc<Pod>)]) -> bool {
+        let works = |pod: &Pod| Self::is_healthy(pod) && self.is_available(pod);
+        let first = condemned.iter().rev().find(|(_, other)| !works(other));
+        !works(pod) && first.is_some_and(|(_, first)| first.metadata.name != pod.metadata.name)
     }
 
     /// Where the set says so, the claims of a pod that is too much go with it.
@@ -222,7 +233,8 @@ impl<'a> Work<'a> {
         let of = |revision: &str| count(&|pod: &Pod| !is_deleting(&pod.metadata) && revision_of(pod) == revision);
         let (updated, replicas) = (of(&self.update), number(alive().count()));
         // All pods are of the new template: what was the update is what is current from now on.
-        let is_done = self.partition().is_some() && updated == replicas && ready == replicas;
+        let wanted = self.spec.replicas.unwrap_or(1);
+        let is_done = self.partition().is_some() && [updated, ready, replicas] == [wanted; 3];
         if is_done {
             self.current.clone_from(&self.update);
         }

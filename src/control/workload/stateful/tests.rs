@@ -189,3 +189,31 @@ fn claims_go_with_their_set_or_pod_where_it_says_so() {
     let (claim, owner) = &plan.bequeathed[0];
     assert_eq!((claim.name.as_str(), owner.kind.as_str(), owner.name.as_str()), ("data-db-2", "Pod", "db-2"));
 }
+
+#[test]
+fn of_pods_that_are_too_many_and_do_not_work_only_the_first_goes() {
+    let mut world = world(json!({}));
+    assert_eq!(world.rest(|_| true), "+0:1 +1:1 +2:1");
+    world.change("replicas", &json!(0));
+    world.pods.iter_mut().for_each(|pod| pod.status = None);
+    assert_eq!(world.rest(|_| false), "");
+    assert_eq!(world.rest(|pod| name(pod) == "db-2"), "-2");
+    assert_eq!(world.rest(|pod| name(pod) == "db-1"), "-1 -0");
+}
+
+#[test]
+fn an_update_is_over_when_all_pods_are_there_again() {
+    let mut world = world(json!({}));
+    world.rest(|_| true);
+    let current = |world: &World| world.set.status.clone().unwrap().current_revision;
+    let former = current(&world);
+    world.change(IMAGE, &json!("2"));
+    while world.pods.iter().any(|pod| image(pod) == "1") {
+        world.step();
+        world.make_ready(|_| true);
+    }
+    world.step();
+    assert_eq!((world.pods.len(), current(&world)), (3, former.clone()), "the last one has only just been made");
+    world.rest(|_| true);
+    assert_ne!(current(&world), former);
+}
