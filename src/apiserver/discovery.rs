@@ -6,8 +6,10 @@ use http::header::HeaderValue;
 use http::{HeaderMap, Response};
 
 use crate::Body;
+use crate::aggregation::discovery::{into_aggregated, into_group, into_groups, into_index};
 use crate::health;
 use crate::negotiate::{self, Form};
+use crate::openapi;
 use crate::openid;
 use crate::query::Query;
 use crate::respond;
@@ -26,22 +28,32 @@ pub(crate) async fn answer(
     let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
     let snapshot = server.kinds().await?;
     let rows = snapshot.all();
-    let rows = rows.as_slice();
+    let (rows, remotes) = (rows.as_slice(), server.aggregation.remotes());
+    let own_groups = || {
+        let groups = discovery::groups(api::resources::all());
+        groups["groups"].as_array().map_or(0, Vec::len)
+    };
     let document = match segments.as_slice() {
         ["api" | "apis"] if aggregated(headers).is_some() => {
             let form = aggregated(headers).unwrap_or(Aggregated::V2);
             let document = if segments == ["api"] {
                 discovery::aggregated_core(rows, form)
             } else {
-                discovery::aggregated_groups(rows, form)
+                let mut document = discovery::aggregated_groups(rows, form);
+                into_aggregated(&mut document, own_groups(), &remotes);
+                document
             };
             let content_type = HeaderValue::from_static(form.content_type());
             return Ok(respond::full(200, content_type, document.to_string()));
         }
         ["api"] => Some(discovery::versions(host(headers))),
-        ["apis"] => Some(discovery::groups(rows)),
+        ["apis"] => {
+            let mut document = discovery::groups(rows);
+            into_groups(&mut document, own_groups(), &remotes);
+            Some(document)
+        }
         ["api", version] => discovery::resources(rows, "", version),
-        ["apis", group] => discovery::group(rows, group),
+        ["apis", group] => into_group(discovery::group(rows, group), group, &remotes),
         ["apis", group, version] => discovery::resources(rows, group, version),
         ["metrics"] => {
             return Ok(respond::full(200, respond::METRICS, server.requests.render(&server.config.version)));
@@ -49,6 +61,11 @@ pub(crate) async fn answer(
         ["version"] => Some(serde_json::to_value(&server.config.version).map_err(ApiError::internal)?),
         [".well-known", "openid-configuration"] => return Ok(openid::configuration(server)),
         ["openid", "v1", "jwks"] => return Ok(openid::key_set(server)),
+        ["openapi", "v3"] if !remotes.is_empty() => {
+            let mut document = openapi::index(rows)?;
+            into_index(&mut document, &remotes);
+            Some(document)
+        }
         ["openapi", rest @ ..] => {
             let document = server.documents.answer(rest, rows, query, headers)?;
             return Ok(document.unwrap_or_else(respond::no_such_path));

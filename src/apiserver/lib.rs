@@ -13,6 +13,7 @@
 //! ```
 
 mod admission;
+mod aggregation;
 mod body;
 mod call;
 mod components;
@@ -50,6 +51,7 @@ pub mod authn;
 pub mod authz;
 pub mod pki;
 
+pub use aggregation::{FRONT_PROXY, FrontProxy};
 pub use api::resources::service::assign::{Network, NetworkError};
 pub use components::Component;
 pub use entropy::Entropy;

@@ -15,6 +15,7 @@ use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_ENCODING, ETAG, HeaderValue, IF_NONE_MATCH, VARY};
 use http::{HeaderMap, Response, StatusCode};
+use serde_json::Value;
 
 use crate::Body;
 use crate::negotiate::{self, Form, takes_gzip};
@@ -97,6 +98,11 @@ impl Documents {
         kept.insert(path.to_owned(), Arc::clone(&document));
         Ok(Some(document))
     }
+}
+
+/// The documents of version 3 that there are.
+pub(crate) fn index(rows: &[&Resource]) -> Result<Value, ApiError> {
+    openapi::v3_index(&kinds(rows))
 }
 
 fn respond_with(

@@ -1,5 +1,6 @@
 //! The server's value and its one entrance.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::AtomicBool;
@@ -20,6 +21,7 @@ use task::{SharedClock, Tasks};
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::RegisteredCache;
+use crate::aggregation::{self, Aggregation, Passed, Remote};
 use crate::authn::{Issuer, StaticTokens};
 use crate::authz::rbac::Policy;
 use crate::authz::rbac::cache::PolicyCache;
@@ -91,6 +93,8 @@ pub struct ApiServer {
     pub(crate) fairness: Fairness,
     /// The kinds that came at run time.
     pub(crate) definitions: Definitions,
+    /// Groups that other servers serve.
+    pub(crate) aggregation: Aggregation,
     /// Connections that have changed their protocol and go through here.
     pub(crate) tunnels: Tasks,
     pub(crate) requests: Requests,
@@ -117,6 +121,7 @@ impl ApiServer {
             documents: Documents::default(),
             fairness: Fairness::new(limits),
             definitions: Definitions::default(),
+            aggregation: Aggregation::default(),
             tunnels: Tasks::new(),
             requests: Requests::default(),
         })
@@ -131,7 +136,8 @@ impl ApiServer {
         let (mut parts, body) = request.into_parts();
         let query = Query::parse(parts.uri.query().unwrap_or_default());
         let info = RequestInfo::parse(&parts.method, parts.uri.path(), &query);
-        let is_ours = !info.is_proxied();
+        let remote = self.aggregation.of(&info);
+        let is_ours = remote.is_none() && !info.is_proxied();
         let as_yaml = is_ours && negotiate::prefers_yaml(&parts.headers);
         let as_protobuf = is_ours && negotiate::wants_protobuf(&parts.headers);
         if as_yaml || as_protobuf {
@@ -142,7 +148,7 @@ impl ApiServer {
         let class = self.fairness.classify(parts.extensions.get().copied(), &caller.user, &info);
         let label = class.as_ref().map(|class| class.label.clone());
         let asked = info.clone();
-        let work = AssertUnwindSafe(Box::pin(self.dispatch(&caller.user, (info, query, class), parts, body)));
+        let work = AssertUnwindSafe(Box::pin(self.dispatch(&caller.user, (info, query, class, remote), parts, body)));
         let response = match work.catch_unwind().await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => respond::error(&error),
@@ -169,7 +175,7 @@ impl ApiServer {
     async fn dispatch<B>(
         self: &Arc<Self>,
         user: &UserInfo,
-        (info, query, class): (RequestInfo, Query, Option<Class>),
+        (info, query, class, remote): (RequestInfo, Query, Option<Class>, Option<Arc<Remote>>),
         mut parts: Parts,
         body: B,
     ) -> Result<Response<Body>, ApiError>
@@ -179,6 +185,12 @@ impl ApiServer {
     {
         self.authorize(user, &info, &query).await?;
         let (outside, work) = (parts.extensions.get::<Outside>().copied(), Work::of(&info, &query));
+        if let Some(remote) = remote {
+            let permit = self.fairness.admit(outside, user, class, work).await?;
+            let client = outside.map(|Outside(address)| address);
+            let passed = Passed { user, parts, body: proxy::sent(body), client, permit };
+            return Box::pin(aggregation::forward(self, &remote, passed)).await;
+        }
         let request = match info {
             RequestInfo::Path { verb, path } if matches!(verb.as_str(), "get" | "head") => {
                 let _permit = self.fairness.admit(outside, user, class, work).await?;
@@ -187,15 +199,8 @@ impl ApiServer {
             RequestInfo::Path { .. } => return Ok(respond::no_such_path()),
             RequestInfo::Resource(request) => request,
         };
-        let found;
-        let row = match resources::find(&request.group, &request.version, &request.resource) {
-            Some(row) => row,
-            None => {
-                found = self.kinds().await?.find(&request.group, &request.version, &request.resource).cloned();
-                let Some(row) = &found else { return Ok(respond::no_such_path()) };
-                row
-            }
-        };
+        let Some(row) = self.row(&request).await? else { return Ok(respond::no_such_path()) };
+        let row = &*row;
         if !route(row, &request)? {
             return Ok(respond::no_such_path());
         }
@@ -235,6 +240,16 @@ impl ApiServer {
             respond::warn(&mut response, &[warning.to_owned()]);
         }
         Ok(permit.follow(response))
+    }
+
+    /// The row of a path, of a kind that is built in or came at run time.
+    async fn row(&self, request: &ResourceRequest) -> Result<Option<Cow<'static, Resource>>, ApiError> {
+        let ResourceRequest { group, version, resource, .. } = request;
+        if let Some(row) = resources::find(group, version, resource) {
+            return Ok(Some(Cow::Borrowed(row)));
+        }
+        let snapshot = self.kinds().await?;
+        Ok(snapshot.find(group, version, resource).map(|row| Cow::Owned(Resource::clone(row))))
     }
 
     async fn authorize(&self, user: &UserInfo, info: &RequestInfo, query: &Query) -> Result<(), ApiError> {

@@ -152,16 +152,21 @@ impl Reach {
     }
 }
 
-fn client_config(authorities: &[u8]) -> Result<ClientConfig, String> {
+/// Authorities of PEM texts, or those that the host trusts if there are none. Reads files.
+pub(crate) fn roots(authorities: &[u8]) -> RootCertStore {
     let mut roots = RootCertStore::empty();
     if authorities.is_empty() {
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     } else {
         roots.add_parsable_certificates(CertificateDer::pem_slice_iter(authorities).flatten());
     }
+    roots
+}
+
+fn client_config(authorities: &[u8]) -> Result<ClientConfig, String> {
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
     let builder = builder.with_safe_default_protocol_versions().map_err(|error| error.to_string())?;
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+    Ok(builder.with_root_certificates(roots(authorities)).with_no_client_auth())
 }
 
 fn refused(error: &std::io::Error) -> String {

@@ -12,7 +12,7 @@ use anyhow::{Context, ensure};
 use api::user::{MASTERS, NODES, UserInfo};
 use apiserver::authn::{Issuer, SecretToken, SigningKeys, StaticTokens};
 use apiserver::pki::{Kubeconfig, Pki, Subject, write_private};
-use apiserver::{ApiServer, Component, Config, Entropy, Kubelets, VersionInfo, tls_config};
+use apiserver::{ApiServer, Component, Config, Entropy, FRONT_PROXY, FrontProxy, Kubelets, VersionInfo, tls_config};
 use clap::Args;
 use client::Client;
 use control::autoapply::{self, Places};
@@ -126,7 +126,7 @@ impl Composition {
         let server = ApiServer::new(Config {
             store: store.clone(),
             clock: self.clock.clone(),
-            entropy,
+            entropy: entropy.clone(),
             version: VersionInfo::of_release(env!("CARGO_PKG_VERSION")),
             nodes: to_kubelets.clone(),
             tokens: self.tokens()?,
@@ -135,6 +135,7 @@ impl Composition {
             advertise: facts.advertise,
         });
         server.start(&self.tasks).await.context("cannot make the objects that every cluster has")?;
+        server.aggregate(self.front_proxy(&pki, &entropy)?, &self.tasks);
         self.write_kubeconfig(&pki, listen)?;
         let tls = self.server_tls(&pki, &facts)?;
         // Draining goes on after the listener's tasks have been told to end, so it belongs to a group of its own.
@@ -180,6 +181,15 @@ impl Composition {
         let subject = Subject::client("kube-apiserver-kubelet-client", &[MASTERS]);
         let credential = pki.credential("apiserver-kubelet-client", &subject, self.clock.now())?;
         Ok(ToKubelets::new(Kubelets::new(store, pki.certificate(), &credential, self.tasks.clone())?))
+    }
+
+    /// By what servers of other API groups know this one: of an authority of its own, lest whoever gets a certificate of
+    /// the cluster's speak for its users.
+    fn front_proxy(&self, pki: &Pki, entropy: &Entropy) -> anyhow::Result<FrontProxy> {
+        let own = Pki::open(&self.instance.root.join("pki/front-proxy"), self.clock.now(), entropy)?;
+        let credential = own.credential("client", &Subject::client(FRONT_PROXY, &[]), self.clock.now())?;
+        let (authority, clients) = (own.certificate().to_owned(), pki.certificate().to_owned());
+        Ok(FrontProxy { authority, credential, clients })
     }
 
     fn tokens(&self) -> anyhow::Result<StaticTokens> {

@@ -73,6 +73,7 @@ fn name(ty: TypeRef) -> String {
     let dotted = ty.name().replace('/', ".");
     match dotted.split('.').next() {
         Some("meta") => format!("{MACHINERY}.apis.{dotted}"),
+        Some("apiregistration") => format!("io.k8s.kube-aggregator.pkg.apis.{dotted}"),
         Some("apiextensions") => format!("io.k8s.apiextensions-apiserver.pkg.apis.{dotted}"),
         _ => format!("io.k8s.api.{dotted}"),
     }

@@ -8,6 +8,7 @@
 //! read no clock. The order in which the server uses them is written down in [`write`].
 
 pub mod admission;
+pub mod apiservice;
 mod apps;
 mod batch;
 mod cell;
@@ -89,6 +90,7 @@ pub fn all() -> &'static [&'static Resource] {
         &certificate::ROW,
         &poddisruptionbudget::ROW,
         &custom::definition::ROW,
+        &apiservice::ROW,
         &priorityclass::ROW,
         &lease::ROW,
         &endpointslice::ROW,

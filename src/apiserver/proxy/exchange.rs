@@ -6,7 +6,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -18,9 +18,12 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
 use task::{chain, errno_text};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 use super::{Sent, tls};
 use crate::Body;
@@ -50,7 +53,7 @@ impl Backend {
 }
 
 /// A connection of either kind.
-pub(super) trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(crate) trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
 
@@ -74,9 +77,36 @@ pub(super) async fn dial(backend: &Backend) -> Result<Box<dyn Wire>, String> {
 
 /// Sends a request and returns when the head of the answer is there.
 pub(super) async fn send(backend: &Backend, request: Request<Sent>) -> Result<Response<Body>, String> {
-    let stream = dial(backend).await?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| in_words(&error))?;
-    drive(Box::pin(sender.send_request(request)), Box::pin(connection)).await.map_err(|error| in_words(&error))
+    send_over(dial(backend).await?, request).await
+}
+
+/// Opens a connection to somebody who proves to have a name.
+pub(crate) async fn dial_secured(
+    at: SocketAddr,
+    name: ServerName<'static>,
+    tls: Arc<ClientConfig>,
+) -> Result<Box<dyn Wire>, String> {
+    let dialled = async {
+        let stream = TcpStream::connect(at).await;
+        let stream = stream.map_err(|error| format!("dial tcp {at}: connect: {}", errno_text(&error)))?;
+        let _ = stream.set_nodelay(true);
+        let secured = TlsConnector::from(tls).connect(name, stream).await;
+        Ok(Box::new(secured.map_err(|error| tls_text(&error))?) as Box<dyn Wire>)
+    };
+    let late = |_| Err(format!("dial tcp {at}: i/o timeout"));
+    tokio::time::timeout(PATIENCE, dialled).await.unwrap_or_else(late)
+}
+
+/// Sends a request on a connection that is its own, and returns when the head of the answer is there.
+pub(crate) fn send_over(
+    stream: Box<dyn Wire>,
+    request: Request<Sent>,
+) -> BoxFuture<'static, Result<Response<Body>, String>> {
+    Box::pin(async move {
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|error| in_words(&error))?;
+        drive(Box::pin(sender.send_request(request)), Box::pin(connection)).await.map_err(|error| in_words(&error))
+    })
 }
 
 /// Waits for the head of an answer; its body drives the connection on.
@@ -132,6 +162,9 @@ fn tls_text(error: &io::Error) -> String {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     match inner {
         // What a server of plain HTTP answers to a greeting is no record of TLS.
+        Some(rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer)) => {
+            "tls: failed to verify certificate: x509: certificate signed by unknown authority".to_owned()
+        }
         Some(rustls::Error::InvalidMessage(_)) => "http: server gave HTTP response to HTTPS client".to_owned(),
         Some(inner) => format!("tls: {inner}"),
         None if error.kind() == io::ErrorKind::UnexpectedEof => "EOF".to_owned(),

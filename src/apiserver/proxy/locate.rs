@@ -136,17 +136,36 @@ struct Endpoint {
     pod: Option<(String, String)>,
 }
 
-/// What stands behind a port of a Service: by its slices, or without any by its Endpoints.
+/// How many addresses stand behind a port of a Service; none if nobody has said anything of that.
+pub(crate) async fn endpoints_behind(
+    server: &ApiServer,
+    namespace: &str,
+    service: &str,
+    port: &str,
+) -> Result<Option<usize>, ApiError> {
+    Ok(known_endpoints(server, namespace, service, port).await?.map(|found| found.len()))
+}
+
 async fn endpoints(server: &ApiServer, namespace: &str, service: &str, port: &str) -> Result<Vec<Endpoint>, ApiError> {
+    Ok(known_endpoints(server, namespace, service, port).await?.unwrap_or_default())
+}
+
+/// What stands behind a port of a Service: by its slices, or without any by its Endpoints.
+async fn known_endpoints(
+    server: &ApiServer,
+    namespace: &str,
+    service: &str,
+    port: &str,
+) -> Result<Option<Vec<Endpoint>>, ApiError> {
     let slices = list(server, "discovery.k8s.io", "endpointslices", namespace).await?;
     let own: Vec<&Value> = slices.iter().filter(|slice| slice["metadata"]["labels"][SERVICE_NAME] == service).collect();
     if !own.is_empty() {
-        return Ok(own.into_iter().flat_map(|slice| of_slice(slice, port)).collect());
+        return Ok(Some(own.into_iter().flat_map(|slice| of_slice(slice, port)).collect()));
     }
     let row = resources::find("", "v1", "endpoints").ok_or_else(|| ApiError::internal("no kind endpoints"))?;
     match server.read(row, namespace, service).await {
-        Ok((endpoints, _)) => Ok(of_endpoints(&endpoints, port)),
-        Err(error) if error.code == 404 => Ok(Vec::new()),
+        Ok((endpoints, _)) => Ok(Some(of_endpoints(&endpoints, port))),
+        Err(error) if error.code == 404 => Ok(None),
         Err(error) => Err(error),
     }
 }

@@ -42,10 +42,14 @@ use crate::query::Query;
 use crate::request::{RequestInfo, ResourceRequest};
 use crate::server::{ApiServer, Body, BoxError};
 use crate::{authz, body, respond};
+pub(crate) use exchange::{Wire, dial_secured, send_over};
 pub use kubelets::Kubelets;
 use locate::Place;
-pub(crate) use locate::behind;
+pub(crate) use locate::{behind, endpoints_behind};
 use rewrite::Passage;
+pub(crate) use rewrite::{asks_for_upgrade, bare, prepare};
+pub(crate) use tls::anyone;
+pub(crate) use tunnel::join_over;
 
 /// The body of a request on its way through.
 pub(crate) type Sent = UnsyncBoxBody<Bytes, BoxError>;

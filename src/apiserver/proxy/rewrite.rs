@@ -89,14 +89,14 @@ impl Passage {
 }
 
 /// Whether a client wants another protocol.
-pub(super) fn asks_for_upgrade(headers: &HeaderMap) -> bool {
+pub(crate) fn asks_for_upgrade(headers: &HeaderMap) -> bool {
     let values = headers.get_all(header::CONNECTION).into_iter().filter_map(|value| value.to_str().ok());
     let mut tokens = values.flat_map(|value| value.split(','));
     headers.contains_key(header::UPGRADE) && tokens.any(|token| token.trim().eq_ignore_ascii_case("upgrade"))
 }
 
 /// Makes the headers of a request those of the one that goes on.
-pub(super) fn prepare(headers: &mut HeaderMap, uri: &Uri, client: Option<IpAddr>, upgrades: bool) {
+pub(crate) fn prepare(headers: &mut HeaderMap, uri: &Uri, client: Option<IpAddr>, upgrades: bool) {
     let upgrade = headers.get(header::UPGRADE).cloned().filter(|_| upgrades);
     drop_those_of_connection(headers);
     if let Some(upgrade) = upgrade {
@@ -135,6 +135,12 @@ fn drop_those_of_connection(headers: &mut HeaderMap) {
     OF_CONNECTION.iter().for_each(|name| drop(headers.remove(*name)));
 }
 
+/// Takes from the headers of an answer what is not for the client.
+pub(crate) fn bare(headers: &mut HeaderMap) {
+    drop_those_of_connection(headers);
+    OF_ORIGIN.iter().for_each(|name| drop(headers.remove(name)));
+}
+
 /// An answer as the client gets it; `backend` is who answered, `host` the name by which the client knows this server.
 pub(super) fn answer(
     mut response: Response<Body>,
@@ -143,8 +149,7 @@ pub(super) fn answer(
     host: &str,
 ) -> Result<Response<Body>, ApiError> {
     let headers = response.headers_mut();
-    drop_those_of_connection(headers);
-    OF_ORIGIN.iter().for_each(|name| drop(headers.remove(name)));
+    bare(headers);
     let links = Links { prefix: passage.prefix.clone(), backend: backend.to_owned(), host: host.to_owned() };
     if let Some(location) = headers.get(header::LOCATION).cloned() {
         if let Some(place) = location.to_str().ok().and_then(|place| links.rewritten(place)) {

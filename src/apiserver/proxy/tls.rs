@@ -26,6 +26,11 @@ pub(super) async fn secure(stream: TcpStream, address: IpAddr) -> io::Result<Tls
     TlsConnector::from(config).connect(ServerName::from(address), stream).await
 }
 
+/// Takes anybody's word, where people say that it is good enough.
+pub(crate) fn anyone() -> Arc<dyn ServerCertVerifier> {
+    Arc::new(Anyone(Arc::new(ring::default_provider())))
+}
+
 fn config() -> ClientConfig {
     let provider = Arc::new(ring::default_provider());
     let verifier = Arc::new(Anyone(Arc::clone(&provider)));

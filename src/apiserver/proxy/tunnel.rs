@@ -4,18 +4,19 @@
 
 use api::status::ApiError;
 use bytes::Bytes;
-use http::{Response, StatusCode};
+use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::client::conn::http1;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 
-use super::exchange::{self, Backend, in_words};
+use super::exchange::{self, Backend, Wire, in_words};
 use super::rewrite::{self, Passage};
-use super::{Ask, outgoing};
+use super::{Ask, Sent, outgoing};
 use crate::Body;
 use crate::call::Call;
-use crate::server::BoxError;
+use crate::fairness::Permit;
+use crate::server::{ApiServer, BoxError};
 
 /// Sends a request to change protocols, and if the backend does, joins the two connections.
 pub(super) async fn open(
@@ -25,12 +26,49 @@ pub(super) async fn open(
     passage: &Passage,
 ) -> Result<Response<Body>, ApiError> {
     let failed = |problem: String| ApiError::new(500, "", format!("error dialing backend: {problem}"));
-    let broken = |error: hyper::Error| ApiError::new(500, "", in_words(&error));
     let Call { server, headers, upgrade: client, .. } = call;
     let host = super::host(&headers);
     let client = client.ok_or_else(|| ApiError::internal("the connection cannot change its protocol"))?;
     let (request, permit) = outgoing(headers, ask, passage)?;
     let stream = exchange::dial(backend).await.map_err(failed)?;
+    let joined = join_or_refuse(&server, client, stream, request, permit).await?;
+    match joined {
+        Joined::Yes(response) => Ok(response),
+        Joined::No(response) => rewrite::answer(response, passage, &backend.authority(), &host),
+    }
+}
+
+/// The same on a connection that is there, for a backend that knows where it is.
+pub(crate) async fn join_over(
+    server: &ApiServer,
+    client: OnUpgrade,
+    stream: Box<dyn Wire>,
+    request: Request<Sent>,
+    permit: Permit,
+) -> Result<Response<Body>, ApiError> {
+    match join_or_refuse(server, client, stream, request, permit).await? {
+        Joined::Yes(response) => Ok(response),
+        Joined::No(mut response) => {
+            rewrite::bare(response.headers_mut());
+            Ok(response)
+        }
+    }
+}
+
+/// Whether a backend has changed its protocol.
+enum Joined {
+    Yes(Response<Body>),
+    No(Response<Body>),
+}
+
+async fn join_or_refuse(
+    server: &ApiServer,
+    client: OnUpgrade,
+    stream: Box<dyn Wire>,
+    request: Request<Sent>,
+    permit: Permit,
+) -> Result<Joined, ApiError> {
+    let broken = |error: hyper::Error| ApiError::new(500, "", in_words(&error));
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
     // The connection lives in a task, because it goes on after this answer.
     let driven = Held::new(server.tunnels.spawn("proxied connection", connection.with_upgrades()));
@@ -43,7 +81,7 @@ pub(super) async fn open(
         // The body ends the task, as does the client's leaving: both close the connection.
         _ => {
             let response = response.map(|body| driven.with(body.map_err(BoxError::from)));
-            return Ok(permit.follow(rewrite::answer(response, passage, &backend.authority(), &host)?));
+            return Ok(Joined::No(permit.follow(response)));
         }
     }
     let upgraded = hyper::upgrade::on(&mut response);
@@ -52,7 +90,7 @@ pub(super) async fn open(
         let _held = (permit, driven);
         closing.run_until_cancelled(join(client, upgraded)).await;
     });
-    Ok(response.map(|_| crate::respond::empty()))
+    Ok(Joined::Yes(response.map(|_| crate::respond::empty())))
 }
 
 /// Ends a task with its owner.

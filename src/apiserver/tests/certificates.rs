@@ -144,3 +144,21 @@ async fn whoever_issues_must_be_allowed_to_sign_and_does_so_once() {
     let text = refused["message"].as_str().unwrap().to_owned();
     assert!(text.contains("updates may not modify existing certificate content"), "{text}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn approval_and_status_may_mark_a_request_besides() {
+    let world = World::new().await;
+    let spec = json!({ "request": request("jane", "dev"), "signerName": "example.com/s", "usages": ["client auth"] });
+    world.ask(&format!("POST {REQUESTS}"), json!({ "metadata": { "name": "a" }, "spec": spec })).await.expect(201);
+    let mark = |name: &str, status: Value| json!({ "metadata": { "annotations": { name: "true" } }, "status": status });
+    let condition = json!({ "type": "ApprovalPatch", "status": "True", "reason": "e2e" });
+    let patch = mark("approved", json!({ "conditions": [condition] }));
+    let patched = world.patch(&format!("{REQUESTS}/a/approval"), "merge-patch", patch).await.expect(200);
+    assert_eq!(patched["metadata"]["annotations"], json!({ "approved": "true" }));
+    assert_eq!(patched["status"]["conditions"][0]["type"], "ApprovalPatch");
+    let patch = mark("issued", json!({ "certificate": issued() }));
+    let patched = world.patch(&format!("{REQUESTS}/a/status"), "merge-patch", patch).await.expect(200);
+    assert_eq!(patched["metadata"]["annotations"], json!({ "approved": "true", "issued": "true" }));
+    let wrong = json!({ "metadata": { "labels": { "a": "not good" } } });
+    world.patch(&format!("{REQUESTS}/a/approval"), "merge-patch", wrong).await.expect(422);
+}

@@ -1,6 +1,7 @@
 //! The server as its clients see it: every test goes through [`ApiServer::handle`] or a TLS connection.
 
 mod accounts;
+mod aggregation;
 mod apply;
 mod attacks;
 mod certificates;

@@ -8,6 +8,7 @@ pub(super) fn sample_of(row: &Resource) -> (Value, &'static str) {
     let name = match row.kind {
         "IPAddress" => "10.43.0.9",
         "CustomResourceDefinition" => "samples.example.org",
+        "APIService" => "v1.samples.example.org",
         _ => "sample",
     };
     let mut object = sample(row.kind, name);
@@ -30,6 +31,11 @@ pub(super) fn sample(kind: &str, name: &str) -> Value {
     let selector = json!({ "matchLabels": labels });
     match kind {
         "Pod" => object["spec"] = json!({ "containers": containers }),
+        "APIService" => {
+            object["spec"] = json!({
+                "group": "samples.example.org", "version": "v1", "groupPriorityMinimum": 7, "versionPriority": 7,
+            });
+        }
         "PodTemplate" => object["template"] = template,
         "ReplicationController" => object["spec"] = json!({ "template": template }),
         "Deployment" | "ReplicaSet" | "DaemonSet" | "StatefulSet" => {

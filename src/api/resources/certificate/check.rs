@@ -8,7 +8,7 @@ use super::asked;
 use super::request::check_certificates;
 use crate::names;
 use crate::resources::path::{Path, items, present, text};
-use crate::resources::rule;
+use crate::resources::{metadata, rule};
 use crate::status::FieldError;
 
 const DENIED: &str = "Denied";
@@ -171,7 +171,9 @@ pub(super) fn status(new: &Value, old: &Value) -> Vec<FieldError> {
 
 /// Checks an update through `approval`.
 pub(super) fn approval(new: &Value, old: &Value) -> Vec<FieldError> {
-    transition(new, old, May::Decide)
+    let mut errors = metadata::check_update(new, old);
+    errors.extend(transition(new, old, May::Decide));
+    errors
 }
 
 fn transition(new: &Value, old: &Value, may: May) -> Vec<FieldError> {

@@ -82,8 +82,11 @@ fn cells(object: &Value, now: Timestamp) -> Vec<Value> {
     ]
 }
 
-/// Approval decides by conditions, and does nothing else.
+/// Approval decides by conditions, and may mark the object (`csrApprovalStrategy`).
 fn take_conditions(result: &mut Value, new: &Value) {
+    for field in ["labels", "annotations", "finalizers", "ownerReferences"] {
+        put(ensure_object(result, "metadata"), field, &new["metadata"][field]);
+    }
     let status = ensure_object(result, "status");
     put(status, "conditions", &new["status"]["conditions"]);
     if status.as_object().is_some_and(serde_json::Map::is_empty) {

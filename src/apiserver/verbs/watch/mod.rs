@@ -27,6 +27,9 @@ use crate::select::Filter;
 use crate::storage;
 use stream::{Events, Exclusive};
 
+/// How many of the objects that are there are read at once.
+const AT_ONCE: usize = 500;
+
 /// What a watch starts with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Start {
@@ -67,8 +70,10 @@ pub(super) async fn watch(call: &Call) -> Result<Response<Body>, ApiError> {
         }
         Err(error) => return Err(storage::failed(error)),
     }
-    for object in call.server.load_all(&call.row, &first).await? {
-        events.initial(&object);
+    for some in first.chunks(AT_ONCE) {
+        for object in call.server.load_all(&call.row, some).await? {
+            events.initial(&object);
+        }
     }
     if let Start::State { marks_end: true, .. } = start {
         events.mark_initial_end(after);
