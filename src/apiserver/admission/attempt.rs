@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use api::cel::authorizer::Nobody;
 use api::resources::admission::policy::Attempt;
+use api::resources::scale::Scale;
 use api::resources::{self, Resource};
 use api::status::ApiError;
 use serde_json::{Value, json};
@@ -28,8 +29,8 @@ pub(super) struct Write<'a> {
     pub(super) name: &'a str,
     pub(super) namespace: Value,
     pub(super) request: Value,
-    pub(super) object: &'a Value,
-    pub(super) old: &'a Value,
+    pub(super) object: Cow<'a, Value>,
+    pub(super) old: Cow<'a, Value>,
 }
 
 /// A write as one of a version of its kind.
@@ -79,7 +80,11 @@ impl<'a> Write<'a> {
             }
             false => Value::Null,
         };
-        let of_row = Kind { group: row.group, version: row.version, kind: row.kind, custom: None };
+        let scale = scale_of(call, subject);
+        let of_row = match scale {
+            Some(_) => Kind::of(&api::resources::scale::ROW),
+            None => Kind { group: row.group, version: row.version, kind: row.kind, custom: None },
+        };
         let Kind { group, version, kind, .. } = subject.map_or(of_row, |subject| subject.kind);
         let kind = json!({ "group": group, "version": version, "kind": kind });
         let resource = json!({ "group": row.group, "version": row.version, "resource": row.plural });
@@ -91,8 +96,12 @@ impl<'a> Write<'a> {
             "userInfo": serde_json::to_value(&call.user).unwrap_or_default(),
             "dryRun": dry, "options": options(call, operation, dry),
         });
-        let (object, old) = (object.unwrap_or(NOTHING), old.unwrap_or(NOTHING));
-        Ok(Self { call, is_of_row: subject.is_none(), operation, name, namespace, request, object, old })
+        let seen = |state: Option<&'a Value>| match (scale, state) {
+            (Some(scale), Some(state)) => Cow::Owned(scale.read(state)),
+            (_, state) => Cow::Borrowed(state.unwrap_or(NOTHING)),
+        };
+        let is_of_row = subject.is_none() && scale.is_none();
+        Ok(Self { call, is_of_row, operation, name, namespace, request, object: seen(object), old: seen(old) })
     }
 
     /// The forms in which rules may be about it: its own, and those of the other versions that a rule may mean as well.
@@ -103,8 +112,8 @@ impl<'a> Write<'a> {
             group: row.group,
             version: row.version,
             plural: row.plural,
-            object: Cow::Borrowed(self.object),
-            old: Cow::Borrowed(self.old),
+            object: Cow::Borrowed(&*self.object),
+            old: Cow::Borrowed(&*self.old),
         };
         let mut forms = vec![own];
         if constraints["matchPolicy"] == "Exact" || !self.is_of_row {
@@ -115,8 +124,8 @@ impl<'a> Write<'a> {
                 group: other.group,
                 version: other.version,
                 plural: other.plural,
-                object: Cow::Owned(converted(self.call, row, &other, self.object).await?),
-                old: Cow::Owned(converted(self.call, row, &other, self.old).await?),
+                object: Cow::Owned(converted(self.call, row, &other, &self.object).await?),
+                old: Cow::Owned(converted(self.call, row, &other, &self.old).await?),
                 row: Some(Box::new(other)),
             });
         }
@@ -131,6 +140,11 @@ impl<'a> Write<'a> {
         }
         Ok(resources::all().iter().filter(|other| is_same(row, other)).map(|other| Resource::clone(other)).collect())
     }
+}
+
+/// How the number of replicas is read and written that a request is about: whoever is asked sees a Scale.
+pub(super) fn scale_of(call: &Call, subject: Option<Subject>) -> Option<&Scale> {
+    call.row.scale.as_ref().filter(|_| call.request.subresource == "scale" && subject.is_none())
 }
 
 /// Whether rules name a version, so that it is worth the making; one for all versions is about the own form too.

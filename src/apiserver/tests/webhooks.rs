@@ -450,3 +450,70 @@ async fn versions_of_a_kind_are_told_in_the_one_that_a_rule_names() {
     assert_eq!(hooks.asked("v").len(), before);
     hooks.tasks.shutdown().await;
 }
+
+#[tokio::test]
+async fn connections_to_pods_and_services_are_asked_about_before_they_are_made() {
+    let hooks =
+        Hooks::start(|_, _| Ok(json!({ "allowed": false, "status": { "message": "not here", "code": 403 } }))).await;
+    let world = World::limited(Limits::default()).await;
+    world.ask("POST /api/v1/namespaces/default/pods", sample("Pod", "p")).await.expect(201);
+    world.ask("POST /api/v1/namespaces/default/services", sample("Service", "s")).await.expect(201);
+    let resources = ["pods/exec", "pods/attach", "pods/portforward", "pods/proxy", "services/proxy"];
+    let rule = json!({ "apiGroups": [""], "apiVersions": ["v1"], "operations": ["CONNECT"], "resources": resources });
+    configure(&world, VALIDATING, "c", vec![hooks.hook("v", &[], json!({ "rules": [rule] }))]).await;
+    let cases = [
+        ("POST", "pods/p/exec?command=a&command=b&stdout=true&container=c", "PodExecOptions"),
+        ("GET", "pods/p/attach?stdin=true", "PodAttachOptions"),
+        ("POST", "pods/p/portforward?ports=80", "PodPortForwardOptions"),
+        ("GET", "pods/p/proxy/x", "PodProxyOptions"),
+        ("DELETE", "services/s/proxy/x", "ServiceProxyOptions"),
+    ];
+    for (method, path, kind) in cases {
+        let told = message(&world.ask(&format!("{method} /api/v1/namespaces/default/{path}"), Value::Null).await, 403);
+        assert_eq!(told, "admission webhook \"v.example.org\" denied the request: not here", "{path}");
+        let asked = hooks.asked("v").pop().unwrap();
+        let mut parts = path.split(['/', '?']);
+        let (resource, name, below) = (parts.next(), parts.next(), parts.next());
+        assert_eq!((asked["operation"].as_str(), asked["resource"]["resource"].as_str()), (Some("CONNECT"), resource));
+        assert_eq!((asked["subResource"].as_str(), asked["name"].as_str()), (below, name));
+        assert_eq!((asked["kind"]["kind"].as_str(), asked["object"]["kind"].as_str()), (Some(kind), Some(kind)));
+        assert_eq!((&asked["namespace"], &asked["oldObject"]), (&json!("default"), &Value::Null));
+    }
+    let exec = hooks.asked("v").swap_remove(0)["object"].clone();
+    assert_eq!(
+        (&exec["command"], &exec["container"], &exec["stdout"]),
+        (&json!(["a", "b"]), &json!("c"), &json!(true))
+    );
+    hooks.tasks.shutdown().await;
+}
+
+#[tokio::test]
+async fn subresources_are_asked_about_by_rules_that_name_them_and_by_no_others() {
+    let hooks = Hooks::start(|_, _| Ok(json!({ "allowed": true }))).await;
+    let world = World::limited(Limits::default()).await;
+    world.ask("POST /api/v1/namespaces/default/pods", sample("Pod", "p")).await.expect(201);
+    world.ask("POST /apis/apps/v1/namespaces/default/deployments", sample("Deployment", "d")).await.expect(201);
+    let of = |name: &str, resources: &[&str]| hooks.hook(name, resources, json!({}));
+    let own = vec![of("whole", &["pods", "deployments"]), of("status", &["*/status"]), of("scale", &["deployments/*"])];
+    configure(&world, VALIDATING, "c", own).await;
+    let status = json!({ "status": { "phase": "Running" } });
+    world.patch("/api/v1/namespaces/default/pods/p/status", "merge-patch", status).await.expect(200);
+    let scale = json!({ "spec": { "replicas": 3 } });
+    world.patch("/apis/apps/v1/namespaces/default/deployments/d/scale", "merge-patch", scale).await.expect(200);
+    assert!(hooks.asked("whole").is_empty());
+    let asked = hooks.asked("status");
+    assert_eq!(
+        (asked.len(), &asked[0]["subResource"], &asked[0]["kind"]["kind"]),
+        (1, &json!("status"), &json!("Pod"))
+    );
+    let asked = hooks.asked("scale");
+    assert_eq!(
+        (asked.len(), &asked[0]["subResource"], &asked[0]["kind"]["kind"]),
+        (1, &json!("scale"), &json!("Scale"))
+    );
+    assert_eq!(
+        (&asked[0]["object"]["spec"]["replicas"], &asked[0]["oldObject"]["spec"]["replicas"]),
+        (&json!(3), &json!(1))
+    );
+    hooks.tasks.shutdown().await;
+}

@@ -17,7 +17,7 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use self::review::{Answer, Review};
-use super::attempt::{Form, Subject, Write, converted};
+use super::attempt::{Form, Subject, Write, converted, scale_of};
 use super::rights::Rights;
 use crate::authz::rbac::Policy as Roles;
 use crate::body::{self, FieldValidation, Kind};
@@ -143,6 +143,12 @@ impl Hook {
         let patched = patch::apply(PatchType::Json, None, &form.object, &patch);
         let patched = patched.map_err(|error| ApiError::internal(error.message))?;
         let row = &call.row;
+        if let Some(scale) = scale_of(call, subject) {
+            let mut new = object.clone();
+            scale.write(&mut new, &patched);
+            keep(&mut new, object, true);
+            return Ok((true, (new != *object).then_some(new)));
+        }
         let patched = match &form.row {
             Some(other) => converted(call, other, row, &patched).await?,
             None => patched,
