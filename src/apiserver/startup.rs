@@ -1,5 +1,6 @@
 //! The objects that every cluster has: its first namespaces, the system's PriorityClasses, what sorts requests by their
-//! priority, and the Service `kubernetes` with what stands behind it. Made again whenever one is removed. Roles are looked at when the server starts only.
+//! priority, the ServiceCIDR of the settings, and the Service `kubernetes` with what stands behind it. Made again whenever
+//! one is removed. Roles are looked at when the server starts only.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -41,6 +42,8 @@ struct Wanted {
 enum Kept {
     /// These fields.
     Fields(&'static [&'static str]),
+    /// Its conditions, by their types.
+    Conditions,
     /// The rules and subjects that it has here, beside what somebody has added.
     Grants,
     /// Its `spec`, unless somebody has said otherwise in an annotation (`strategy.go` of
@@ -77,6 +80,7 @@ impl Wanted {
         let fields = match self.kept {
             Kept::Fields(fields) => fields,
             Kept::Grants => return bootstrap::completed(found, &self.object),
+            Kept::Conditions => return conditions(&self.object, found),
             Kept::Suggestion if is_left_alone(found) => &[],
             Kept::Suggestion => &["spec"],
         };
@@ -84,6 +88,21 @@ impl Wanted {
         fields.iter().for_each(|field| right[*field] = self.object[*field].clone());
         (right != *found).then_some(right)
     }
+}
+
+/// A status with the conditions that are wanted, if it lacks some.
+fn conditions(wanted: &Value, found: &Value) -> Option<Value> {
+    let of = |object: &Value| object["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    let is_like = |one: &Value, other: &Value| one["type"] == other["type"] && one["status"] == other["status"];
+    let (wanted, mut all) = (of(wanted), of(found));
+    if wanted.iter().all(|own| all.iter().any(|other| is_like(own, other))) {
+        return None;
+    }
+    all.retain(|other| wanted.iter().all(|own| own["type"] != other["type"]));
+    all.extend(wanted);
+    let mut right = found.clone();
+    right["status"] = json!({ "conditions": all });
+    Some(right)
 }
 
 /// Whether somebody else says how an object is to be; the server's own say in an annotation that it does.
@@ -129,6 +148,7 @@ impl ApiServer {
         let namespace = |name: &&str| json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } });
         let firsts = NAMESPACES.iter().map(namespace).chain(system_classes());
         let mut wanted = firsts.map(|object| Wanted::new(object, Kept::Fields(&[]))).collect::<Result<Vec<_>, _>>()?;
+        wanted.push(Wanted::new(self.range(), Kept::Conditions)?);
         let at = self.config.advertise;
         wanted.push(Wanted::new(self.service(at), Kept::Fields(&[]))?);
         let ip = at.ip();
@@ -139,6 +159,21 @@ impl ApiServer {
             wanted.push(Wanted::new(slice(at), Kept::Fields(&["endpoints", "ports"]))?);
         }
         Ok(wanted)
+    }
+
+    /// The ranges from which Services get addresses (`pkg/controlplane/controller/defaultservicecidr`).
+    fn range(&self) -> Value {
+        let now = self.config.clock.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        json!({
+            "apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR",
+            "metadata": { "name": "kubernetes" },
+            "spec": { "cidrs": self.config.services.ranges() },
+            "status": { "conditions": [{
+                "type": "Ready", "status": "True", "reason": "",
+                "lastTransitionTime": now,
+                "message": "Kubernetes default Service CIDR is ready",
+            }] },
+        })
     }
 
     /// The Service by which pods reach the API.
@@ -170,13 +205,24 @@ impl ApiServer {
 
     async fn ensure_one(self: &Arc<Self>, wanted: &Wanted) -> Result<(), ApiError> {
         let found = self.config.store.get(&wanted.key()).await.map_err(storage::failed)?;
-        let Some(found) = found else {
-            return self.send(Method::POST, &wanted.collection(), &wanted.object).await;
+        let has_conditions = matches!(wanted.kept, Kept::Conditions);
+        let found = match found {
+            Some(found) => Some(found),
+            None => {
+                self.send(Method::POST, &wanted.collection(), &wanted.object).await?;
+                // Nobody gives an object a status while making it.
+                if !has_conditions {
+                    return Ok(());
+                }
+                self.config.store.get(&wanted.key()).await.map_err(storage::failed)?
+            }
         };
+        let Some(found) = found else { return Ok(()) };
         match wanted.correction(&object::of_entry(&found)?) {
             None => Ok(()),
             Some(right) => {
-                let path = format!("{}/{}", wanted.collection(), meta(&right, "name"));
+                let part = if has_conditions { "/status" } else { "" };
+                let path = format!("{}/{}{part}", wanted.collection(), meta(&right, "name"));
                 self.send(Method::PUT, &path, &right).await
             }
         }

@@ -42,6 +42,26 @@ async fn the_api_is_a_service_and_comes_back_when_removed() {
     assert_eq!(repaired["object"]["subsets"][0]["addresses"], json!([{ "ip": "192.0.2.1" }]));
 }
 
+/// After the conformance test "ServiceCIDR and IPAddress API should support ServiceCIDR API operations".
+#[tokio::test(start_paused = true)]
+async fn the_range_of_the_settings_is_a_service_cidr_that_is_ready_and_comes_back_when_removed() {
+    const RANGES: &str = "/apis/networking.k8s.io/v1/servicecidrs";
+    let world = World::new().await;
+    let mut events = world.watch(&format!("{RANGES}?watch=1")).await;
+    let first = events.next().await.unwrap();
+    assert_eq!(first["object"]["metadata"]["name"], "kubernetes");
+    let is_ready = |range: &Value| range["status"]["conditions"].clone();
+    let own = world.ask(&format!("GET {RANGES}/kubernetes/status"), Value::Null).await.expect(200);
+    assert_eq!(own["spec"]["cidrs"], json!(["10.43.0.0/16"]));
+    assert_eq!((&is_ready(&own)[0]["type"], &is_ready(&own)[0]["status"]), (&json!("Ready"), &json!("True")));
+    world.ask(&format!("DELETE {RANGES}/kubernetes"), Value::Null).await.expect(200);
+    assert_eq!(events.brief().await, "DELETED kubernetes");
+    assert_eq!(events.brief().await, "ADDED kubernetes");
+    assert_eq!(events.brief().await, "MODIFIED kubernetes");
+    let again = world.ask(&format!("GET {RANGES}/kubernetes"), Value::Null).await.expect(200);
+    assert_eq!(is_ready(&again)[0]["status"], "True");
+}
+
 fn version(object: &Value) -> &str {
     object["metadata"]["resourceVersion"].as_str().unwrap()
 }

@@ -66,6 +66,11 @@ impl Network {
         self.v4.at(1)
     }
 
+    /// The ranges, that of the primary family first.
+    pub fn ranges(&self) -> Vec<String> {
+        [Some(self.v4), self.v6].into_iter().flatten().map(|block| block.to_string()).collect()
+    }
+
     fn block(&self, family: Family) -> Option<&Block> {
         match family {
             Family::V4 => Some(&self.v4),
