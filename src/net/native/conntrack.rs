@@ -6,11 +6,12 @@
 //! What the kernel was asked to filter is compared here again, for kernels before 5.8 do not filter.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::netlink::Socket;
 use super::nfnetlink::{IPV4, IPV6, Messages, Netfilter};
 use super::nftables::octets;
+use crate::Protocol;
 use crate::range::Family;
 
 /// `NFNL_SUBSYS_CTNETLINK` with `IPCTNL_MSG_CT_GET` and `IPCTNL_MSG_CT_DELETE`.
@@ -26,9 +27,10 @@ const FILTER: u16 = 25;
 const ADDRESSES: u16 = 1;
 const SOURCES: [u16; 2] = [1, 3];
 const DESTINATIONS: [u16; 2] = [2, 4];
-/// `CTA_TUPLE_PROTO` with `CTA_PROTO_NUM` and `CTA_PROTO_DST_PORT`.
+/// `CTA_TUPLE_PROTO` with `CTA_PROTO_NUM`, `CTA_PROTO_SRC_PORT` and `CTA_PROTO_DST_PORT`.
 const TRANSPORT: u16 = 2;
 const PROTOCOL: u16 = 1;
+const SOURCE_PORT: u16 = 2;
 const PORT: u16 = 3;
 /// `CTA_FILTER_FLAG_*` of net/netfilter/nf_conntrack_netlink.c.
 const BY_SOURCE: u32 = 1;
@@ -51,18 +53,55 @@ pub(super) enum Which {
     Through { protocol: u8, address: Option<IpAddr>, port: u16, by: IpAddr },
 }
 
+/// A connection, as far as it matters here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Flow {
+    pub(super) protocol: u8,
+    /// To whom it was begun.
+    pub(super) to: SocketAddr,
+    /// Who answers.
+    pub(super) by: SocketAddr,
+}
+
 /// Forgets connections; the next packet of each begins a new one. Returns how many there were.
 pub(super) fn forget(netfilter: &Netfilter, which: Which) -> io::Result<usize> {
     netfilter.talk(|socket| forget_by(socket, which))
 }
 
 fn forget_by(socket: &mut Socket, which: Which) -> io::Result<usize> {
-    let family = which.family_number();
+    let family = number(which.family());
     let question = Messages::question(GET, family, |b| which.ask(b));
+    forget_answers(socket, family, &question, |body| which.is(body))
+}
+
+/// Like [`forget`], of all connections by a protocol those of which this is so.
+pub(super) fn forget_if(
+    netfilter: &Netfilter,
+    (family, protocol): (Family, Protocol),
+    is_stale: impl Fn(&Flow) -> bool,
+) -> io::Result<usize> {
+    let question = Messages::question(GET, number(family), |b| {
+        let any = vec![0; usize::from(family.bits() / 8)];
+        b.nested(ORIGINAL, |b| {
+            b.nested(ADDRESSES, |b| b.bytes(of(DESTINATIONS, family), &any));
+            b.nested(TRANSPORT, |b| b.bytes(PROTOCOL, &[protocol.number()]));
+        });
+        filter(b, [BY_PROTOCOL, 0]);
+    });
+    let is_it = |body: &[u8]| Flow::read(body, family).is_some_and(|flow| is_stale(&flow));
+    netfilter.talk(|socket| forget_answers(socket, number(family), &question, is_it))
+}
+
+fn forget_answers(
+    socket: &mut Socket,
+    family: u8,
+    question: &[u8],
+    is_it: impl Fn(&[u8]) -> bool,
+) -> io::Result<usize> {
     let mut forgotten = 0;
-    for message in socket.dump(&question)? {
+    for message in socket.dump(question)? {
         let Some(body) = message.get(HEADER..) else { continue };
-        let Some(original) = attribute(body, ORIGINAL).filter(|_| which.is(body)) else { continue };
+        let Some(original) = attribute(body, ORIGINAL).filter(|_| is_it(body)) else { continue };
         let id = attribute(body, ID);
         let change = Messages::change(DELETE, family, |b| {
             b.nested(ORIGINAL, |b| b.raw(original));
@@ -88,18 +127,45 @@ fn of(kinds: [u16; 2], family: Family) -> u16 {
     }
 }
 
+fn number(family: Family) -> u8 {
+    match family {
+        Family::V4 => IPV4,
+        Family::V6 => IPV6,
+    }
+}
+
+/// By what the kernel chooses, of both ways.
+fn filter(b: &mut Messages, [original, reply]: [u32; 2]) {
+    b.nested(FILTER, |b| {
+        for (kind, flags) in [(ORIGINAL, original), (REPLY, reply)] {
+            b.bytes(kind, &flags.to_ne_bytes());
+        }
+    });
+}
+
+impl Flow {
+    /// None if it has no ports.
+    fn read(body: &[u8], family: Family) -> Option<Self> {
+        let place = |way: u16, address: u16, port: u16| {
+            let address = part(body, [way, ADDRESSES, address])?;
+            let address = match family {
+                Family::V4 => IpAddr::from(<[u8; 4]>::try_from(address).ok()?),
+                Family::V6 => IpAddr::from(<[u8; 16]>::try_from(address).ok()?),
+            };
+            let port: [u8; 2] = part(body, [way, TRANSPORT, port])?.try_into().ok()?;
+            Some(SocketAddr::new(address, u16::from_be_bytes(port)))
+        };
+        let protocol = *part(body, [ORIGINAL, TRANSPORT, PROTOCOL])?.first()?;
+        let (to, by) = (of(DESTINATIONS, family), of(SOURCES, family));
+        Some(Self { protocol, to: place(ORIGINAL, to, PORT)?, by: place(REPLY, by, SOURCE_PORT)? })
+    }
+}
+
 impl Which {
     fn family(self) -> Family {
         match self {
             Self::AnsweredBy(address) | Self::Through { by: address, .. } => Family::of(address),
             Self::To { family, .. } => family,
-        }
-    }
-
-    fn family_number(self) -> u8 {
-        match self.family() {
-            Family::V4 => IPV4,
-            Family::V6 => IPV6,
         }
     }
 
@@ -124,15 +190,11 @@ impl Which {
                 [BY_PROTOCOL | BY_PORT | address, 0]
             }
         };
-        b.nested(FILTER, |b| {
-            for (kind, flags) in [(ORIGINAL, flags[0]), (REPLY, flags[1])] {
-                b.bytes(kind, &flags.to_ne_bytes());
-            }
-        });
+        filter(b, flags);
     }
 
     fn is(self, body: &[u8]) -> bool {
-        let part = |path: [u16; 3]| path.iter().try_fold(body, |inside, kind| attribute(inside, *kind));
+        let part = |path: [u16; 3]| part(body, path);
         match self {
             Self::AnsweredBy(address) => {
                 part([REPLY, ADDRESSES, of(SOURCES, Family::of(address))]) == Some(&octets(address)[..])
@@ -149,6 +211,11 @@ impl Which {
             }
         }
     }
+}
+
+/// The content of an attribute inside others.
+fn part(body: &[u8], path: [u16; 3]) -> Option<&[u8]> {
+    path.iter().try_fold(body, |inside, kind| attribute(inside, *kind))
 }
 
 /// The content of the first attribute of a kind.

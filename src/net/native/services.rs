@@ -9,10 +9,10 @@ use super::netlink::Socket;
 use super::nfnetlink::Netfilter;
 use super::nftables::Table;
 use super::nftables::services::{Book, Change};
-use super::{NativeNetworkConfig, forget, kernel};
-use crate::NetworkError;
+use super::{NativeNetworkConfig, conntrack, forget, kernel};
 use crate::range::{Family, Range, Ranges};
 use crate::services::Services;
+use crate::{NetworkError, Protocol};
 
 /// The Services of one node. What it was told last stays in the kernel when the agent ends.
 #[derive(Debug)]
@@ -79,12 +79,22 @@ impl Inner {
         link::set_service_route(&mut host, &self.services, self.pods.gateway()).map_err(kernel("route of Services"))?;
         let mut book = Book::default();
         let change = book.change(wanted, &self.pods);
-        // Connections of before go on: whom they lead to was decided when they began, and is not known here.
         change
             .commit_whole(&self.netfilter, &self.table, (&self.pods, &self.services))
             .map_err(kernel("table of Services"))?;
+        self.forget_old(&book);
         *known = Some(book);
         Ok(())
+    }
+
+    /// What an earlier table led elsewhere begins anew, where the kernel would not notice: connections of TCP end with their
+    /// endpoints, but a sender of datagrams may go on for ever.
+    fn forget_old(&self, book: &Book) {
+        let which = (self.table.family, Protocol::Udp);
+        let forgotten = conntrack::forget_if(&self.netfilter, which, |flow| book.is_misled(flow, &self.services));
+        if let Err(error) = forgotten {
+            tracing::warn!(%error, "datagrams may still go to endpoints of before");
+        }
     }
 
     fn carry_out(&self, change: &Change) -> std::io::Result<()> {

@@ -34,7 +34,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::super::conntrack::Which;
+use super::super::conntrack::{Flow, Which};
 use super::spread::{Map, Value};
 use super::{octets, padded};
 use crate::Protocol;
@@ -300,6 +300,28 @@ impl Book {
                 these.insert(key, value);
             }
         }
+    }
+
+    /// Whether datagrams go elsewhere than they would if they were the first (`pkg/proxy/conntrack/cleanup.go`).
+    pub(in crate::native) fn is_misled(&self, flow: &Flow, services: &Range) -> bool {
+        if flow.protocol != Protocol::Udp.number() {
+            return false;
+        }
+        let is_led = flow.by != flow.to;
+        let pools = |address: Option<IpAddr>| {
+            let of = |senders: Senders| Frontend { address, protocol: Protocol::Udp, port: flow.to.port(), senders };
+            let names = [Senders::All, Senders::Near].map(|senders| self.now.frontends.get(&of(senders)));
+            names.into_iter().flatten().filter_map(|name| self.now.pools.get(name)).collect::<Vec<_>>()
+        };
+        let (own, host) = (pools(Some(flow.to.ip())), pools(None));
+        if own.is_empty() && (host.is_empty() || !is_led) {
+            // Nobody is here any more.
+            return is_led && services.contains(flow.to.ip());
+        }
+        let all = if own.is_empty() { host } else { own };
+        let is_known = all.iter().any(|pool| pool.endpoints.contains(&flow.by));
+        let has_any = all.iter().any(|pool| !pool.endpoints.is_empty());
+        !is_known && (is_led || has_any)
     }
 
     /// Datagrams that the kernel would go on sending where they went: to endpoints that are gone, and past frontends that

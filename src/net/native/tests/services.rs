@@ -239,7 +239,7 @@ fn a_sender_of_datagrams_that_never_pauses_is_led_to_the_endpoint_that_is_left()
         attach(&network, "c-0", &client).await;
         let bind = |port: u16| move || UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap();
         let (at_a, at_b, sender) = (within(&a, bind(53)), within(&b, bind(53)), within(&client, bind(4000)));
-        let table = table(state);
+        let table = table(state.clone());
         let own = [frontend(Some(VIP), Protocol::Udp, 53)];
         for (receiver, address) in [(&at_a, address_a), (&at_b, address_b), (&at_a, address_a)] {
             table.apply(services(&own, pool(&[(address, 53)]))).await.unwrap();
@@ -247,6 +247,12 @@ fn a_sender_of_datagrams_that_never_pauses_is_led_to_the_endpoint_that_is_left()
             sender.send_to(b"hello", (VIP, 53)).unwrap();
             assert_eq!(receiver.recv_from(&mut [0; 8]).unwrap().0, 5);
         }
+        // Another agent knows nothing of who answered before.
+        let again = self::table(state);
+        again.apply(services(&own, pool(&[(address_b, 53)]))).await.unwrap();
+        at_b.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        sender.send_to(b"again", (VIP, 53)).unwrap();
+        assert_eq!(at_b.recv_from(&mut [0; 8]).unwrap().0, 5);
     });
 }
 

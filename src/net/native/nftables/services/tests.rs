@@ -220,6 +220,37 @@ fn datagrams_leave_endpoints_that_are_gone_and_find_the_first() {
     assert_eq!(book.change(with(&["10.42.0.3:53"]), &pods()).stale, [through(node), through(dns)]);
 }
 
+#[test]
+fn datagrams_of_an_earlier_table_that_go_elsewhere_are_known() {
+    let (dns, node) = (frontend(Some(WEB), Protocol::Udp, 53), frontend(None, Protocol::Udp, 30053));
+    let gone = frontend(Some([10, 43, 0, 8]), Protocol::Udp, 53);
+    let mut book = Book::default();
+    let near = Frontend { senders: Senders::Near, ..node };
+    let pools = [("dns", pool(&["10.42.0.2:53"])), ("near", pool(&["10.42.1.2:53"])), ("none", pool(&[]))];
+    book.change(services(&[(dns, "dns"), (node, "dns"), (near, "near"), (gone, "none")], &pools), &pods());
+    let is_misled = |protocol: Protocol, to: &str, by: &str| {
+        let flow = Flow { protocol: protocol.number(), to: to.parse().unwrap(), by: by.parse().unwrap() };
+        book.is_misled(&flow, &"10.43.0.0/16".parse().unwrap())
+    };
+    for (to, by, expected) in [
+        ("10.43.0.9:53", "10.42.0.2:53", false),
+        ("10.43.0.9:53", "10.42.0.3:53", true),
+        ("10.43.0.9:53", "10.43.0.9:53", true),
+        ("10.43.0.8:53", "10.42.0.3:53", true),
+        ("10.43.0.8:53", "10.43.0.8:53", false),
+        ("10.43.0.7:53", "10.42.0.3:53", true),
+        ("10.43.0.7:53", "10.43.0.7:53", false),
+        ("192.0.2.1:30053", "10.42.0.2:53", false),
+        ("192.0.2.1:30053", "10.42.1.2:53", false),
+        ("192.0.2.1:30053", "10.42.0.3:53", true),
+        ("192.0.2.1:30053", "192.0.2.1:30053", false),
+        ("192.0.2.1:53", "10.42.0.3:53", false),
+    ] {
+        assert_eq!(is_misled(Protocol::Udp, to, by), expected, "{to} answered by {by}");
+        assert!(!is_misled(Protocol::Tcp, to, by), "{to} answered by {by}");
+    }
+}
+
 /// Any series of changes leads to what the last state makes of an empty table.
 #[test]
 fn elements_that_came_by_steps_are_those_that_would_come_at_once() {
