@@ -15,6 +15,7 @@ use http::Method;
 use jiff::Timestamp;
 use serde_json::Value;
 use store::{Change, Watched};
+use tokio::time::Instant;
 
 use crate::object::{self, meta};
 use crate::server::ApiServer;
@@ -39,24 +40,47 @@ impl ApiServer {
         let mut watch = store.watch("", store.revision()).await.map_err(storage::failed)?;
         let quotas = self.objects("resourcequotas", "").await?;
         let mut bounded: BTreeSet<String> = quotas.iter().map(|quota| meta(quota, "namespace").to_owned()).collect();
-        for namespace in bounded.clone() {
-            self.recount(&namespace).await?;
-        }
+        // Those that could not be counted: they are counted again, and keep nobody else waiting.
+        let mut late = bounded.clone();
+        let mut again = Instant::now();
         loop {
-            match watch.next().await {
-                Some(Watched::Changed(change)) => {
-                    let Some(place) = bounded_place(&change, &bounded) else { continue };
-                    if !matters(&change, place, &self.kinds().await?.all(), self.config.clock.now()) {
-                        continue;
-                    }
-                    let namespace = place.namespace;
-                    if self.recount(namespace).await? {
-                        bounded.insert(namespace.to_owned());
-                    } else {
-                        bounded.remove(namespace);
-                    }
+            if !late.is_empty() && Instant::now() >= again {
+                for namespace in std::mem::take(&mut late) {
+                    self.recount_or_put_off(&namespace, &mut bounded, &mut late).await;
                 }
-                Some(Watched::Overrun) | None => return Ok(()),
+                again = Instant::now() + RETRY;
+            }
+            let next = match late.is_empty() {
+                true => watch.next().await,
+                false => match tokio::time::timeout_at(again, watch.next()).await {
+                    Ok(next) => next,
+                    Err(_) => continue,
+                },
+            };
+            let Some(Watched::Changed(change)) = next else { return Ok(()) };
+            let Some(place) = bounded_place(&change, &bounded) else { continue };
+            if matters(&change, place, &self.kinds().await?.all(), self.config.clock.now()) {
+                if late.is_empty() {
+                    again = Instant::now() + RETRY;
+                }
+                self.recount_or_put_off(place.namespace, &mut bounded, &mut late).await;
+            }
+        }
+    }
+
+    /// As [`ApiServer::recount`], remembering which namespaces have quotas and which have to be counted once more.
+    async fn recount_or_put_off(
+        self: &Arc<Self>,
+        namespace: &str,
+        bounded: &mut BTreeSet<String>,
+        late: &mut BTreeSet<String>,
+    ) {
+        match self.recount(namespace).await {
+            Ok(true) => drop(bounded.insert(namespace.to_owned())),
+            Ok(false) => drop(bounded.remove(namespace)),
+            Err(error) => {
+                tracing::warn!(%error, namespace, "the use of the quotas of a namespace could not be counted");
+                late.insert(namespace.to_owned());
             }
         }
     }

@@ -10,7 +10,7 @@ use serde_json::Value;
 use tokio::sync::MutexGuard;
 
 use super::attempt::{Subject, Write};
-use super::registered::{GROUP, Registered};
+use super::registered::{GROUP, Policy, Registered};
 use super::{hooks, policies};
 use crate::call::Call;
 use crate::{services, storage};
@@ -43,7 +43,8 @@ pub(crate) async fn mutate(
 }
 
 /// Asks about the final form of a new object or of the next state of one. What a Service was given is let go while
-/// webhooks are asked, for which nothing else is to wait, and taken again.
+/// webhooks are asked, for which nothing else is to wait, and taken again; settings of policies may have to be converted
+/// by one.
 pub(crate) async fn ask<'a>(
     call: &'a Call,
     new: &mut Value,
@@ -55,15 +56,14 @@ pub(crate) async fn ask<'a>(
     if registered.validating.is_empty() && registered.policies.is_empty() {
         return Ok(given);
     }
+    let has_settings = |policy: &Arc<Policy>| !policy.object["spec"]["paramKind"].is_null();
+    let may_wait = !registered.validating.is_empty() || registered.policies.iter().any(has_settings);
+    let was_given = may_wait && given.is_some();
+    let kept = given.filter(|_| !may_wait);
     let write = Write::new(call, None, Some(new), old, dry).await?;
     policies::check(&registered, &write).await?;
-    if registered.validating.is_empty() {
-        return Ok(given);
-    }
-    let was_given = given.is_some();
-    drop(given);
     hooks::validate(&registered.validating, &write).await?;
-    if was_given { services::give(call, new, old).await } else { Ok(None) }
+    if was_given { services::give(call, new, old).await } else { Ok(kept) }
 }
 
 /// Asks about the end of an object.

@@ -1,6 +1,7 @@
 //! What namespaces and classes say about pods and claims: limits, quotas, pod security, runtime and storage classes.
 
 use serde_json::{Value, json};
+use store::{Durability, Expect, Key};
 
 use super::world::{Answer, World, node, sample};
 
@@ -99,6 +100,26 @@ async fn a_quota_is_never_exceeded_and_what_is_used_of_it_is_told() {
     world.ask(&format!("DELETE {NS}/configmaps/one"), Value::Null).await.expect(200);
     world.ask(&format!("POST {NS}/configmaps"), sample("ConfigMap", "two")).await.expect(201);
     used(&world, json!({ "pods": "3", "requests.cpu": "1", "count/configmaps": "1" })).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_namespace_that_cannot_be_counted_keeps_no_other_from_it() {
+    let world = World::new().await;
+    world.ask("POST /api/v1/namespaces", sample("Namespace", "broken")).await.expect(201);
+    let (store, key) = (&world.server.config.store, Key("/configmaps/broken/one".to_owned()));
+    let made = store.put(&key, "no object".into(), Expect::Absent, Durability::Durable).await.unwrap();
+    let quota = json!({ "metadata": { "name": "q" }, "spec": { "hard": { "count/configmaps": "5" } } });
+    for namespace in ["broken", "default"] {
+        let path = format!("POST /api/v1/namespaces/{namespace}/resourcequotas");
+        world.ask(&path, quota.clone()).await.expect(201);
+    }
+    used(&world, json!({ "count/configmaps": "0" })).await;
+    world.ask(&format!("POST {NS}/configmaps"), sample("ConfigMap", "one")).await.expect(201);
+    used(&world, json!({ "count/configmaps": "1" })).await;
+    // What is mended is counted, too.
+    store.delete(&key, made, Durability::Durable).await.unwrap();
+    let mut events = world.watch("/api/v1/namespaces/broken/resourcequotas?watch=1").await;
+    while events.next().await.unwrap()["object"]["status"]["used"]["count/configmaps"] != "0" {}
 }
 
 #[tokio::test(start_paused = true)]

@@ -95,8 +95,9 @@ async fn finish(call: &Call, mut object: Value, dry: bool) -> Result<Value, ApiE
         return Err(ApiError::invalid(row.group, row.kind, shown, &wrong));
     }
     let _given = admission::ask(call, &mut object, None, dry, given).await?;
-    let _charged = admission::check(call, &object, None).await?;
+    // Before anything is charged: a webhook may be asked for it, for which no other write is to wait.
     let (mut object, stored) = call.server.settle(row, object).await?;
+    let _charged = admission::check(call, &object, None).await?;
     let key = storage::key(row, call.namespace(), &name);
     let exists = || ApiError::already_exists(row.group, row.plural, &name);
     if dry {
