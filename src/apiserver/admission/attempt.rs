@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use api::cel::authorizer::Nobody;
-use api::resources::admission::policy::Attempt;
+use api::resources::admission::policy::{self, Attempt};
 use api::resources::scale::Scale;
 use api::resources::{self, Resource};
 use api::status::ApiError;
@@ -37,9 +37,6 @@ pub(super) struct Write<'a> {
 pub(super) struct Form<'a> {
     /// The row whose version it is, if that is not the one of the request.
     pub(super) row: Option<Box<Resource>>,
-    group: &'static str,
-    version: &'static str,
-    plural: &'static str,
     pub(super) object: Cow<'a, Value>,
     pub(super) old: Cow<'a, Value>,
 }
@@ -104,32 +101,45 @@ impl<'a> Write<'a> {
         Ok(Self { call, is_of_row, operation, name, namespace, request, object: seen(object), old: seen(old) })
     }
 
-    /// The forms in which rules may be about it: its own, and those of the other versions that a rule may mean as well.
-    pub(super) async fn forms(&self, constraints: &Value) -> Result<Vec<Form<'_>>, ApiError> {
+    /// The form in which the write is what all of these rules are about, if there is one: its own, or else that of another
+    /// version, unless the first of them mean just what they name. Upstream decides by the object as it is as well, and
+    /// only what is asked about is made (`ShouldCallHook` of `…/plugin/webhook/generic`): who names a kind has no other
+    /// kinds wait for the webhooks that convert them.
+    pub(super) async fn form(&self, rules: &[&Value]) -> Result<Option<Form<'_>>, ApiError> {
         let row = &self.call.row;
-        let own = Form {
-            row: None,
+        let concerned = |row: &Resource| {
+            let attempt = self.attempt(row, &self.object, &self.old);
+            rules.iter().all(|rules| policy::concerns(rules, &attempt))
+        };
+        if concerned(row) {
+            return Ok(Some(Form { row: None, object: Cow::Borrowed(&*self.object), old: Cow::Borrowed(&*self.old) }));
+        }
+        if rules.first().is_some_and(|rules| rules["matchPolicy"] == "Exact") || !self.is_of_row {
+            return Ok(None);
+        }
+        let Some(other) = self.other_versions().await?.into_iter().find(concerned) else { return Ok(None) };
+        Ok(Some(Form {
+            object: Cow::Owned(converted(self.call, row, &other, &self.object).await?),
+            old: Cow::Owned(converted(self.call, row, &other, &self.old).await?),
+            row: Some(Box::new(other)),
+        }))
+    }
+
+    /// The write as rules and expressions see it, of a version and with the objects in that.
+    fn attempt<'b>(&'b self, row: &'b Resource, object: &'b Value, old: &'b Value) -> Attempt<'b> {
+        Attempt {
+            operation: self.operation,
             group: row.group,
             version: row.version,
-            plural: row.plural,
-            object: Cow::Borrowed(&*self.object),
-            old: Cow::Borrowed(&*self.old),
-        };
-        let mut forms = vec![own];
-        if constraints["matchPolicy"] == "Exact" || !self.is_of_row {
-            return Ok(forms);
+            resource: row.plural,
+            subresource: &self.call.request.subresource,
+            name: self.name,
+            namespace: &self.namespace,
+            object,
+            old,
+            request: &self.request,
+            authorizer: &Nobody,
         }
-        for other in self.other_versions().await?.into_iter().filter(|other| names_version(constraints, other)) {
-            forms.push(Form {
-                group: other.group,
-                version: other.version,
-                plural: other.plural,
-                object: Cow::Owned(converted(self.call, row, &other, &self.object).await?),
-                old: Cow::Owned(converted(self.call, row, &other, &self.old).await?),
-                row: Some(Box::new(other)),
-            });
-        }
-        Ok(forms)
     }
 
     async fn other_versions(&self) -> Result<Vec<Resource>, ApiError> {
@@ -145,13 +155,6 @@ impl<'a> Write<'a> {
 /// How the number of replicas is read and written that a request is about: whoever is asked sees a Scale.
 pub(super) fn scale_of(call: &Call, subject: Option<Subject>) -> Option<&Scale> {
     call.row.scale.as_ref().filter(|_| call.request.subresource == "scale" && subject.is_none())
-}
-
-/// Whether rules name a version, so that it is worth the making; one for all versions is about the own form too.
-fn names_version(constraints: &Value, row: &Resource) -> bool {
-    let rules = constraints["resourceRules"].as_array().into_iter().flatten();
-    let mut versions = rules.flat_map(|rule| rule["apiVersions"].as_array().into_iter().flatten());
-    versions.any(|version| version == row.version || version == "*")
 }
 
 /// The options of the request, as an object.
@@ -199,18 +202,6 @@ pub(super) async fn converted(
 
 impl Form<'_> {
     pub(super) fn attempt<'b>(&'b self, write: &'b Write<'_>) -> Attempt<'b> {
-        Attempt {
-            operation: write.operation,
-            group: self.group,
-            version: self.version,
-            resource: self.plural,
-            subresource: &write.call.request.subresource,
-            name: write.name,
-            namespace: &write.namespace,
-            object: &self.object,
-            old: &self.old,
-            request: &write.request,
-            authorizer: &Nobody,
-        }
+        write.attempt(self.row.as_deref().unwrap_or(&write.call.row), &self.object, &self.old)
     }
 }

@@ -24,22 +24,15 @@ pub(super) async fn check(registered: &Registered, write: &Write<'_>) -> Result<
             continue;
         };
         let constraints = &policy.object["spec"]["matchConstraints"];
-        for form in write.forms(constraints).await? {
-            let attempt = form.attempt(write);
-            let resources = &binding["spec"]["matchResources"];
-            if !policy::concerns(constraints, &attempt)
-                || !(resources.is_null() || policy::concerns(resources, &attempt))
-            {
-                continue;
-            }
-            for params in params(write.call, &policy.object, binding).await? {
-                let failures = match params {
-                    Ok(params) => judge(policy, &params, &attempt, write.call).await?,
-                    Err(failure) => failure.into_iter().collect(),
-                };
-                failures.iter().try_for_each(|failure| act(&policy.object, binding, write, failure))?;
-            }
-            break;
+        // A binding that names no resources is about those of the policy.
+        let Some(form) = write.form(&[constraints, &binding["spec"]["matchResources"]]).await? else { continue };
+        let attempt = form.attempt(write);
+        for params in params(write.call, &policy.object, binding).await? {
+            let failures = match params {
+                Ok(params) => judge(policy, &params, &attempt, write.call).await?,
+                Err(failure) => failure.into_iter().collect(),
+            };
+            failures.iter().try_for_each(|failure| act(&policy.object, binding, write, failure))?;
         }
     }
     Ok(())

@@ -78,9 +78,7 @@ impl Hook {
         if self.hook["rules"].as_array().is_none_or(Vec::is_empty) {
             return Ok(None);
         }
-        let mut forms = write.forms(&self.constraints).await?.into_iter();
-        let form = forms.find(|form| policy::concerns(&self.constraints, &form.attempt(write)));
-        let Some(form) = form else { return Ok(None) };
+        let Some(form) = write.form(&[&self.constraints]).await? else { return Ok(None) };
         let holds = |attempt: &Attempt<'_>| policy::conditions_hold(&self.hook, &self.programs, attempt);
         let asked = |roles: &Roles| {
             let rights = Rights { policy: roles, user: &write.call.user };
