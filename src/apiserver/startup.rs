@@ -29,6 +29,11 @@ use crate::storage;
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
 const RETRY: Duration = Duration::from_secs(1);
 
+/// As whom the server itself writes.
+pub(crate) fn own_user() -> UserInfo {
+    UserInfo::authenticated("system:apiserver", &[MASTERS])
+}
+
 /// An object that must be there.
 struct Wanted {
     row: &'static Resource,
@@ -235,8 +240,7 @@ impl ApiServer {
         let content_type = if method == Method::PATCH { "application/merge-patch+json" } else { "application/json" };
         let request = Request::builder().method(method).uri(path).header(CONTENT_TYPE, content_type);
         let request = request.header(USER_AGENT, "kube-apiserver").body(body).map_err(ApiError::internal)?;
-        let user = UserInfo::authenticated("system:apiserver", &[MASTERS]);
-        let response = self.handle(Caller { user }, request).await;
+        let response = self.handle(Caller { user: own_user() }, request).await;
         let code = response.status().as_u16();
         if matches!(code, 200..=202 | 409) {
             return Ok(());

@@ -3,11 +3,12 @@
 //! The task looks at all definitions after each change of one and writes, as any client would, what
 //! [`api::resources::custom::status`] decides. Whoever was faster is right: a conflict only means to look again.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::resources::Resource;
-use api::resources::custom::status;
+use api::resources::custom::{self, status};
 use api::status::ApiError;
 use http::Method;
 use serde_json::{Value, json};
@@ -16,7 +17,7 @@ use store::{Range, Watched};
 use super::{Definition, Snapshot, row};
 use crate::object::{self, meta};
 use crate::server::ApiServer;
-use crate::storage;
+use crate::{storage, verbs};
 
 /// How long to wait after an error, and how often to look whether finalizers have let objects go.
 const RETRY: Duration = Duration::from_secs(1);
@@ -126,16 +127,18 @@ async fn empty(server: &Arc<ApiServer>, definition: &Definition) -> Result<Progr
     if !finalizers.iter().any(|name| name == status::FINALIZER) {
         return Ok(Progress::Done);
     }
-    let served = definition.rows.as_ref().ok().into_iter().flatten();
-    // In the form in which they are stored, nobody has to convert them: a webhook that is gone keeps nothing.
-    let is_stored = |row: &Resource| row.custom.as_ref().is_some_and(|custom| custom.is_stored_version());
-    if let Some(row) = served.max_by_key(|row| is_stored(row))
-        && remove_objects(server, row).await? == Progress::Waiting
-    {
-        return Ok(Progress::Waiting);
-    }
     let crds = self::row()?;
     let name = meta(&definition.brief, "name");
+    // With its schemas, which the snapshot has of served versions only.
+    let whole = match server.read(crds, "", name).await {
+        Ok((whole, _)) => whole,
+        Err(error) if error.code == 404 => return Ok(Progress::Done),
+        Err(error) => return Err(error),
+    };
+    // One that never was established has no objects.
+    if status::is_established(&whole) && remove_objects(server, &whole).await? == Progress::Waiting {
+        return Ok(Progress::Waiting);
+    }
     let rest: Vec<Value> = finalizers.into_iter().filter(|name| name != status::FINALIZER).collect();
     let patch = json!({ "metadata": { "uid": meta(&definition.brief, "uid"), "finalizers": rest } });
     let path = format!("/apis/{}/{}/{name}", crds.api_version(), crds.plural);
@@ -143,8 +146,13 @@ async fn empty(server: &Arc<ApiServer>, definition: &Definition) -> Result<Progr
     Ok(Progress::Done)
 }
 
-async fn remove_objects(server: &Arc<ApiServer>, row: &Resource) -> Result<Progress, ApiError> {
-    let mut range = Range { prefix: storage::prefix(row, ""), after: None, limit: Some(PORTION), at: None };
+/// Removes all objects of a definition, whether or not anybody can still ask for them. Each is taken in the version in
+/// which it is stored, so that nobody has to convert it: a webhook that is gone keeps nothing.
+async fn remove_objects(server: &Arc<ApiServer>, definition: &Value) -> Result<Progress, ApiError> {
+    let row = |version: &str| custom::row_as_stored(definition, version).map_err(ApiError::internal);
+    let Some(any) = row("")? else { return Ok(Progress::Done) };
+    let mut rows = BTreeMap::new();
+    let mut range = Range { prefix: storage::prefix(&any, ""), after: None, limit: Some(PORTION), at: None };
     let mut progress = Progress::Done;
     loop {
         let page = server.config.store.list(range.clone()).await.map_err(storage::failed)?;
@@ -154,8 +162,15 @@ async fn remove_objects(server: &Arc<ApiServer>, row: &Resource) -> Result<Progr
                 progress = Progress::Waiting;
                 continue;
             }
-            let path = path(row, meta(&object, "namespace"), meta(&object, "name"));
-            accept(server.send(Method::DELETE, &path, &Value::Null).await)?;
+            let version = object["apiVersion"].as_str().and_then(|version| version.rsplit('/').next());
+            let row = match rows.entry(version.unwrap_or_default().to_owned()) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(free) => {
+                    let row = row(free.key())?.unwrap_or_else(|| any.clone());
+                    free.insert(row)
+                }
+            };
+            accept(verbs::remove(server, row, meta(&object, "namespace"), meta(&object, "name")).await)?;
             let key = storage::key(row, meta(&object, "namespace"), meta(&object, "name"));
             if server.config.store.get(&key).await.map_err(storage::failed)?.is_some() {
                 progress = Progress::Waiting;
@@ -163,14 +178,5 @@ async fn remove_objects(server: &Arc<ApiServer>, row: &Resource) -> Result<Progr
         }
         let Some(last) = page.entries.last().filter(|_| page.remaining > 0) else { return Ok(progress) };
         range.after = Some(last.key.clone());
-    }
-}
-
-fn path(row: &Resource, namespace: &str, name: &str) -> String {
-    let root = format!("/apis/{}", row.api_version());
-    if row.namespaced {
-        format!("{root}/namespaces/{namespace}/{}/{name}", row.plural)
-    } else {
-        format!("{root}/{}/{name}", row.plural)
     }
 }

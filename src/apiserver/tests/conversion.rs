@@ -7,12 +7,12 @@ use super::webhooks::{Answers, Hooks, VALIDATING, by_service, configure, message
 use super::world::{Events, World, admin};
 use crate::fairness::Limits;
 
-const V1: &str = "/apis/shop.example.com/v1/namespaces/default/doors";
-const V2: &str = "/apis/shop.example.com/v2/namespaces/default/doors";
+pub(super) const V1: &str = "/apis/shop.example.com/v1/namespaces/default/doors";
+pub(super) const V2: &str = "/apis/shop.example.com/v2/namespaces/default/doors";
 const ALL_V2: &str = "/apis/shop.example.com/v2/doors";
 
 /// Version 1 has `spec.hostPort`, version 2 `spec.host` and `spec.port`, as in upstream's documentation.
-fn doors(hooks: &Hooks, stored: &str) -> Value {
+pub(super) fn doors(hooks: &Hooks, stored: &str) -> Value {
     let schema = |fields: Value| {
         json!({ "openAPIV3Schema": {
             "type": "object", "properties": { "spec": { "type": "object", "properties": fields } },
@@ -71,11 +71,11 @@ async fn world(answers: Answers) -> (World, Hooks) {
     (world, hooks)
 }
 
-fn door_v1(name: &str, at: &str) -> Value {
+pub(super) fn door_v1(name: &str, at: &str) -> Value {
     json!({ "metadata": { "name": name }, "spec": { "hostPort": at } })
 }
 
-fn door_v2(name: &str, host: &str, port: &str) -> Value {
+pub(super) fn door_v2(name: &str, host: &str, port: &str) -> Value {
     json!({ "metadata": { "name": name }, "spec": { "host": host, "port": port } })
 }
 

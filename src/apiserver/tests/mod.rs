@@ -34,6 +34,7 @@ mod scale;
 mod services;
 mod status;
 mod tls;
+mod unconverted;
 mod usage;
 mod validating;
 mod verbs;

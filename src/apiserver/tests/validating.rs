@@ -11,14 +11,14 @@ const BINDINGS: &str = "/apis/admissionregistration.k8s.io/v1/validatingadmissio
 const PODS: &str = "/api/v1/namespaces/default/pods";
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
-fn about(resource: &str, operations: &[&str]) -> Value {
+pub(super) fn about(resource: &str, operations: &[&str]) -> Value {
     json!({ "resourceRules": [{
         "apiGroups": ["*"], "apiVersions": ["*"], "operations": operations, "resources": [resource],
     }] })
 }
 
 /// A policy of this name with a binding of the same name.
-async fn bind(world: &World, name: &str, spec: Value, binding: Value) {
+pub(super) async fn bind(world: &World, name: &str, spec: Value, binding: Value) {
     let metadata = json!({ "name": name });
     let made = world.ask(&format!("POST {POLICIES}"), json!({ "metadata": metadata, "spec": spec })).await;
     assert!(!made.headers.contains_key("warning"), "{:?}", made.headers);

@@ -11,11 +11,13 @@
 
 mod options;
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use api::resources::{Dependents, Resource, custom};
 use api::status::ApiError;
 use bytes::Bytes;
+use http::HeaderMap;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use store::{Entry, Expect, StoreError};
@@ -23,8 +25,12 @@ use store::{Entry, Expect, StoreError};
 use super::write::has_own_finalizers;
 use super::{ATTEMPTS, list};
 use crate::call::{Call, Outcome};
+use crate::negotiate::Form;
 use crate::object::{self, has_finalizers, is_terminating, meta, metadata_mut};
-use crate::{admission, storage};
+use crate::query::Query;
+use crate::request::ResourceRequest;
+use crate::server::ApiServer;
+use crate::{admission, startup, storage};
 pub(super) use options::Options;
 use options::settle_finalizers;
 
@@ -53,6 +59,37 @@ pub(super) async fn delete_collection(call: &Call, bytes: &Bytes) -> Result<Outc
     });
     // A list is no object of the kind: it is answered as it is, whatever form was asked for.
     Ok(Outcome { code: 200, object: list, warnings: warnings(call, &options) })
+}
+
+/// Deletes an object for the server itself, of a row that need not be served.
+pub(crate) async fn remove(
+    server: &Arc<ApiServer>,
+    row: &Resource,
+    namespace: &str,
+    name: &str,
+) -> Result<(), ApiError> {
+    let request = ResourceRequest {
+        verb: "delete".to_owned(),
+        group: row.group.to_owned(),
+        version: row.version.to_owned(),
+        namespace: namespace.to_owned(),
+        resource: row.plural.to_owned(),
+        name: name.to_owned(),
+        named_by_path: true,
+        ..ResourceRequest::default()
+    };
+    let call = Call {
+        server: Arc::clone(server),
+        user: startup::own_user(),
+        request,
+        query: Query::parse(""),
+        headers: HeaderMap::new(),
+        row: row.clone(),
+        form: Form::Plain,
+        upgrade: None,
+        warnings: Mutex::default(),
+    };
+    delete_one(&call, name, namespace, &Options::default()).await.map(drop)
 }
 
 /// What is left alone because nobody asked, where people may expect something else.

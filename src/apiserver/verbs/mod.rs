@@ -30,6 +30,7 @@ use crate::Body;
 use crate::call::Call;
 use crate::components;
 use crate::usage;
+pub(crate) use delete::remove;
 
 /// How often a write that lost a race is repeated before the client is told.
 const ATTEMPTS: usize = 32;

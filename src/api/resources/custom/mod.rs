@@ -93,26 +93,46 @@ pub struct Custom {
 /// # Errors
 /// If no more names can be kept.
 pub fn rows(definition: &Value) -> Result<Vec<Arc<Resource>>, TooManyNames> {
-    let spec = &definition["spec"];
-    let declared = items(spec, "versions");
+    let declared = items(&definition["spec"], "versions");
     let versions = declared.iter().map(version).collect::<Result<Arc<[_]>, _>>()?;
-    let stored = declared.iter().position(|version| version["storage"] == true).unwrap_or(0);
+    let stored = storage_version(declared);
     let mut served: Vec<usize> = (0..declared.len()).filter(|index| declared[*index]["served"] == true).collect();
     served.sort_by_key(|index| std::cmp::Reverse(priority(versions[*index].name)));
-    let row = |own: usize| -> Result<Arc<Resource>, TooManyNames> {
-        let declared = &declared[own];
-        let custom = Custom {
-            versions: Arc::clone(&versions),
-            own,
-            stored,
-            elsewhere: text(&spec["conversion"], "strategy") == "Webhook",
-            columns: columns::read(declared),
-            selectable: selectable(declared),
-            deprecation: deprecation(definition, declared),
-        };
-        row(definition, declared, custom).map(Arc::new)
+    served.into_iter().map(|own| row_of(definition, &versions, own, stored).map(Arc::new)).collect()
+}
+
+/// The row of objects that are stored in a version, or in that of storage if there is none of this name, whether it is
+/// served or not: to it they are what they are, so that nobody has to convert them. None if there is no version at all.
+///
+/// # Errors
+/// If no more names can be kept.
+pub fn row_as_stored(definition: &Value, name: &str) -> Result<Option<Resource>, TooManyNames> {
+    let declared = items(&definition["spec"], "versions");
+    let versions = declared.iter().map(version).collect::<Result<Arc<[_]>, _>>()?;
+    let own = versions.iter().position(|version| version.name == name).unwrap_or_else(|| storage_version(declared));
+    if own >= versions.len() {
+        return Ok(None);
+    }
+    row_of(definition, &versions, own, own).map(Some)
+}
+
+fn storage_version(declared: &[Value]) -> usize {
+    declared.iter().position(|version| version["storage"] == true).unwrap_or(0)
+}
+
+fn row_of(definition: &Value, versions: &Arc<[Version]>, own: usize, stored: usize) -> Result<Resource, TooManyNames> {
+    let spec = &definition["spec"];
+    let declared = &items(spec, "versions")[own];
+    let custom = Custom {
+        versions: Arc::clone(versions),
+        own,
+        stored,
+        elsewhere: text(&spec["conversion"], "strategy") == "Webhook",
+        columns: columns::read(declared),
+        selectable: selectable(declared),
+        deprecation: deprecation(definition, declared),
     };
-    served.into_iter().map(row).collect()
+    row(definition, declared, custom)
 }
 
 /// Sorts rows as discovery lists them: by group, the preferred version of each first.
@@ -266,11 +286,6 @@ impl Custom {
     /// Whether somebody else makes objects of one version those of another.
     pub(super) fn is_converted_elsewhere(&self) -> bool {
         self.elsewhere
-    }
-
-    /// Whether objects are stored in the version that the row is for.
-    pub fn is_stored_version(&self) -> bool {
-        self.own == self.stored
     }
 
     /// The schema of the version that an object says to be of.
