@@ -16,7 +16,7 @@ use apiserver::{ApiServer, Component, Config, Entropy, FRONT_PROXY, FrontProxy, 
 use clap::Args;
 use client::Client;
 use control::autoapply::{self, Places};
-use control::certificates::Authority;
+use control::certificates::{Authority, Reserved};
 use control::{Clients, Controllers, ControllersConfig, tokens};
 use kubelet::Kubelet;
 use net::{Family, Forward, Ranges};
@@ -204,10 +204,13 @@ impl Composition {
         Ok(Issuer::new(self.settings.cluster_domain.as_deref().unwrap_or("cluster.local"), keys))
     }
 
-    fn server_tls(&self, pki: &Pki, facts: &NodeFacts) -> anyhow::Result<Arc<rustls::ServerConfig>> {
+    /// What the API server is known by.
+    fn known_as(&self, facts: &NodeFacts) -> Subject {
         let further = [facts.advertise.ip(), facts.services.v4.gateway()];
         let mut subject = Subject::api_server(&facts.name, &[&*facts.addresses, &further].concat());
         if let Subject::Server { names, addresses, .. } = &mut subject {
+            let domain = self.settings.cluster_domain.iter().filter(|domain| *domain != "cluster.local");
+            names.extend(domain.map(|domain| format!("kubernetes.default.svc.{domain}")));
             for further in &self.settings.tls_san {
                 match further.parse() {
                     Ok(address) => addresses.push(address),
@@ -215,6 +218,24 @@ impl Composition {
                 }
             }
         }
+        subject
+    }
+
+    /// What no node may be known by that joins: of the server's own node, too, there is one.
+    fn reserved(&self, facts: &NodeFacts) -> Reserved {
+        let Subject::Server { mut names, .. } = self.known_as(facts) else { return Reserved::default() };
+        if self.settings.disable_agent.unwrap_or(false) {
+            // An agent of its own may run on this host. What else has that name keeps it.
+            let own = names.iter().rposition(|name| *name == facts.name);
+            own.map(|own| names.remove(own));
+        }
+        let mut addresses = vec![facts.advertise.ip(), facts.services.v4.gateway()];
+        addresses.extend(self.settings.tls_san.iter().filter_map(|name| name.parse::<IpAddr>().ok()));
+        Reserved { addresses, names }
+    }
+
+    fn server_tls(&self, pki: &Pki, facts: &NodeFacts) -> anyhow::Result<Arc<rustls::ServerConfig>> {
+        let subject = self.known_as(facts);
         let credential = pki.credential("apiserver", &subject, self.clock.now())?;
         Ok(tls_config(pki.certificate(), &credential)?)
     }
@@ -245,9 +266,7 @@ impl Composition {
         };
         let kubelet = self.settings.kubelet_listen.unwrap_or(node::KUBELET);
         let (authority, clock, issuer) = (Arc::clone(pki), Arc::clone(&self.clock), Arc::clone(server));
-        // What the API server is known by is for no node.
-        let mut reserved = vec![facts.advertise.ip(), facts.services.v4.gateway()];
-        reserved.extend(self.settings.tls_san.iter().filter_map(|name| name.parse::<IpAddr>().ok()));
+        let reserved = self.reserved(facts);
         let config = ControllersConfig {
             root_ca: pki.certificate().to_owned(),
             authority: Authority { sign: Arc::new(move |order| Ok(authority.issue(order, clock.now())?)), reserved },

@@ -15,7 +15,6 @@ mod signer;
 #[cfg(test)]
 mod tests;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,7 +34,7 @@ use task::{SharedClock, Tasks};
 
 use crate::BoxError;
 pub use decide::{Review, Step, decide, due};
-pub use serving::{Doubt, vouch};
+pub use serving::{Doubt, Reserved, vouch};
 pub use signer::{Signer, Violation};
 
 /// Requests worked on at a time.
@@ -63,8 +62,8 @@ enum SyncError {
 pub struct Authority {
     /// Signs with its key.
     pub sign: Sign,
-    /// Addresses that no node may be known by, as those of the API server.
-    pub reserved: Vec<IpAddr>,
+    /// What no node may be known by.
+    pub reserved: Reserved,
 }
 
 struct Shell {
@@ -102,13 +101,17 @@ async fn sync(shell: Arc<Shell>, key: Key) -> Result<Outcome, SyncError> {
         return Ok(Outcome::Done);
     }
     let end = due.and_then(|due| Duration::try_from(due.duration_since(now)).ok());
-    let is_waiting = match decide(&request) {
+    let is_waiting = match decide(&request, &shell.authority.reserved) {
         Step::Nothing => false,
         Step::Review(reviews) => !settled(shell.approve(&request, &reviews).await)?.unwrap_or(true),
         Step::Vouch(asked) => !settled(shell.vouch(&request, &asked).await)?.unwrap_or(true),
         Step::Sign(order) => {
             let certificate = (shell.authority.sign)(&order).map_err(SyncError::Sign)?;
             settled(shell.issue(&request, certificate).await)?;
+            false
+        }
+        Step::Deny(violation) => {
+            settled(shell.deny(&request, &violation, now).await)?;
             false
         }
         Step::Fail(violation) => {
@@ -164,6 +167,19 @@ impl Shell {
         let approved = json!(with_condition(request, decide::APPROVED, "AutoApproved", message, None));
         let name = request.metadata.name.as_deref().unwrap_or_default();
         tracing::info!(request = name, message, "approved a request of a node");
+        self.client.request(Method::PUT, &format!("{REQUESTS}/{name}/approval"), Some(&approved)).await.map(drop)
+    }
+
+    async fn deny(
+        &self,
+        request: &CertificateSigningRequest,
+        violation: &Violation,
+        now: Timestamp,
+    ) -> Result<(), ClientError> {
+        let message = violation.to_string();
+        let approved = json!(with_condition(request, decide::DENIED, "AutoDenied", &message, Some(now)));
+        let name = request.metadata.name.as_deref().unwrap_or_default();
+        tracing::warn!(request = name, author = request.spec.username, message, "denied a request of a node");
         self.client.request(Method::PUT, &format!("{REQUESTS}/{name}/approval"), Some(&approved)).await.map(drop)
     }
 

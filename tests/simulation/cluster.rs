@@ -153,7 +153,7 @@ impl Cluster {
         let issue = Arc::new(|_: &_| Err("no tokens are issued here".into()));
         let config = ControllersConfig {
             root_ca: "the CA".to_owned(),
-            authority: Authority { sign, reserved: Vec::new() },
+            authority: Authority { sign, reserved: Default::default() },
             node_grace: control::node::GRACE,
             pods: None,
             issue,

@@ -7,10 +7,11 @@ use api::resources::certificate::request::{Request, end_of};
 use jiff::Timestamp;
 use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, CertificateSigningRequestCondition};
 
+use super::serving::Reserved;
 use super::signer::{Signer, Violation};
 
 pub(super) const APPROVED: &str = "Approved";
-const DENIED: &str = "Denied";
+pub(super) const DENIED: &str = "Denied";
 pub(super) const FAILED: &str = "Failed";
 const HOUR: Duration = Duration::from_secs(3600);
 /// How long certificates are valid if nothing shorter is asked for: upstream's `--cluster-signing-duration`.
@@ -29,6 +30,8 @@ pub enum Step {
     Vouch(Box<Request>),
     /// Issue the certificate.
     Sign(Box<Order>),
+    /// Say that nobody is to approve it.
+    Deny(Violation),
     /// Say that the signer does not issue it.
     Fail(Violation),
 }
@@ -54,13 +57,20 @@ const NODE_CLIENT: Review = Review {
 };
 
 /// Decides about a request that is to be kept.
-pub fn decide(request: &CertificateSigningRequest) -> Step {
+///
+/// What the API server is known by, no node is: upstream leaves that to whoever approves, here nobody else looks.
+pub fn decide(request: &CertificateSigningRequest, reserved: &Reserved) -> Step {
     let Some(signer) = Signer::parse(&request.spec.signer_name) else { return Step::Nothing };
     let has = |kind: &str| conditions(request).iter().any(|condition| condition.type_ == kind);
     // What cannot be read was refused when it came.
     let Ok(asked) = Request::parse(&request.spec.request.0) else { return Step::Nothing };
     if certificate(request).is_some() || has(DENIED) || has(FAILED) {
         return Step::Nothing;
+    }
+    let of_node = matches!(signer, Signer::KubeletClient | Signer::KubeletServing);
+    if let Some(name) = of_node.then(|| reserved.name_in(&asked)).flatten() {
+        let violation = Violation::Reserved(name.to_owned());
+        return if has(APPROVED) { Step::Fail(violation) } else { Step::Deny(violation) };
     }
     let usages = request.spec.usages.as_deref().unwrap_or_default();
     let checked = signer.check(&asked, usages);

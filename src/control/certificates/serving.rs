@@ -2,7 +2,7 @@
 //!
 //! A node says itself where it is, so its word alone would let one that was taken over pass for another, or for the API
 //! server. What it asks for must be its own name, or an address that its status has and that nobody else has. Another node
-//! that is there first keeps its address; so does the API server.
+//! that is there first keeps its address; so does the API server, whose names are no node's either.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,6 +12,32 @@ use k8s_openapi::api::core::v1::Node;
 
 /// What an approval says.
 pub(super) const MESSAGE: &str = "Auto approving kubelet serving certificate: these are the node's name and addresses.";
+
+/// What the API server is known by, which is for no node.
+#[derive(Debug, Clone, Default)]
+pub struct Reserved {
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Its names; one may begin with `*.`, which stands for one label.
+    pub names: Vec<String>,
+}
+
+impl Reserved {
+    /// The name of the API server's that a certificate of a node would have, or that a node would have by it.
+    pub(super) fn name_in<'r>(&self, asked: &'r Request) -> Option<&'r str> {
+        let node = asked.common_name.strip_prefix("system:node:");
+        node.into_iter().chain(asked.names.iter().map(String::as_str)).find(|name| self.has(name))
+    }
+
+    fn has(&self, name: &str) -> bool {
+        let name = name.trim_end_matches('.').to_ascii_lowercase();
+        let parent = name.split_once('.').map(|(_, parent)| parent);
+        self.names.iter().map(|own| own.trim_end_matches('.').to_ascii_lowercase()).any(|own| {
+            let wild = own.strip_prefix("*.");
+            own == name || (wild.is_some() && wild == parent)
+        })
+    }
+}
 
 /// Why a certificate is not approved (yet).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -35,7 +61,7 @@ pub enum Doubt {
 ///
 /// # Errors
 /// If it is not to be approved as things are.
-pub fn vouch(asked: &Request, author: &str, nodes: &[Arc<Node>], reserved: &[IpAddr]) -> Result<(), Doubt> {
+pub fn vouch(asked: &Request, author: &str, nodes: &[Arc<Node>], reserved: &Reserved) -> Result<(), Doubt> {
     let Some(name) = author.strip_prefix("system:node:").filter(|_| asked.common_name == author) else {
         return Err(Doubt::Author);
     };
@@ -47,7 +73,7 @@ pub fn vouch(asked: &Request, author: &str, nodes: &[Arc<Node>], reserved: &[IpA
     for address in &asked.addresses {
         // An address of IPv4 in the clothes of IPv6 is taken for the former by some clients.
         let is_disguised = address.to_canonical() != *address;
-        if is_disguised || address.is_loopback() || address.is_unspecified() || reserved.contains(address) {
+        if is_disguised || address.is_loopback() || address.is_unspecified() || reserved.addresses.contains(address) {
             return Err(Doubt::Reserved(*address));
         }
         if !has(own, *address) {
@@ -72,6 +98,27 @@ mod tests {
     use super::*;
 
     #[test]
+    fn names_of_the_api_server_are_found_however_they_are_written() {
+        let names = ["kubernetes.default.svc", "API.Example.org", "*.wild.example"].map(str::to_owned).to_vec();
+        let reserved = Reserved { addresses: Vec::new(), names };
+        let found = |name: &str, others: &[&str]| {
+            let asked = Request {
+                common_name: format!("system:node:{name}"),
+                names: others.iter().map(|&name| name.to_owned()).collect(),
+                ..Request::default()
+            };
+            reserved.name_in(&asked).map(str::to_owned)
+        };
+        assert_eq!(found("a", &["a"]), None);
+        assert_eq!(found("kubernetes.default.svc", &[]).as_deref(), Some("kubernetes.default.svc"));
+        assert_eq!(found("a", &["a", "Kubernetes.Default.SVC."]).as_deref(), Some("Kubernetes.Default.SVC."));
+        assert_eq!(found("api.example.org", &[]).as_deref(), Some("api.example.org"));
+        assert_eq!(found("x.wild.example", &[]).as_deref(), Some("x.wild.example"));
+        assert_eq!(found("*.wild.example", &[]).as_deref(), Some("*.wild.example"));
+        assert_eq!(found("x.y.wild.example", &["wild.example", "x.kubernetes.default.svc", "example.org"]), None);
+    }
+
+    #[test]
     fn a_node_is_known_by_its_own_name_and_addresses_only() {
         let node = |name: &str, address: &str| -> Arc<Node> {
             let status = json!({ "addresses": [{ "type": "InternalIP", "address": address }] });
@@ -79,7 +126,7 @@ mod tests {
         };
         let nodes =
             [node("a", "192.0.2.1"), node("b", "192.0.2.2"), node("copies", "192.0.2.2"), node("server", "192.0.2.9")];
-        let reserved = ["192.0.2.9".parse().unwrap()];
+        let reserved = Reserved { addresses: vec!["192.0.2.9".parse().unwrap()], names: Vec::new() };
         let check = |author: &str, subject: &str, names: &[&str], addresses: &[&str]| {
             let asked = Request {
                 common_name: subject.to_owned(),

@@ -46,6 +46,8 @@ pub enum Violation {
     Uri,
     #[error("usages did not match [{0}]")]
     Usages(&'static str),
+    #[error("{0:?} is a name of the API server and of no node")]
+    Reserved(String),
 }
 
 impl Signer {

@@ -39,9 +39,14 @@ fn conditioned(request: &CertificateSigningRequest, kind: &str) -> CertificateSi
     with_condition(request, kind, "Test", "", Some(now()))
 }
 
+fn decided(request: &CertificateSigningRequest) -> Step {
+    let names = ["kubernetes", "localhost"].map(str::to_owned).to_vec();
+    decide(request, &Reserved { addresses: Vec::new(), names })
+}
+
 /// What the signer says to an approved request.
 fn verdict(signer: &str, user: &str, group: &str, names: Vec<SanType>, usages: &[&str]) -> String {
-    match decide(&conditioned(&request(signer, user, group, names, usages), "Approved")) {
+    match decided(&conditioned(&request(signer, user, group, names, usages), "Approved")) {
         Step::Sign(order) => format!("{:?}", order.usages),
         Step::Fail(violation) => violation.to_string(),
         other => format!("{other:?}"),
@@ -101,16 +106,16 @@ fn the_signer_of_kubelets_as_servers_takes_nodes_with_names_only() {
 fn only_what_is_approved_and_not_settled_is_signed() {
     let plain = request(CLIENT, "jane", "dev", vec![], &["client auth"]);
     let approved = conditioned(&plain, "Approved");
-    assert_eq!(decide(&plain), Step::Nothing);
-    assert!(matches!(decide(&approved), Step::Sign(_)));
-    assert_eq!(decide(&conditioned(&plain, "Denied")), Step::Nothing);
-    assert_eq!(decide(&conditioned(&approved, "Failed")), Step::Nothing);
+    assert_eq!(decided(&plain), Step::Nothing);
+    assert!(matches!(decided(&approved), Step::Sign(_)));
+    assert_eq!(decided(&conditioned(&plain, "Denied")), Step::Nothing);
+    assert_eq!(decided(&conditioned(&approved, "Failed")), Step::Nothing);
     let mut issued = approved.clone();
     issued.status.as_mut().unwrap().certificate = Some(ByteString(b"c".to_vec()));
-    assert_eq!(decide(&issued), Step::Nothing);
+    assert_eq!(decided(&issued), Step::Nothing);
     let mut other = approved;
     other.spec.signer_name = "example.org/signer".to_owned();
-    assert_eq!(decide(&other), Step::Nothing, "somebody else signs it");
+    assert_eq!(decided(&other), Step::Nothing, "somebody else signs it");
 }
 
 #[test]
@@ -118,7 +123,7 @@ fn a_certificate_lasts_as_long_as_asked_for_within_bounds() {
     let lifetime = |seconds| {
         let mut request = conditioned(&request(CLIENT, "jane", "dev", vec![], &["client auth"]), "Approved");
         request.spec.expiration_seconds = seconds;
-        match decide(&request) {
+        match decided(&request) {
             Step::Sign(order) => order.lifetime.as_secs(),
             other => panic!("{other:?}"),
         }
@@ -132,7 +137,7 @@ fn what_a_kubelet_asks_for_itself_is_approved_by_the_right_that_fits() {
     let rights = |user: &str, usages: &[&str]| {
         let mut request = request(KUBELET_CLIENT, "system:node:n1", "system:nodes", vec![], usages);
         request.spec.username = Some(user.to_owned());
-        match decide(&request) {
+        match decided(&request) {
             Step::Review(reviews) => reviews.iter().map(|review| review.subresource).collect(),
             _ => Vec::new(),
         }
@@ -148,7 +153,7 @@ fn what_a_kubelet_asks_for_itself_is_approved_by_the_right_that_fits() {
         vec![SanType::DnsName(ascii("n1"))],
         &["digital signature", "server auth"],
     );
-    assert!(matches!(decide(&serving), Step::Vouch(_)), "no right does, but what is known of the node");
+    assert!(matches!(decided(&serving), Step::Vouch(_)), "no right does, but what is known of the node");
 }
 
 #[test]
@@ -172,4 +177,35 @@ fn what_is_over_is_removed_in_time() {
     let mut timeless = conditioned(&plain, "Denied");
     timeless.status.as_mut().unwrap().conditions.as_mut().unwrap()[0].last_update_time = None::<Time>;
     assert_eq!(due(&timeless), None);
+}
+
+#[test]
+fn no_node_has_a_name_of_the_api_server() {
+    let client = |node: &str| {
+        let user = format!("system:node:{node}");
+        request(KUBELET_CLIENT, &user, "system:nodes", vec![], &["digital signature", "client auth"])
+    };
+    let server = |node: &str, name: &str| {
+        let (user, names) = (format!("system:node:{node}"), vec![SanType::DnsName(ascii(name))]);
+        request(KUBELET_SERVING, &user, "system:nodes", names, &["digital signature", "server auth"])
+    };
+    let violation = |name: &str| Violation::Reserved(name.to_owned());
+    for (request, name) in [
+        (client("kubernetes"), "kubernetes"),
+        (client("localhost"), "localhost"),
+        (server("kubernetes", "kubernetes"), "kubernetes"),
+        (server("n1", "localhost"), "localhost"),
+    ] {
+        assert_eq!(decided(&request), Step::Deny(violation(name)));
+        assert_eq!(
+            decided(&conditioned(&request, "Approved")),
+            Step::Fail(violation(name)),
+            "somebody has approved it"
+        );
+        assert_eq!(decided(&conditioned(&request, "Denied")), Step::Nothing);
+    }
+    assert!(matches!(decided(&client("n1")), Step::Review(_)));
+    assert!(matches!(decided(&server("n1", "n1")), Step::Vouch(_)));
+    let person = request(CLIENT, "system:node:kubernetes", "dev", vec![], &["client auth"]);
+    assert_eq!(decided(&person), Step::Nothing, "that is for people to approve");
 }

@@ -133,3 +133,19 @@ async fn a_token_for_one_node_makes_that_node_and_no_other() {
     assert_eq!(left["status"]["conditions"], Value::Null);
     served.stop().await;
 }
+
+#[tokio::test]
+async fn a_machine_does_not_join_by_a_name_of_the_api_server() {
+    let served = Served::start().await;
+    let request = Asked::new("system:node:kubernetes", "system:nodes", &[], &[]).unwrap();
+    let asked = asked("taken", "kube-apiserver-client-kubelet", "client auth", &request);
+    served.cluster.client.create(&asked).await.unwrap();
+    let conditions = |request: &CertificateSigningRequest| request.status.clone().and_then(|status| status.conditions);
+    let key = Key::cluster("taken");
+    let denied =
+        until::<CertificateSigningRequest>(&served.cluster, key, |request| request.and_then(conditions).is_some());
+    let conditions = conditions(&denied.await.unwrap()).unwrap();
+    assert_eq!(conditions[0].type_, "Denied");
+    assert_eq!(conditions[0].message.as_deref(), Some("\"kubernetes\" is a name of the API server and of no node"));
+    served.stop().await;
+}

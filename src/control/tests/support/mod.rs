@@ -19,7 +19,7 @@ use apiserver::{ApiServer, Caller, Config, Entropy, NodeConnector, NodeError, Ve
 use async_trait::async_trait;
 use bytes::Bytes;
 use client::{Body, Client, Informer, Key, ListOptions, Object, Scope, Transport, TransportError};
-use control::certificates::Authority;
+use control::certificates::{Authority, Reserved};
 use control::localpath::LocalStorage;
 use control::{Clients, Controllers, ControllersConfig, tokens};
 use http::{Request, Response};
@@ -50,6 +50,8 @@ pub(crate) struct Disks {
     pub(crate) made: Arc<Mutex<BTreeSet<(String, String)>>>,
     /// How many of the next requests get no answer.
     pub(crate) deaf: Arc<AtomicU32>,
+    /// A node that never answers.
+    pub(crate) silent: Arc<Mutex<Option<String>>>,
 }
 
 #[async_trait]
@@ -60,6 +62,9 @@ impl NodeConnector for Disks {
         let directory = path.strip_prefix("/storage/").ok_or_else(|| fail("there is none"))?.to_owned();
         if self.deaf.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
             return Err(fail("it is deaf"));
+        }
+        if self.silent.lock().unwrap().as_deref() == Some(node) {
+            return std::future::pending().await;
         }
         let place = (node.to_owned(), directory.clone());
         let mut made = self.made.lock().unwrap();
@@ -128,7 +133,10 @@ pub(crate) async fn cluster_of(clock: SharedClock, seed: u64, local_storage: Loc
     });
     let config = ControllersConfig {
         root_ca: "the CA".to_owned(),
-        authority: Authority { sign, reserved: vec![std::net::IpAddr::from([192, 0, 2, 1])] },
+        authority: Authority {
+            sign,
+            reserved: Reserved { addresses: vec![[192, 0, 2, 1].into()], names: vec!["kubernetes".to_owned()] },
+        },
         node_grace: control::node::GRACE,
         pods: "10.42.0.0/16".parse().ok(),
         issue,
