@@ -4,9 +4,10 @@
 //! a pod on the node is asked of its kubelet (`PUT` and `DELETE /storage/<name>` through `nodes/proxy`), which knows where.
 //! [`decide`] is pure. The directory is made before the volume exists and removed before it goes, both repeated until they
 //! work, so that neither is forgotten when the program dies in between; [`decide::FINALIZER`] keeps a volume whose directory
-//! is there. Invariant: no data is removed but of a released volume that was made here and is to be deleted.
+//! is there. A node that gives no answer holds up its own volumes only ([`Gate`]). Invariant: no data is removed but of a released volume that was made here and is to be deleted.
 
 mod decide;
+mod gate;
 #[cfg(test)]
 mod tests;
 
@@ -25,11 +26,14 @@ use task::{SharedClock, Tasks};
 
 use crate::volumes::Informers;
 use decide::{OfClaim, OfVolume};
+use gate::{Gate, Pass};
 
 pub use decide::{CLASS, PROVISIONER};
 
 /// Volumes made or removed at a time.
-const WORKERS: usize = 4;
+const WORKERS: usize = 8;
+/// How long a node may take to make a directory or to remove one.
+const PATIENCE: Duration = Duration::from_secs(20);
 /// A node that does not answer is asked again this often at least.
 const BACKOFF: Backoff = Backoff { first: Duration::from_millis(100), longest: Duration::from_secs(60) };
 
@@ -60,8 +64,21 @@ impl fmt::Display for Target {
     }
 }
 
+/// Why nothing was done.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error("node {node:?} gives no answer within {} s", PATIENCE.as_secs())]
+    Silent { node: String },
+    #[error("node {node:?} is not asked now")]
+    Later { node: String, wait: Duration },
+}
+
 struct Shell {
     client: Client,
+    clock: SharedClock,
+    gate: Gate,
     recorder: Recorder,
     objects: Informers,
     nodes: Informer<Node>,
@@ -78,7 +95,15 @@ pub fn spawn(
 ) {
     let source = Source { component: PROVISIONER.to_owned(), host: String::new() };
     let recorder = Recorder::spawn(client, tasks, SharedClock::clone(clock), source);
-    let shell = Arc::new(Shell { client: client.clone(), recorder, objects, nodes: nodes.clone(), wanted });
+    let shell = Arc::new(Shell {
+        client: client.clone(),
+        clock: SharedClock::clone(clock),
+        gate: Gate::default(),
+        recorder,
+        objects,
+        nodes: nodes.clone(),
+        wanted,
+    });
     let queue = Queue::new(BACKOFF);
     queue.add(Target::Class);
     if wanted == LocalStorage::On {
@@ -119,15 +144,16 @@ async fn feed_by_classes(shell: Arc<Shell>, queue: Queue<Target>) {
     }
 }
 
-async fn sync(shell: Arc<Shell>, target: Target) -> Result<Outcome, ClientError> {
+async fn sync(shell: Arc<Shell>, target: Target) -> Result<Outcome, Failure> {
     let done = match &target {
-        Target::Class => shell.class().await,
+        Target::Class => shell.class().await.map_err(Failure::from),
         Target::Claim(key) => shell.claim(key).await,
         Target::Volume(key) => shell.volume(key).await,
     };
     match done {
         // The informer will tell of the newer state.
-        Err(error) if error.is_conflict() => Ok(Outcome::Done),
+        Err(Failure::Client(error)) if error.is_conflict() => Ok(Outcome::Done),
+        Err(Failure::Later { wait, .. }) => Ok(Outcome::Again(wait)),
         result => result.map(|()| Outcome::Done),
     }
 }
@@ -153,7 +179,7 @@ impl Shell {
         }
     }
 
-    async fn claim(&self, key: &Key) -> Result<(), ClientError> {
+    async fn claim(&self, key: &Key) -> Result<(), Failure> {
         let Some(claim) = self.objects.claims.get(key) else { return Ok(()) };
         let classes = self.objects.classes.snapshot();
         let class = decide::class_of(&claim, &classes);
@@ -167,32 +193,25 @@ impl Shell {
         }
     }
 
-    async fn provide(
-        &self,
-        claim: &PersistentVolumeClaim,
-        class: &StorageClass,
-        node: &str,
-    ) -> Result<(), ClientError> {
+    async fn provide(&self, claim: &PersistentVolumeClaim, class: &StorageClass, node: &str) -> Result<(), Failure> {
         if self.objects.volumes.get(&Key::cluster(&decide::volume_name(claim))).is_some() {
             return Ok(());
         }
         let Some(found) = self.node(node).await? else {
             self.failed(claim, &format!("node {node:?} not found"));
-            return self
-                .client
-                .patch::<PersistentVolumeClaim>(&Key::of(&claim.metadata), &decide::elsewhere(claim))
-                .await
-                .map(drop);
+            let key = Key::of(&claim.metadata);
+            return Ok(self.client.patch::<PersistentVolumeClaim>(&key, &decide::elsewhere(claim)).await.map(drop)?);
         };
+        let pass = self.pass(node)?;
         let namespaced = Key::of(&claim.metadata);
         let text = format!("External provisioner is provisioning volume for claim \"{namespaced}\"");
         self.recorder.event(&reference(claim), EventType::Normal, "Provisioning", &text);
         let made = async {
-            let place = self.ask(Method::PUT, node, &decide::directory(claim)).await?;
+            let place = self.ask(&pass, Method::PUT, &decide::directory(claim)).await?;
             let path = place["path"].as_str().unwrap_or_default();
             match self.client.create(&decide::volume(claim, class, &found, path)).await {
-                Err(error) if error.is_already_exists() => Ok(()),
-                result => result.map(drop),
+                Err(error) if error.is_already_exists() => Ok::<(), Failure>(()),
+                result => Ok(result.map(drop)?),
             }
         };
         if let Err(error) = made.await {
@@ -218,43 +237,65 @@ impl Shell {
         }
     }
 
-    /// Asks a node's kubelet for a directory, or to remove one.
-    async fn ask(&self, method: Method, node: &str, directory: &str) -> Result<Value, ClientError> {
-        self.client.request(method, &format!("/api/v1/nodes/{node}/proxy/storage/{directory}"), None).await
+    fn pass(&self, node: &str) -> Result<Pass, Failure> {
+        self.gate.enter(node, self.clock.now()).map_err(|wait| Failure::Later { node: node.to_owned(), wait })
     }
 
-    async fn volume(&self, key: &Key) -> Result<(), ClientError> {
-        let Some(volume) = self.objects.volumes.get(key) else { return Ok(()) };
-        match decide::of_volume(&volume) {
-            OfVolume::Stays => Ok(()),
-            OfVolume::Keep(finalizers) => self.set_finalizers(&volume, &finalizers).await,
-            OfVolume::Remove { node, directory, finalizers } => {
-                if let Err(error) = self.remove(&node, &directory).await {
-                    self.recorder.event(
-                        &reference(&*volume),
-                        EventType::Warning,
-                        "VolumeFailedDelete",
-                        &error.to_string(),
-                    );
-                    return Err(error);
-                }
-                if volume.metadata.deletion_timestamp.is_none() {
-                    let options = DeleteOptions::as_seen(&volume.metadata);
-                    // It comes back as one that is being deleted.
-                    return self.client.delete::<PersistentVolume>(key, &options).await;
-                }
-                self.set_finalizers(&volume, &finalizers).await
+    /// Asks a node's kubelet for a directory, or to remove one.
+    async fn ask(&self, pass: &Pass, method: Method, directory: &str) -> Result<Value, Failure> {
+        let node = pass.node();
+        let path = format!("/api/v1/nodes/{node}/proxy/storage/{directory}");
+        match tokio::time::timeout(PATIENCE, self.client.request(method, &path, None)).await {
+            Ok(answer) => {
+                pass.was_answered();
+                Ok(answer?)
+            }
+            Err(_) => {
+                pass.was_silent(self.clock.now());
+                Err(Failure::Silent { node: node.to_owned() })
             }
         }
     }
 
+    async fn volume(&self, key: &Key) -> Result<(), Failure> {
+        let Some(volume) = self.objects.volumes.get(key) else { return Ok(()) };
+        match decide::of_volume(&volume) {
+            OfVolume::Stays => Ok(()),
+            OfVolume::Keep(finalizers) => Ok(self.set_finalizers(&volume, &finalizers).await?),
+            OfVolume::Strange(why) => {
+                self.not_deleted(&volume, &why);
+                Ok(())
+            }
+            OfVolume::Remove { node, directory, finalizers } => {
+                match self.remove(&node, &directory).await {
+                    Err(Failure::Later { node, wait }) => return Err(Failure::Later { node, wait }),
+                    Err(error) => {
+                        self.not_deleted(&volume, &error.to_string());
+                        return Err(error);
+                    }
+                    Ok(()) => {}
+                }
+                if volume.metadata.deletion_timestamp.is_none() {
+                    let options = DeleteOptions::as_seen(&volume.metadata);
+                    // It comes back as one that is being deleted.
+                    return Ok(self.client.delete::<PersistentVolume>(key, &options).await?);
+                }
+                Ok(self.set_finalizers(&volume, &finalizers).await?)
+            }
+        }
+    }
+
+    fn not_deleted(&self, volume: &PersistentVolume, why: &str) {
+        self.recorder.event(&reference(volume), EventType::Warning, "VolumeFailedDelete", why);
+    }
+
     /// Removes data. With its node they have gone.
-    async fn remove(&self, node: &str, directory: &str) -> Result<(), ClientError> {
+    async fn remove(&self, node: &str, directory: &str) -> Result<(), Failure> {
         if self.node(node).await?.is_none() {
             tracing::info!(node, directory, "a volume goes without its data, as its node is gone");
             return Ok(());
         }
-        self.ask(Method::DELETE, node, directory).await.map(drop)
+        self.ask(&self.pass(node)?, Method::DELETE, directory).await.map(drop)
     }
 
     async fn set_finalizers(&self, volume: &PersistentVolume, finalizers: &[String]) -> Result<(), ClientError> {

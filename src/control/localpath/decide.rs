@@ -46,6 +46,8 @@ pub(super) enum OfVolume {
     Stays,
     /// It is to have these finalizers.
     Keep(Vec<String>),
+    /// It is to be deleted, but its data are not those that were made for it; why.
+    Strange(String),
     /// Its data are to be removed, and then itself, which has these finalizers in the end.
     Remove { node: String, directory: String, finalizers: Vec<String> },
 }
@@ -179,6 +181,11 @@ pub(super) fn of_volume(volume: &PersistentVolume) -> OfVolume {
         Some("Delete") if phase(volume) == "Released" && (has || !is_going) => {
             let path = spec.local.as_ref().map(|local| local.path.as_str()).unwrap_or_default();
             let directory = path.rsplit('/').next().unwrap_or_default().to_owned();
+            // Who may write volumes may not thereby remove the data of others.
+            let own = format!("{}_", metadata.name.as_deref().unwrap_or_default());
+            if !directory.starts_with(&own) {
+                return OfVolume::Strange(format!("{path:?} was not made for this volume: it does not end in /{own}…"));
+            }
             let node = annotation(metadata, NODE).unwrap_or_default().to_owned();
             OfVolume::Remove { node, directory, finalizers: others() }
         }

@@ -122,6 +122,10 @@ fn data_go_with_a_released_volume_that_is_to_be_deleted_and_with_no_other() {
     assert_eq!(decide("Delete", "Bound", &[], json!({})), OfVolume::Keep(vec![FINALIZER.to_owned()]));
     assert_eq!(decide("Retain", "Released", &["a/b"], json!({})), OfVolume::Stays);
     assert_eq!(decide("Retain", "Released", &["a/b", FINALIZER], gone()), OfVolume::Keep(vec!["a/b".to_owned()]));
+    for (name, others) in [("pvc-u2", "pvc-u1_shop_data"), ("pvc-u", "pvc-u1_shop_data"), ("pv", "pvc-u1_shop_data")] {
+        let refused = decide("Delete", "Released", &[FINALIZER], json!({ "name": name }));
+        assert!(matches!(&refused, OfVolume::Strange(why) if why.contains(others)), "{refused:?}");
+    }
     let strange = json!({"annotations": {"pv.kubernetes.io/provisioned-by": "disks.example.com"}});
     assert_eq!(decide("Delete", "Released", &[FINALIZER], strange), OfVolume::Stays);
 }

@@ -117,6 +117,25 @@ async fn a_node_that_does_not_answer_is_asked_again_and_people_are_told() {
 }
 
 #[tokio::test]
+async fn a_node_that_never_answers_keeps_others_from_nothing() {
+    let cluster = with_storage().await;
+    cluster.client.create(&read::<Node>(json!({"metadata": {"name": "edge-2"}}))).await.unwrap();
+    *cluster.disks.silent.lock().unwrap() = Some("edge-2".to_owned());
+    for number in 0..12 {
+        let claim: PersistentVolumeClaim = read(json!({
+            "metadata": {"name": format!("silent-{number}"), "namespace": "default", "annotations": {
+                "volume.kubernetes.io/selected-node": "edge-2"}},
+            "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}}));
+        cluster.client.create(&claim).await.unwrap();
+    }
+    said(&cluster, "Provisioning", "External provisioner is provisioning volume for claim \"default/silent-").await;
+    add_claim_and_user(&cluster).await;
+    bound(&cluster).await;
+    assert_eq!(cluster.disks.made.lock().unwrap().len(), 1);
+    cluster.tasks.shutdown().await;
+}
+
+#[tokio::test]
 async fn data_that_are_to_be_kept_stay_when_volume_and_node_go() {
     let cluster = with_storage().await;
     add_claim_and_user(&cluster).await;
