@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use api::user::NODES;
+use apiserver::authn::certificate_user;
 use apiserver::certified_key;
 use apiserver::pki::{Asked, Credential, write_private};
 use client::{
@@ -67,7 +68,17 @@ struct Wish<'a> {
     addresses: &'a [IpAddr],
 }
 
+/// The user that a certificate makes of who has it.
+fn user_of(credential: &Credential) -> Option<String> {
+    certificate_user(&credential.to_der()?.0).map(|user| user.username)
+}
+
 impl Identity {
+    /// The user that the node is.
+    fn user(&self) -> String {
+        format!("system:node:{}", self.name)
+    }
+
     /// Gets to know the authority, by the token or as it was known before.
     pub(super) async fn open(self, token: Option<JoinToken>) -> anyhow::Result<Member> {
         let folder = self.folder.clone();
@@ -227,7 +238,7 @@ impl Member {
 
     /// Asks for a certificate and waits for it.
     async fn ask(&self, client: &Client, wish: &Wish<'_>) -> anyhow::Result<Credential> {
-        let user = format!("system:node:{}", self.own.name);
+        let user = self.own.user();
         let asked = Asked::new(&user, NODES, wish.names, wish.addresses)?;
         let request = CertificateSigningRequest {
             metadata: ObjectMeta { generate_name: Some("node-csr-".to_owned()), ..ObjectMeta::default() },
@@ -256,9 +267,17 @@ impl Member {
         left.clamp(PAUSE.0, LOOK)
     }
 
+    /// What is kept for this node; a certificate of another name is as good as none.
     fn kept(&self, name: &str) -> anyhow::Result<Option<Credential>> {
         let path = self.own.folder.join(format!("{name}.pem"));
-        Credential::kept(&path).with_context(|| format!("cannot read {}", path.display()))
+        let kept = Credential::kept(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let Some(kept) = kept else { return Ok(None) };
+        let user = user_of(&kept);
+        if user.as_deref() == Some(&*self.own.user()) {
+            return Ok(Some(kept));
+        }
+        tracing::warn!(path = %path.display(), user, node = self.own.name, "the kept certificate is not this node's");
+        Ok(None)
     }
 
     fn keep(&self, name: &str, credential: &Credential) -> anyhow::Result<()> {
@@ -288,7 +307,7 @@ impl Wish<'static> {
 #[derive(Debug, thiserror::Error)]
 enum Hopeless {
     #[error(
-        "the node's certificate has ended and there is no token; on the server: coracle token create --node {0}; here: --token-file FILE"
+        "there is no good certificate of node {0}, and no token; on the server: coracle token create --node {0}; here: --token-file FILE"
     )]
     NoToken(String),
     #[error("the server does not know the token any more; on the server: coracle token create --node {0}")]
@@ -332,4 +351,35 @@ async fn wait(pause: &mut Duration) {
 fn warn(error: &anyhow::Error, what: &'static str) {
     let causes: Vec<String> = error.chain().map(ToString::to_string).collect();
     tracing::warn!(error = causes.join(": "), "{what}");
+}
+
+#[cfg(test)]
+mod tests {
+    use apiserver::Entropy;
+    use apiserver::pki::{Pki, Subject};
+    use task::{Clock as _, SystemClock};
+
+    use super::*;
+
+    #[test]
+    fn a_node_of_another_name_is_not_known_by_the_certificate_that_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let now = SystemClock.now();
+        let pki = Pki::open(&folder.path().join("pki"), now, &Entropy::system()).unwrap();
+        let credential = pki.mint(&Subject::client("system:node:edge-1", &[NODES]), now).unwrap();
+        credential.keep(&folder.path().join("client.pem")).unwrap();
+        let kept = |name: &str| {
+            let own = Identity {
+                folder: folder.path().to_owned(),
+                server: "https://192.0.2.1:6443".to_owned(),
+                name: name.to_owned(),
+                clock: Arc::new(SystemClock),
+                tasks: Tasks::new(),
+            };
+            let member = Member { own, authority: pki.certificate().to_owned(), token: None };
+            member.kept("client").unwrap().is_some()
+        };
+        assert!(kept("edge-1"));
+        assert!(!kept("edge-2") && !kept("edge") && !kept("edge-11"));
+    }
 }

@@ -22,13 +22,23 @@ pub(super) fn state(validity: Option<(Timestamp, Timestamp)>, node: &str, now: T
     }
     let spread = node.bytes().fold(7_i64, |hash, byte| (hash * 31 + i64::from(byte)) % 201);
     let whole = end.duration_since(begin).as_secs();
-    let at = Timestamp::from_second(begin.as_second() + whole / 1000 * (700 + spread)).unwrap_or(end);
+    let at = Timestamp::from_second(begin.as_second() + whole.saturating_mul(700 + spread) / 1000).unwrap_or(end);
     if at <= now { State::Due } else { State::Good(at) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_short_lived_certificate_is_not_renewed_at_once() {
+        let begin = Timestamp::from_second(1_800_000_000).unwrap();
+        for lifetime in [10, 600, 999, 1001] {
+            let after = |per_mille: i64| begin + jiff::SignedDuration::from_secs(lifetime * per_mille / 1000);
+            let State::Good(at) = state(Some((begin, after(1000))), "edge-1", begin) else { panic!("{lifetime}") };
+            assert!((after(700)..=after(900)).contains(&at), "{lifetime} {at}");
+        }
+    }
 
     #[test]
     fn a_certificate_is_renewed_before_it_ends_and_is_nothing_after_that() {
