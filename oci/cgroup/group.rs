@@ -107,7 +107,8 @@ impl Group {
             .controllers
             .iter()
             .filter(|controller| {
-                matches!(controller, Controller::Cpu | Controller::Memory | Controller::Pids | Controller::Hugetlb)
+                use Controller::{Cpu, Hugetlb, Io, Memory, Pids};
+                matches!(controller, Cpu | Memory | Pids | Hugetlb | Io)
             })
             .map(|controller| controller.name())
             .collect();
@@ -175,6 +176,12 @@ impl Group {
             found.extend(pids_in(&directory)?);
         }
         Ok(found.into_iter().collect())
+    }
+
+    /// How many these are, by one of the hierarchies, which is enough to tell.
+    pub(super) fn count(&self) -> Option<u64> {
+        let pids = pids_in(&self.directories().next()?).ok()?;
+        u64::try_from(pids.len()).ok()
     }
 
     /// Sends SIGKILL to all processes of the group and of groups below, until there are no more that live. Does not

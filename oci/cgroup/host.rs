@@ -25,10 +25,12 @@ pub enum Controller {
     Freezer,
     /// Huge pages of memory.
     Hugetlb,
+    /// Disks, of v2 only, where they are counted.
+    Io,
 }
 
 impl Controller {
-    /// All of them.
+    /// All that limit or isolate.
     pub const ALL: [Self; 7] =
         [Self::Cpu, Self::Cpuacct, Self::Memory, Self::Pids, Self::Devices, Self::Freezer, Self::Hugetlb];
 
@@ -43,6 +45,7 @@ impl Controller {
             Self::Devices => "devices",
             Self::Freezer => "freezer",
             Self::Hugetlb => "hugetlb",
+            Self::Io => "io",
         }
     }
 
@@ -57,11 +60,12 @@ impl Controller {
             Self::Devices => "device nodes that a container makes are not restricted",
             Self::Freezer => "a group that forks while it is killed needs several rounds",
             Self::Hugetlb => "huge pages are not limited",
+            Self::Io => "what is read and written is not counted",
         }
     }
 
     fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|controller| controller.name() == name)
+        Self::ALL.into_iter().chain([Self::Io]).find(|controller| controller.name() == name)
     }
 }
 

@@ -8,18 +8,22 @@
 //! It deliberately never moves processes by itself, never writes outside the group and the `cgroup.subtree_control`
 //! files above it, and does not talk to systemd. Invariant: every operation may be repeated.
 
+mod device_io;
 mod devices;
 mod group;
 mod host;
 mod limits;
+mod pressure;
 mod program;
 mod stats;
 mod walk;
 
+pub use device_io::DeviceIo;
 pub use devices::{DeviceKind, DeviceRule};
 pub use group::{Group, Joins, join};
 pub use host::{Controller, Hierarchies, Unified, V1};
 pub use limits::{Limits, size_of_pages};
+pub use pressure::{Pressure, Pressures, Stalls};
 pub use stats::Stats;
 
 use std::fmt;

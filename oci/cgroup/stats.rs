@@ -1,13 +1,12 @@
 //! What a group has used, and whether the kernel killed in it for want of memory.
 
 use std::fs;
-use std::io;
 use std::path::Path;
 
-use super::{CgroupError, Controller, Group, Hierarchies};
+use super::{CgroupError, Controller, DeviceIo, Group, Hierarchies, Pressures, device_io};
 
 /// What a group has used; absent where no controller counts it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Stats {
     /// CPU time in nanoseconds.
     pub cpu_nanos: Option<u64>,
@@ -39,8 +38,18 @@ pub struct Stats {
     pub page_faults: Option<u64>,
     /// Faults that had to read.
     pub major_page_faults: Option<u64>,
+    /// How many processes were killed for want of memory.
+    pub oom_kills: Option<u64>,
     /// Number of tasks.
     pub pids: Option<u64>,
+    /// How many there may be; none without a limit.
+    pub pids_limit: Option<u64>,
+    /// Number of processes in the group itself.
+    pub processes: Option<u64>,
+    /// What waited, and for what.
+    pub pressures: Pressures,
+    /// What was read and written.
+    pub io: Vec<DeviceIo>,
 }
 
 /// Nanoseconds of a tick of `cpuacct.stat`: `USER_HZ` is 100 on all architectures of Linux that run containers.
@@ -80,6 +89,13 @@ impl Group {
         }
         if let Some((directory, _)) = self.directory_of(Controller::Pids) {
             stats.pids = number(&directory.join("pids.current"))?;
+            stats.pids_limit = number(&directory.join("pids.max")).ok().flatten();
+        }
+        stats.oom_kills = self.oom_kills().ok();
+        stats.processes = self.count();
+        if let Some(directory) = self.v2_directory() {
+            stats.pressures = Pressures::read(&directory);
+            stats.io = device_io::read(&directory);
         }
         Ok(stats)
     }
@@ -105,6 +121,10 @@ impl Hierarchies {
             Some(hierarchy) => read_memory(&hierarchy.mount, false, &mut stats)?,
             // The root of v2 does not count memory.
             None => of_meminfo(&read(Path::new("/proc/meminfo"))?, &mut stats),
+        }
+        if let Some(unified) = &self.v2 {
+            stats.pressures = Pressures::read(&unified.mount);
+            stats.io = device_io::read(&unified.mount);
         }
         Ok(stats)
     }
@@ -199,7 +219,7 @@ fn number(file: &Path) -> Result<Option<u64>, CgroupError> {
 }
 
 fn read(file: &Path) -> Result<String, CgroupError> {
-    fs::File::open(file).and_then(io::read_to_string).map_err(|source| CgroupError::file("read", file, source))
+    fs::File::open(file).and_then(std::io::read_to_string).map_err(|source| CgroupError::file("read", file, source))
 }
 
 /// A value of a file of `name value` lines.

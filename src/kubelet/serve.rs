@@ -68,7 +68,7 @@ pub(crate) async fn handle(shared: &Arc<Shared>, request: &Request<Bytes>) -> Re
         ["storage", name] => storage::answer(shared, request.method(), name).await,
         ["pods"] => pods(shared),
         ["stats", "summary"] => measured("application/json", metrics::summary(shared).await),
-        ["metrics"] => measured(metrics::TEXT, Ok(metrics::own(shared))),
+        ["metrics"] => measured(metrics::TEXT, Ok(metrics::own(shared).await)),
         ["metrics", "resource"] => measured(metrics::TEXT, metrics::resource(shared).await),
         ["metrics", "cadvisor"] => measured(metrics::TEXT, metrics::cadvisor(shared).await),
         ["metrics", "probes"] => measured(metrics::TEXT, Ok(metrics::probes(shared))),

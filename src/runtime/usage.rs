@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-pub use oci::cgroup::Stats;
+pub use oci::cgroup::{DeviceIo, Pressure, Pressures, Stalls, Stats};
 
 use crate::{ContainerId, SandboxId};
 

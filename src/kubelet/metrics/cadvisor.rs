@@ -1,7 +1,7 @@
 //! `/metrics/cadvisor`: the names that dashboards know, with what of them is known here
 //! (`github.com/google/cadvisor/metrics/prometheus.go`, labels as the kubelet gives them).
 
-use runtime::Stats;
+use runtime::{DeviceIo, Pressures, Stats};
 
 use super::network::Interface;
 use super::snapshot::{ContainerReading, Limits, PodReading, Reading, Snapshot};
@@ -33,7 +33,7 @@ const SECONDS: [(&str, &str, Figure); 4] = [
 ];
 
 /// Counters and gauges of things.
-const COUNTS: [(&str, &str, &str, Figure); 9] = [
+const COUNTS: [(&str, &str, &str, Figure); 12] = [
     ("container_cpu_cfs_periods_total", "counter", "Number of elapsed enforcement period intervals.", |stats| {
         stats.cpu_periods
     }),
@@ -49,6 +49,63 @@ const COUNTS: [(&str, &str, &str, Figure); 9] = [
         stats.memory_usage
     }),
     ("container_memory_working_set_bytes", "gauge", "Current working set in bytes.", |stats| stats.memory_working_set),
+    ("container_oom_events_total", "counter", "Count of out of memory events observed for the container", |stats| {
+        stats.oom_kills
+    }),
+    ("container_processes", "gauge", "Number of processes running inside the container.", |stats| stats.processes),
+    (
+        "container_threads_max",
+        "gauge",
+        "Maximum number of threads allowed inside the container, infinity if value is zero",
+        |stats| stats.pids.map(|_| stats.pids_limit.unwrap_or(0)),
+    ),
+];
+
+/// What waited, in microseconds.
+type Waited = fn(&Pressures) -> Option<u64>;
+
+/// Pressure stall information (KEP-4205).
+const PRESSURES: [(&str, &str, Waited); 6] = [
+    (
+        "container_pressure_cpu_stalled_seconds_total",
+        "Total time duration no tasks in the container could make progress due to CPU congestion.",
+        |all| all.cpu.map(|one| one.full.micros),
+    ),
+    (
+        "container_pressure_cpu_waiting_seconds_total",
+        "Total time duration tasks in the container have waited due to CPU congestion.",
+        |all| all.cpu.map(|one| one.some.micros),
+    ),
+    (
+        "container_pressure_io_stalled_seconds_total",
+        "Total time duration no tasks in the container could make progress due to IO congestion.",
+        |all| all.io.map(|one| one.full.micros),
+    ),
+    (
+        "container_pressure_io_waiting_seconds_total",
+        "Total time duration tasks in the container have waited due to IO congestion.",
+        |all| all.io.map(|one| one.some.micros),
+    ),
+    (
+        "container_pressure_memory_stalled_seconds_total",
+        "Total time duration no tasks in the container could make progress due to memory congestion.",
+        |all| all.memory.map(|one| one.full.micros),
+    ),
+    (
+        "container_pressure_memory_waiting_seconds_total",
+        "Total time duration tasks in the container have waited due to memory congestion.",
+        |all| all.memory.map(|one| one.some.micros),
+    ),
+];
+
+/// What was done with a block device.
+type Done = fn(&DeviceIo) -> u64;
+
+const DEVICES: [(&str, &str, Done); 4] = [
+    ("container_fs_reads_bytes_total", "Cumulative count of bytes read", |io| io.read_bytes),
+    ("container_fs_reads_total", "Cumulative count of reads completed", |io| io.reads),
+    ("container_fs_writes_bytes_total", "Cumulative count of bytes written", |io| io.written_bytes),
+    ("container_fs_writes_total", "Cumulative count of writes completed", |io| io.writes),
 ];
 
 pub(super) fn render(snapshot: &Snapshot) -> String {
@@ -64,7 +121,14 @@ pub(super) fn render(snapshot: &Snapshot) -> String {
         let samples = counts.map(|(row, count)| row.sample(count.to_string()).at(snapshot.at));
         text.family(name, kind, help, samples.collect());
     }
+    for (name, help, of) in PRESSURES {
+        let micros = rows.iter().filter_map(|row| Some((row, of(&row.reading.stats.pressures)?)));
+        let seconds = |micros: u64| super::text::seconds(micros.saturating_mul(1000));
+        let samples = micros.map(|(row, micros)| row.sample(seconds(micros)).at(snapshot.at));
+        text.family(name, "counter", help, samples.collect());
+    }
     failures(&rows, snapshot, &mut text);
+    disks(&rows, snapshot, &mut text);
     let seen = rows.iter().map(|row| row.sample(moment(snapshot.at)).at(snapshot.at)).collect();
     text.family("container_last_seen", "gauge", "Last time a container was seen by the exporter.", seen);
     let tasks = rows.iter().filter_map(|row| Some(row.sample(row.reading.stats.pids?.to_string()).at(snapshot.at)));
@@ -152,6 +216,57 @@ fn failures(rows: &[Row<'_>], snapshot: &Snapshot, text: &mut Exposition) {
     text.family("container_memory_failures_total", "counter", help, samples.collect());
 }
 
+/// What was read and written, by device; and what is on the node's disk.
+fn disks(rows: &[Row<'_>], snapshot: &Snapshot, text: &mut Exposition) {
+    let each = || rows.iter().flat_map(|row| row.reading.stats.io.iter().map(move |io| (row, io)));
+    let name = |io: &DeviceIo| snapshot.machine.devices.get(&io.device).cloned().unwrap_or_default();
+    let operations = each().flat_map(|(row, io)| {
+        [("Read", io.read_bytes), ("Write", io.written_bytes)].map(|(operation, bytes)| {
+            let mut sample = row.sample(bytes.to_string()).at(snapshot.at);
+            sample.labels.insert(1, ("device", name(io)));
+            let at = sample.labels.len() - 3;
+            sample.labels.splice(at..at, [("major", io.device.0.to_string()), ("minor", io.device.1.to_string())]);
+            sample.labels.insert(at + 4, ("operation", operation.to_owned()));
+            sample
+        })
+    });
+    let help = "Blkio Device bytes usage";
+    text.family("container_blkio_device_usage_total", "counter", help, operations.collect());
+    for (family, help, of) in DEVICES {
+        let samples = each().map(|(row, io)| {
+            let mut sample = row.sample(of(io).to_string()).at(snapshot.at);
+            sample.labels.insert(1, ("device", name(io)));
+            sample
+        });
+        text.family(family, "counter", help, samples.collect());
+    }
+    let Some(file_system) = &snapshot.file_system else { return };
+    let figures = [
+        ("container_fs_inodes_free", "Number of available Inodes", file_system.inodes_free),
+        ("container_fs_inodes_total", "Number of Inodes", file_system.inodes),
+        (
+            "container_fs_limit_bytes",
+            "Number of bytes that can be consumed by the container on this filesystem.",
+            file_system.capacity,
+        ),
+        (
+            "container_fs_usage_bytes",
+            "Number of bytes that are consumed by the container on this filesystem.",
+            file_system.used,
+        ),
+    ];
+    for (family, help, value) in figures {
+        let mut labels = labels(("", "/"), "", None, "");
+        labels.insert(1, ("device", snapshot.device.clone()));
+        text.family(
+            family,
+            "gauge",
+            help,
+            vec![Sample { suffix: "", labels, value: value.to_string(), at: Some(snapshot.at) }],
+        );
+    }
+}
+
 fn limits(rows: &[Row<'_>], text: &mut Exposition) {
     let limited = || rows.iter().filter_map(|row| Some((row, row.limits?)));
     let quota = limited().filter_map(|(row, limits)| Some(row.sample((limits.milli_cpu? * PERIOD / 1000).to_string())));
@@ -210,6 +325,15 @@ fn machine(snapshot: &Snapshot, text: &mut Exposition) {
     text.family("machine_cpu_cores", "gauge", "Number of logical CPU cores.", cores);
     let memory = vec![Sample::count(&[], snapshot.memory)];
     text.family("machine_memory_bytes", "gauge", "Amount of memory installed on the machine.", memory);
+    let machine = &snapshot.machine;
+    for (name, help, value) in [
+        ("machine_cpu_physical_cores", "Number of physical CPU cores.", machine.cores),
+        ("machine_cpu_sockets", "Number of CPU sockets.", machine.sockets),
+        ("machine_swap_bytes", "Amount of swap memory available on the machine.", machine.swap),
+        ("machine_scrape_error", "1 if there was an error while getting machine metrics, 0 otherwise.", 0),
+    ] {
+        text.family(name, "gauge", help, vec![Sample::count(&[], value)]);
+    }
     let help = "1 if there was an error while getting container metrics, 0 otherwise.";
     text.family("container_scrape_error", "gauge", help, vec![Sample::count(&[], 0)]);
 }

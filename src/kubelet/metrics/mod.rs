@@ -2,9 +2,10 @@
 //!
 //! Asked by the kubelet's API only. Figures are read when somebody asks; in between only the CPU time is looked at, every
 //! [`PERIOD`], because a rate needs two looks. Rendering is pure: one [`Snapshot`] in, text out. What is not known is left
-//! out, never guessed: how much writable layers hold would take a walk through them, and is not said.
+//! out, never guessed. What takes a walk through directories is found out seldom, and may be a minute old ([`disk`]).
 
 mod cadvisor;
+mod disk;
 mod history;
 mod network;
 mod own;
@@ -21,6 +22,7 @@ use std::time::Duration;
 
 use runtime::Measure;
 
+pub(crate) use disk::Disk;
 pub(crate) use history::History;
 pub(crate) use probes::ProbeResults;
 use snapshot::Snapshot;
@@ -37,6 +39,7 @@ pub(crate) const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 #[derive(Default)]
 pub(crate) struct Metrics {
     history: Mutex<History>,
+    pub(crate) disk: Disk,
     pub(crate) probes: ProbeResults,
 }
 
@@ -70,7 +73,8 @@ pub(crate) async fn cadvisor(shared: &Arc<Shared>) -> Result<String, runtime::Ru
 }
 
 /// `/metrics`.
-pub(crate) fn own(shared: &Shared) -> String {
+pub(crate) async fn own(shared: &Arc<Shared>) -> String {
+    Disk::look(shared).await;
     own::render(shared)
 }
 

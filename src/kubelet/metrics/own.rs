@@ -6,6 +6,7 @@ use std::path::Path;
 
 use k8s_openapi::api::core::v1::ContainerState;
 
+use super::disk::{Found, VolumeDisk};
 use super::text::{Exposition, Sample, moment};
 use crate::shared::{Entry, Shared};
 
@@ -24,8 +25,42 @@ pub(super) fn render(shared: &Shared) -> String {
     let name = vec![Sample::count(&[("node", &shared.config.node_name)], 1)];
     text.family("kubelet_node_name", "gauge", "The node's name. The count is always 1.", name);
     pods(&shared.pods(), &mut text);
+    volumes(&shared.pods(), &shared.metrics.disk.known(), &mut text);
     process(&shared.config.proc, &mut text);
     text.finish()
+}
+
+/// One figure of a volume.
+type Held = fn(&VolumeDisk) -> u64;
+
+/// Those of claims, as `pkg/kubelet/metrics/collectors/volume_stats.go` has them.
+const VOLUMES: [(&str, &str, Held); 6] = [
+    ("kubelet_volume_stats_available_bytes", "Number of available bytes in the volume", |one| {
+        one.file_system.available
+    }),
+    ("kubelet_volume_stats_capacity_bytes", "Capacity in bytes of the volume", |one| one.file_system.capacity),
+    ("kubelet_volume_stats_inodes", "Maximum number of inodes in the volume", |one| one.file_system.inodes),
+    ("kubelet_volume_stats_inodes_free", "Number of free inodes in the volume", |one| one.file_system.inodes_free),
+    ("kubelet_volume_stats_inodes_used", "Number of used inodes in the volume", |one| one.used.files),
+    ("kubelet_volume_stats_used_bytes", "Number of used bytes in the volume", |one| one.used.bytes),
+];
+
+fn volumes(entries: &[Entry], disk: &Found, text: &mut Exposition) {
+    // Of a claim that several pods use there is one.
+    let mut claims: BTreeMap<(&str, &str), &VolumeDisk> = BTreeMap::new();
+    for entry in entries {
+        let (uid, namespace) = (entry.pod.metadata.uid.as_deref(), entry.pod.metadata.namespace.as_deref());
+        let volumes = uid.and_then(|uid| disk.get(uid)).map(|disk| disk.volumes.as_slice()).unwrap_or_default();
+        for (claim, volume) in volumes.iter().filter_map(|volume| Some((volume.claim.as_deref()?, volume))) {
+            claims.insert((namespace.unwrap_or_default(), claim), volume);
+        }
+    }
+    for (name, help, of) in VOLUMES {
+        let sample = |((namespace, claim), volume): (&(&str, &str), &&VolumeDisk)| {
+            Sample::count(&[("namespace", namespace), ("persistentvolumeclaim", claim)], of(volume))
+        };
+        text.family(name, "gauge", help, claims.iter().map(sample).collect());
+    }
 }
 
 fn pods(entries: &[Entry], text: &mut Exposition) {

@@ -5,10 +5,13 @@
 
 use std::time::Duration;
 
+use runtime::{Pressure, Stalls};
 use serde_json::{Map, Value, json};
 
+use super::disk::{PodDisk, VolumeDisk};
 use super::network::Interface;
 use super::snapshot::{ContainerReading, FileSystem, PodReading, Reading, Snapshot};
+use crate::volumes::usage::Size;
 
 /// The document.
 pub(super) fn render(snapshot: &Snapshot) -> Value {
@@ -19,6 +22,15 @@ pub(super) fn render(snapshot: &Snapshot) -> Value {
         "cpu": cpu(&snapshot.host, &at),
         "memory": memory(&snapshot.host, &at, Some(snapshot.memory)),
     });
+    if let Some(swap) = swap(&snapshot.host, &at, Some(snapshot.machine.swap)) {
+        node["swap"] = swap;
+    }
+    if let Some(io) = io(&snapshot.host, &at) {
+        node["io"] = io;
+    }
+    if let Some((most, now)) = snapshot.tasks {
+        node["rlimit"] = json!({ "time": at, "maxpid": most, "curproc": now });
+    }
     if let Some(first) = snapshot.interfaces.first() {
         node["network"] = network(first, &snapshot.interfaces, &at);
     }
@@ -31,7 +43,8 @@ pub(super) fn render(snapshot: &Snapshot) -> Value {
 }
 
 fn pod(pod: &PodReading, snapshot: &Snapshot, at: &str) -> Value {
-    let containers: Vec<Value> = pod.containers.iter().map(|one| container(one, snapshot, at)).collect();
+    let containers: Vec<Value> =
+        pod.containers.iter().map(|one| container(one, pod.disk.as_ref(), snapshot, at)).collect();
     let mut value = json!({
         "podRef": { "name": pod.name, "namespace": pod.namespace, "uid": pod.uid },
         "startTime": pod.started.to_string(),
@@ -39,6 +52,20 @@ fn pod(pod: &PodReading, snapshot: &Snapshot, at: &str) -> Value {
         "cpu": cpu(&pod.reading, at),
         "memory": memory(&pod.reading, at, None),
     });
+    if let Some(swap) = swap(&pod.reading, at, None) {
+        value["swap"] = swap;
+    }
+    if let Some(io) = io(&pod.reading, at) {
+        value["io"] = io;
+    }
+    if let Some(disk) = &pod.disk {
+        if !disk.volumes.is_empty() {
+            value["volume"] = disk.volumes.iter().map(|one| volume(one, &pod.namespace)).collect();
+        }
+        if let Some(file_system) = &snapshot.file_system {
+            value["ephemeral-storage"] = used(file_system, disk.ephemeral(), at);
+        }
+    }
     if let Some(interface) = &pod.interface {
         value["network"] = network(interface, std::slice::from_ref(interface), at);
     }
@@ -48,21 +75,46 @@ fn pod(pod: &PodReading, snapshot: &Snapshot, at: &str) -> Value {
     value
 }
 
-fn container(container: &ContainerReading, snapshot: &Snapshot, at: &str) -> Value {
+fn container(container: &ContainerReading, disk: Option<&PodDisk>, snapshot: &Snapshot, at: &str) -> Value {
     let mut value = json!({
         "name": container.name,
         "startTime": container.started.to_string(),
         "cpu": cpu(&container.reading, at),
         "memory": memory(&container.reading, at, container.limits.memory),
     });
-    if let Some(file_system) = &snapshot.file_system {
-        let mut logs = shared(file_system, at);
-        logs["usedBytes"] = container.logs.into();
-        for own in ["inodes", "inodesFree", "inodesUsed"] {
-            logs.as_object_mut().and_then(|logs| logs.remove(own));
-        }
-        value["logs"] = logs;
+    if let Some(swap) = swap(&container.reading, at, None) {
+        value["swap"] = swap;
     }
+    if let Some(io) = io(&container.reading, at) {
+        value["io"] = io;
+    }
+    if let Some(file_system) = &snapshot.file_system {
+        // How long a log is, is known without a walk.
+        let logs = disk.and_then(|disk| disk.logs.get(&container.name));
+        value["logs"] = used(file_system, Size { bytes: container.logs, files: logs.map_or(0, |logs| logs.files) }, at);
+        if logs.is_none() {
+            value["logs"].as_object_mut().and_then(|logs| logs.remove("inodesUsed"));
+        }
+        if let Some(layer) = disk.and_then(|disk| disk.layers.get(&container.id)) {
+            value["rootfs"] = used(file_system, *layer, at);
+        }
+    }
+    value
+}
+
+fn volume(volume: &VolumeDisk, namespace: &str) -> Value {
+    let mut value = used(&volume.file_system, volume.used, &volume.at.to_string());
+    value["name"] = volume.name.as_str().into();
+    if let Some(claim) = &volume.claim {
+        value["pvcRef"] = json!({ "name": claim, "namespace": namespace });
+    }
+    value
+}
+
+/// A part of a file system.
+fn used(file_system: &FileSystem, size: Size, at: &str) -> Value {
+    let mut value = shared(file_system, at);
+    (value["usedBytes"], value["inodesUsed"]) = (size.bytes.into(), size.files.into());
     value
 }
 
@@ -74,6 +126,9 @@ fn cpu(reading: &Reading, at: &str) -> Value {
     }
     if let Some(nanos) = reading.stats.cpu_nanos {
         value.insert("usageCoreNanoSeconds".to_owned(), nanos.into());
+    }
+    if let Some(pressure) = &reading.stats.pressures.cpu {
+        value.insert("psi".to_owned(), psi(pressure));
     }
     Value::Object(value)
 }
@@ -92,7 +147,33 @@ fn memory(reading: &Reading, at: &str, limit: Option<u64>) -> Value {
     ];
     let mut value = Map::from_iter([("time".to_owned(), at.into())]);
     value.extend(fields.into_iter().filter_map(|(name, number)| Some((name.to_owned(), number?.into()))));
+    if let Some(pressure) = &stats.pressures.memory {
+        value.insert("psi".to_owned(), psi(pressure));
+    }
     Value::Object(value)
+}
+
+fn swap(reading: &Reading, at: &str, whole: Option<u64>) -> Option<Value> {
+    let used = reading.stats.memory_swap?;
+    let mut value = json!({ "time": at, "swapUsageBytes": used });
+    if let Some(whole) = whole {
+        value["swapAvailableBytes"] = whole.saturating_sub(used).into();
+    }
+    Some(value)
+}
+
+/// Upstream tells of nothing but what waited.
+fn io(reading: &Reading, at: &str) -> Option<Value> {
+    reading.stats.pressures.io.as_ref().map(|pressure| json!({ "time": at, "psi": psi(pressure) }))
+}
+
+/// Nanoseconds and percent, as `PSIStats` has them.
+fn psi(pressure: &Pressure) -> Value {
+    let of = |stalls: &Stalls| {
+        let [ten, sixty, all] = stalls.averages.map(|hundredths| f64::from(hundredths) / 100.0);
+        json!({ "total": stalls.micros.saturating_mul(1000), "avg10": ten, "avg60": sixty, "avg300": all })
+    };
+    json!({ "full": of(&pressure.full), "some": of(&pressure.some) })
 }
 
 fn network(main: &Interface, all: &[Interface], at: &str) -> Value {

@@ -3,12 +3,14 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use runtime::Stats;
+use runtime::{DeviceIo, Pressure, Pressures, Stalls, Stats};
 
+use super::disk::{PodDisk, VolumeDisk};
 use super::history::Rate;
 use super::network::{Interface, Traffic};
-use super::snapshot::{ContainerReading, FileSystem, Limits, PodReading, Reading, Snapshot};
+use super::snapshot::{ContainerReading, FileSystem, Limits, Machine, PodReading, Reading, Snapshot};
 use super::{cadvisor, resource, summary};
+use crate::volumes::usage::Size;
 
 const GIB: u64 = 1 << 30;
 
@@ -25,6 +27,7 @@ fn reading(factor: u64) -> Reading {
         page_faults: Some(factor * 100),
         major_page_faults: Some(factor),
         pids: Some(factor),
+        processes: Some(factor),
         ..Stats::default()
     };
     let rate = Rate { nano_cores: factor * 12_345_678, window: Duration::from_millis(15_250) };
@@ -36,6 +39,42 @@ fn interface(name: &str, factor: u64) -> Interface {
     Interface { name: name.to_owned(), received: side(factor), sent: side(factor + 1) }
 }
 
+fn file_system(gib: u64) -> FileSystem {
+    FileSystem {
+        available: gib / 2 * GIB,
+        capacity: gib * GIB,
+        used: (gib - gib / 2 - 1) * GIB,
+        inodes_free: 900,
+        inodes: 1000,
+    }
+}
+
+fn pressure(factor: u32) -> Pressure {
+    let stalls = |factor: u32| Stalls { micros: (factor * 1_500_000).into(), averages: [factor, factor * 10, 1234] };
+    Pressure { some: stalls(factor * 2), full: stalls(factor) }
+}
+
+fn disk(at: jiff::Timestamp) -> PodDisk {
+    let size = |bytes, files| Size { bytes, files };
+    let volume = |name: &str, claim: Option<&str>, is_on_disk, used| VolumeDisk {
+        name: name.to_owned(),
+        claim: claim.map(str::to_owned),
+        is_on_disk,
+        at,
+        used,
+        file_system: file_system(20),
+    };
+    PodDisk {
+        layers: [("server00000000".to_owned(), size(65_536, 3))].into(),
+        logs: [("server".to_owned(), size(4096, 1))].into(),
+        volumes: vec![
+            volume("data", Some("db"), false, size(GIB, 500)),
+            volume("scratch", None, true, size(8192, 2)),
+            volume("memory", None, false, size(12_288, 4)),
+        ],
+    }
+}
+
 fn snapshot() -> Snapshot {
     let at = "2026-01-02T03:04:05.5Z".parse().unwrap();
     let started = "2026-01-02T03:00:00Z".parse().unwrap();
@@ -45,6 +84,13 @@ fn snapshot() -> Snapshot {
         cpu_throttled_nanos: Some(250_000_000),
         memory_peak: Some(20 << 20),
         memory_swap: Some(0),
+        oom_kills: Some(1),
+        pids_limit: Some(100),
+        pressures: Pressures { cpu: Some(pressure(1)), memory: Some(pressure(2)), io: Some(pressure(3)) },
+        io: vec![
+            DeviceIo { device: (254, 0), read_bytes: 4096, written_bytes: 8192, reads: 1, writes: 2 },
+            DeviceIo { device: (7, 1), read_bytes: 512, ..DeviceIo::default() },
+        ],
         ..reading(2).stats
     };
     let container = |name: &str, stats, limits| ContainerReading {
@@ -69,12 +115,14 @@ fn snapshot() -> Snapshot {
             container("server", throttled, limits),
             container("side", reading(1).stats, Limits::default()),
         ],
+        disk: Some(disk(at)),
     };
     let bare = PodReading {
         name: "host".to_owned(),
         uid: "u".to_owned(),
         interface: None,
         containers: Vec::new(),
+        disk: None,
         ..pod.clone()
     };
     Snapshot {
@@ -85,13 +133,15 @@ fn snapshot() -> Snapshot {
         memory: 4 * GIB,
         host: reading(100),
         interfaces: vec![interface("eth0", 1), interface("eth1", 3)],
-        file_system: Some(FileSystem {
-            available: 5 * GIB,
-            capacity: 10 * GIB,
-            used: 4 * GIB,
-            inodes_free: 900,
-            inodes: 1000,
-        }),
+        file_system: Some(file_system(10)),
+        device: "/dev/vda".to_owned(),
+        tasks: Some((32_768, 321)),
+        machine: Machine {
+            cores: 1,
+            sockets: 1,
+            swap: GIB,
+            devices: [((254, 0), "/dev/vda".to_owned()), ((7, 1), "/dev/loop1".to_owned())].into(),
+        },
         pods: vec![bare, pod],
     }
 }

@@ -240,7 +240,7 @@ async fn a_node_short_of_memory_ends_the_pod_that_uses_the_most_beyond_its_reque
             _ => 60,
         };
         let stats = runtime::Stats { memory_working_set: Some(megabytes << 20), ..runtime::Stats::default() };
-        let containers = sandbox.containers.iter().map(|one| (one.id.clone(), stats)).collect();
+        let containers = sandbox.containers.iter().map(|one| (one.id.clone(), stats.clone())).collect();
         usage.sandboxes.insert(sandbox.spec.id, runtime::SandboxUsage { whole: stats, containers });
     }
     world.runtime.use_up(usage);

@@ -20,7 +20,7 @@ use rustix::io::Errno;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::source::{Source, of_pod};
+use super::source::{Source, claim_name, find, of_pod};
 use crate::admission::is_critical;
 use crate::pod::PodDirs;
 use crate::pod::eviction::Eviction;
@@ -154,6 +154,37 @@ impl Limited {
             used > self.limit
         })
     }
+}
+
+/// A volume of which it can be said how much it holds.
+pub(crate) struct Measured {
+    /// As the pod has it.
+    pub(crate) name: String,
+    /// The claim that it is by.
+    pub(crate) claim: Option<String>,
+    pub(crate) directory: PathBuf,
+    /// Whether what is in it is to be counted, and not what is on its file system.
+    pub(crate) is_own: bool,
+    /// Whether it takes of the pod's disk.
+    pub(crate) is_on_disk: bool,
+}
+
+/// Those of a pod that can be found now.
+pub(crate) async fn measured(shared: &Shared, pod: &Pod, dirs: &PodDirs) -> Vec<Measured> {
+    let mut all = Vec::new();
+    for volume in pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten()) {
+        let Ok(found) = find(shared, pod, volume).await else { continue };
+        let (is_own, is_on_disk) = match &found.source {
+            Source::HostPath(_) | Source::Image(_) => continue,
+            Source::Local(_) | Source::Nfs { .. } => (false, false),
+            Source::EmptyDir(own) => (true, own.medium.as_deref().unwrap_or_default().is_empty()),
+            Source::Api(kind) => (true, !matches!(*kind, "secret" | "projected")),
+        };
+        let claim = claim_name(pod, volume).map(|(claim, _)| claim);
+        let directory = super::directory(dirs, &found);
+        all.push(Measured { name: volume.name.clone(), claim, directory, is_own, is_on_disk });
+    }
+    all
 }
 
 /// How much a tree takes on disk.
