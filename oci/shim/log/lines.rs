@@ -1,5 +1,7 @@
 //! Cuts output into lines and stamps them.
 
+use std::io::BufRead as _;
+
 use super::CHUNK;
 use crate::time::{RFC3339_LENGTH, rfc3339};
 
@@ -67,7 +69,12 @@ impl Lines {
     pub(super) fn feed(&mut self, input: &[u8], nanos: i64, buffer: &mut [u8], write: &mut dyn FnMut(&[u8])) {
         let stamp = rfc3339(nanos);
         let mut batch = Batch { buffer, filled: 0, write };
-        for piece in input.split_inclusive(|byte| *byte == b'\n') {
+        let mut rest = input;
+        while !rest.is_empty() {
+            let whole = rest;
+            // The standard library searches many bytes at a time.
+            let length = rest.skip_until(b'\n').unwrap_or(whole.len());
+            let piece = &whole[..length];
             let (text, complete) = match piece.strip_suffix(b"\n") {
                 Some(text) => (text, true),
                 None => (piece, false),

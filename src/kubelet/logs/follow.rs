@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::files::Files;
-use super::record::Record;
+use super::record::{Record, first_line};
 use crate::directory::{Directories, DirectoryWatch};
 
 /// How much is read at once.
@@ -81,7 +81,10 @@ impl Reader {
         let later = self.rest.split_off(end);
         let whole = std::mem::replace(&mut self.rest, later);
         let mut written = Written::default();
-        for record in whole.split(|byte| *byte == b'\n').filter_map(Record::parse) {
+        let mut rest = whole.as_slice();
+        while let Some(line) = first_line(rest) {
+            rest = rest.get(line.len() + 1..).unwrap_or_default();
+            let Some(record) = Record::parse(line) else { continue };
             let stream = if record.stream == "stderr" { &mut written.stderr } else { &mut written.stdout };
             record.render(false, stream);
         }

@@ -1,5 +1,7 @@
 //! One line of a log.
 
+use std::io::BufRead as _;
+
 /// A line as the shim wrote it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Record<'a> {
@@ -16,11 +18,10 @@ pub(super) struct Record<'a> {
 impl<'a> Record<'a> {
     /// Reads a line without its newline; none if it is not in the CRI format.
     pub(super) fn parse(line: &'a [u8]) -> Option<Self> {
-        let mut parts = line.splitn(4, |byte| *byte == b' ');
-        let time = std::str::from_utf8(parts.next()?).ok()?;
-        let stream = std::str::from_utf8(parts.next()?).ok()?;
-        let tags = parts.next()?;
-        let text = parts.next().unwrap_or_default();
+        let mut text = line;
+        let time = std::str::from_utf8(field(&mut text)).ok()?;
+        let stream = std::str::from_utf8(field(&mut text)).ok()?;
+        let tags = field(&mut text);
         let known = matches!(stream, "stdout" | "stderr") && matches!(tags.first(), Some(b'P' | b'F'));
         known.then_some(Self { time, stream, partial: tags.first() == Some(&b'P'), text })
     }
@@ -36,6 +37,21 @@ impl<'a> Record<'a> {
             out.push(b'\n');
         }
     }
+}
+
+/// The first line without its newline; none if it has no end yet. The standard library searches many bytes at a time.
+pub(super) fn first_line(bytes: &[u8]) -> Option<&[u8]> {
+    let mut rest = bytes;
+    let length = rest.skip_until(b'\n').unwrap_or(0);
+    bytes.get(..length)?.strip_suffix(b"\n")
+}
+
+/// Takes what comes before the next space, with the space.
+fn field<'a>(line: &mut &'a [u8]) -> &'a [u8] {
+    let whole = *line;
+    let length = line.skip_until(b' ').unwrap_or(0);
+    let field = whole.get(..length).unwrap_or_default();
+    field.strip_suffix(b" ").unwrap_or(field)
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use super::files::Files;
 use super::query::Query;
-use super::record::Record;
+use super::record::{Record, first_line};
 use crate::directory::Directories;
 
 /// How much is read at once.
@@ -117,8 +117,8 @@ async fn drain(reader: &mut Reader, out: &mpsc::Sender<io::Result<Bytes>>) -> io
 struct Reader {
     query: Query,
     files: Files,
-    /// A line whose end has not been read.
-    rest: Vec<u8>,
+    /// What was read and not rendered: between two reads a line whose end has not been read.
+    pending: Vec<u8>,
     /// Lines to be left out at the beginning.
     skip: usize,
     sent: usize,
@@ -142,18 +142,24 @@ impl Reader {
     fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
         let mut buffer = vec![0; CHUNK];
         let length = self.files.read(&mut buffer)?;
-        Ok(if length > 0 { Some(self.take(buffer.get(..length).unwrap_or_default())) } else { None })
+        if length == 0 {
+            return Ok(None);
+        }
+        buffer.truncate(length);
+        if self.pending.is_empty() {
+            self.pending = buffer;
+        } else {
+            self.pending.extend_from_slice(&buffer);
+        }
+        Ok(Some(self.take()))
     }
 
-    /// Takes in what was read and renders the lines that are complete and wanted.
-    fn take(&mut self, bytes: &[u8]) -> Vec<u8> {
-        let mut pending = std::mem::take(&mut self.rest);
-        pending.extend_from_slice(bytes);
-        let mut out = Vec::new();
+    /// Renders the lines that are complete and wanted.
+    fn take(&mut self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.pending.len());
         let mut start = 0;
-        while let Some(end) = pending.get(start..).and_then(|rest| rest.iter().position(|byte| *byte == b'\n')) {
-            let line = pending.get(start..start + end).unwrap_or_default();
-            start += end + 1;
+        while let Some(line) = first_line(self.pending.get(start..).unwrap_or_default()) {
+            start += line.len() + 1;
             if self.skip > 0 {
                 self.skip -= 1;
                 continue;
@@ -162,9 +168,10 @@ impl Reader {
                 record.render(self.query.timestamps, &mut out);
             }
         }
-        self.rest = pending.split_off(start);
-        if self.rest.len() > LONGEST_LINE {
-            self.rest.clear();
+        // Not drain(): memory is kept for incomplete lines only.
+        self.pending = self.pending.split_off(start);
+        if self.pending.len() > LONGEST_LINE {
+            self.pending.clear();
         }
         if let Some(limit) = self.query.limit {
             out.truncate(limit.saturating_sub(self.sent));
