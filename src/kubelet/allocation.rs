@@ -17,7 +17,7 @@ pub(crate) fn grow(held: &Amounts, wants: &Amounts, used: &Amounts, allocatable:
         if requested > capacity {
             let message =
                 format!("Node didn't have enough capacity: {name}, requested: {requested}, capacity: {capacity}");
-            return Err(Pending { reason: "Infeasible", message });
+            return Err(Pending { reason: "Infeasible", message, asked: String::new() });
         }
     }
     for name in growing() {
@@ -26,7 +26,7 @@ pub(crate) fn grow(held: &Amounts, wants: &Amounts, used: &Amounts, allocatable:
             let message = format!(
                 "Node didn't have enough resource: {name}, requested: {requested}, used: {used}, capacity: {capacity}"
             );
-            return Err(Pending { reason: "Deferred", message });
+            return Err(Pending { reason: "Deferred", message, asked: String::new() });
         }
     }
     Ok(())
@@ -45,15 +45,20 @@ pub(crate) fn with_sizes(pod: &Pod, of: &Pod) -> Pod {
     sized
 }
 
-/// A pod with the sizes that its containers have, as far as its status says so.
+/// A pod with the sizes that it and its containers have, as far as its status says so.
 pub(crate) fn with_actual_sizes(pod: &Pod) -> Pod {
     let status = pod.status.as_ref();
-    resized(pod, |name| {
+    let mut sized = resized(pod, |name| {
         let mut all = status
             .iter()
             .flat_map(|status| status.init_container_statuses.iter().chain(&status.container_statuses).flatten());
         all.find(|one| one.name == name).and_then(|one| one.resources.clone()).map(Some)
-    })
+    });
+    let whole = status.and_then(|status| status.resources.as_ref());
+    if let (Some(own), Some(whole)) = (sized.spec.as_mut().and_then(|spec| spec.resources.as_mut()), whole) {
+        own.clone_from(whole);
+    }
+    sized
 }
 
 fn resized(pod: &Pod, size: impl Fn(&str) -> Option<Option<ResourceRequirements>>) -> Pod {

@@ -57,6 +57,8 @@ pub struct Memory {
     pub post_starts: BTreeMap<ContainerId, bool>,
     /// What resized containers have.
     pub sizes: BTreeMap<ContainerId, ResourceRequirements>,
+    /// What a pod that was resized has as a whole.
+    pub pod_sizes: Option<ResourceRequirements>,
     /// Last failed resize of each container.
     pub resizes: BTreeMap<ContainerId, Failure>,
     /// Why the pod does not get the size that it asks for.
@@ -209,6 +211,7 @@ impl Memory {
             stops: BTreeMap::new(),
             post_starts: BTreeMap::new(),
             sizes: BTreeMap::new(),
+            pod_sizes: None,
             resizes: BTreeMap::new(),
             resize_pending: None,
             longest_backoff: BACKOFF.1,
@@ -265,10 +268,13 @@ impl Memory {
         }
     }
 
-    /// A container has another size.
-    pub(crate) fn resized(&mut self, container: ContainerId, sizes: ResourceRequirements) {
+    /// A container has another size, and so has its pod.
+    pub(crate) fn resized(&mut self, container: ContainerId, [own, pod]: [Option<ResourceRequirements>; 2]) {
         self.resizes.remove(&container);
-        self.sizes.insert(container, sizes);
+        self.pod_sizes = pod;
+        if let Some(own) = own {
+            self.sizes.insert(container, own);
+        }
     }
 
     /// A container could not be given another size, which is tried again.

@@ -90,7 +90,8 @@ pub(super) enum Outcome {
     },
     Resized {
         container: ContainerId,
-        sizes: ResourceRequirements,
+        /// Of the container, and of the pod as a whole if it has one.
+        sizes: [Option<ResourceRequirements>; 2],
     },
     ResizeFailed {
         container: ContainerId,
@@ -249,12 +250,13 @@ async fn stop(job: &Job, wanted: Stop) -> Outcome {
 async fn resize(job: &Job, sandbox: &SandboxId, container: ContainerId, name: &str) -> Outcome {
     let Some(own) = parts::containers(&job.pod).find(|own| own.name == name) else { return Outcome::Retry };
     let limits = container::resize(&job.pod, &own, &job.shared.context());
-    let sizes = super::resize::wanted(&own);
+    let sizes = [Some(super::resize::wanted(&own)), job.pod.spec.as_ref().and_then(|spec| spec.resources.clone())];
     match job.shared.seams.runtime.resize_container(sandbox, &container, limits).await {
         Ok(()) => Outcome::Resized { container, sizes },
         Err(error) => {
             let message = chain(&error);
-            report::of_container(&job.shared, &job.pod, name, EventType::Warning, "ResizeError", &message);
+            let told = format!("Pod resize error: {}", super::resize::summary(&job.pod, Some(&message)));
+            report::of_pod(&job.shared, &job.pod, EventType::Warning, "ResizeError", &told);
             Outcome::ResizeFailed { container, message }
         }
     }

@@ -5,6 +5,7 @@ use k8s_openapi::api::core::v1::{ContainerStatus, ObjectReference, Pod, PodStatu
 
 use super::parts;
 use super::plan::WaitingReason;
+use super::resize::{self, Pending};
 use crate::shared::{Shared, in_full};
 
 /// Reports an event about a pod.
@@ -50,6 +51,30 @@ pub(super) fn transitions(shared: &Shared, pod: &Pod, old: &PodStatus, new: &Pod
         for (kind, reason, message) in worth_telling(pod, status, reason, &message.unwrap_or_default()) {
             of_container(shared, pod, &status.name, kind, reason, &message);
         }
+    }
+}
+
+/// Reports how a resize goes on: for want of room not begun, begun, or done (`pkg/kubelet/allocation` upstream).
+pub(super) fn resizes(shared: &Shared, pod: &Pod, pending: Option<&Pending>, [old, new]: [&PodStatus; 2]) {
+    let of = |status: &PodStatus, name: &str| {
+        let mut all = status.conditions.iter().flatten();
+        let found = all.find(|condition| condition.type_ == name);
+        found.map(|own| (own.observed_generation, own.reason.clone(), own.message.clone()))
+    };
+    let [waited, waits] = [old, new].map(|status| of(status, "PodResizePending"));
+    if let Some(Pending { reason, asked, .. }) = pending.filter(|_| waits != waited) {
+        let message = format!("Pod resize {reason}: {asked}");
+        of_pod(shared, pod, EventType::Warning, &format!("Resize{reason}"), &message);
+    }
+    let [was, is] = [old, new].map(|status| of(status, "PodResizeInProgress").map(|(generation, ..)| generation));
+    let told = match is {
+        Some(_) if is != was => Some(("ResizeStarted", "started")),
+        None if was.is_some() && new.phase.as_deref() == Some("Running") => Some(("ResizeCompleted", "completed")),
+        _ => None,
+    };
+    if let Some((reason, word)) = told {
+        let message = format!("Pod resize {word}: {}", resize::summary(pod, None));
+        of_pod(shared, pod, EventType::Normal, reason, &message);
     }
 }
 

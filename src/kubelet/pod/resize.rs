@@ -7,9 +7,10 @@
 use std::collections::BTreeMap;
 
 use api::quantity::Quantity as Amount;
-use k8s_openapi::api::core::v1::{Container, ResourceRequirements};
+use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use runtime::ContainerId;
+use serde_json::{Value, json};
 
 use super::plan::{Action, Draft, StopReason};
 use super::view::{Contained, Kind, Life, View};
@@ -24,6 +25,29 @@ pub struct Pending {
     pub reason: &'static str,
     /// What is missing.
     pub message: String,
+    /// What the pod asks for, as events tell of it.
+    pub asked: String,
+}
+
+/// The sizes of a pod as events tell of them (`makeResourceSummaryFromPod` of `pkg/kubelet/events/resize.go`), with what
+/// stands in their way.
+pub(crate) fn summary(pod: &Pod, error: Option<&str>) -> String {
+    let list = |containers: &[Container]| -> Vec<Value> {
+        let sizes = |own: &Container| json!({"name": own.name, "resources": own.resources.clone().unwrap_or_default()});
+        containers.iter().map(sizes).collect()
+    };
+    let spec = pod.spec.as_ref();
+    let mut told = json!({"generation": pod.metadata.generation.unwrap_or(0)});
+    let parts = [
+        ("initContainers", spec.and_then(|spec| spec.init_containers.as_deref()).map(list).map(Value::from)),
+        ("containers", spec.map(|spec| list(&spec.containers).into())),
+        ("resources", spec.and_then(|spec| spec.resources.as_ref()).map(|own| json!(own))),
+        ("error", error.map(Value::from)),
+    ];
+    for (name, value) in parts.into_iter().filter_map(|(name, value)| Some((name, value?))) {
+        told[name] = value;
+    }
+    told.to_string()
 }
 
 /// What a running container has.
@@ -44,6 +68,19 @@ pub(super) fn wanted(container: &Container) -> ResourceRequirements {
     ResourceRequirements { claims: None, ..own }
 }
 
+/// What the pod has as a whole, if that was said (KEP-2837).
+pub(super) fn actual_pod(view: &View<'_>) -> Option<ResourceRequirements> {
+    let wanted = view.pod.spec.as_ref().and_then(|spec| spec.resources.clone())?;
+    let known = view.memory.pod_sizes.clone().or_else(|| view.memory.status.resources.clone());
+    Some(known.unwrap_or(wanted))
+}
+
+/// Whether the pod as a whole shall have another size (KEP-5419).
+fn pod_differs(view: &View<'_>) -> bool {
+    let wanted = view.pod.spec.as_ref().and_then(|spec| spec.resources.as_ref());
+    wanted.zip(actual_pod(view)).is_some_and(|(wanted, actual)| !differing(&actual, wanted).is_empty())
+}
+
 /// Resources of which a container has another amount than it shall have.
 fn differing(actual: &ResourceRequirements, wanted: &ResourceRequirements) -> Vec<&'static str> {
     let amount = |list: Option<&BTreeMap<String, Quantity>>, name: &str| {
@@ -59,7 +96,14 @@ fn differing(actual: &ResourceRequirements, wanted: &ResourceRequirements) -> Ve
 /// Whether a container is on its way to another size.
 pub(super) fn is_under_way(view: &View<'_>, container: &Contained<'_>) -> bool {
     let Life::Runs { id, .. } = &container.life else { return false };
-    has_size(container) && !differing(&actual(view, container, id), &wanted(&container.spec)).is_empty()
+    let differs = || !differing(&actual(view, container, id), &wanted(&container.spec)).is_empty();
+    has_size(container) && (differs() || (pod_differs(view) && is_first(view, container)))
+}
+
+/// Whether it is the container with which the pod as a whole is given another size: the first one that runs.
+fn is_first(view: &View<'_>, container: &Contained<'_>) -> bool {
+    let mut running = view.containers().filter(|other| has_size(other) && matches!(other.life, Life::Runs { .. }));
+    running.next().is_some_and(|first| first.name() == container.name())
 }
 
 /// Containers that run once, and those that are looked into with, keep what they have.
@@ -73,10 +117,10 @@ pub(super) fn keep(view: &View<'_>, draft: &mut Draft, container: &Contained<'_>
     if !has_size(container) {
         return None;
     }
-    let differing = differing(&actual(view, container, id), &wanted(&container.spec));
-    if differing.is_empty() {
+    if !is_under_way(view, container) {
         return None;
     }
+    let differing = differing(&actual(view, container, id), &wanted(&container.spec));
     let restarts = |name: &&str| {
         let mut policies = container.spec.resize_policy.iter().flatten();
         policies.any(|policy| policy.resource_name == **name && policy.restart_policy == "RestartContainer")

@@ -235,6 +235,8 @@ impl Worker {
     fn take_status(&mut self, assignment: &Assignment, plan: &Plan) {
         if plan.status != self.memory.status {
             report::transitions(&self.shared, &assignment.pod, &self.memory.status, &plan.status);
+            let pending = self.memory.resize_pending.as_ref();
+            report::resizes(&self.shared, &assignment.pod, pending, [&self.memory.status, &plan.status]);
             self.memory.status = plan.status.clone();
             self.memory.acknowledged = false;
         }

@@ -13,6 +13,7 @@ use crate::eviction;
 use crate::groups;
 use crate::node;
 use crate::pod::eviction::Eviction;
+use crate::pod::resize::{self, Pending};
 use crate::pod::{Assignment, Wish};
 
 impl Table {
@@ -138,6 +139,8 @@ impl Table {
         match grown {
             Err(pending) if !admission::is_critical(pod) => {
                 self.deferred.insert(uid.to_owned());
+                let asked = resize::summary(pod, Some(&pending.message));
+                let pending = Pending { asked, ..pending };
                 let pod = Arc::new(allocation::with_sizes(pod, current));
                 Assignment { pod, resize_pending: Some(pending), ..assignment }
             }

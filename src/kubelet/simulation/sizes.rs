@@ -88,6 +88,32 @@ async fn a_pod_is_resized_where_it_runs_once_there_is_room() {
     world.until_pod("small", "there is room now", |pod| has(pod, 600)).await;
     world.until_pod("small", "nothing is left to do", |pod| condition(pod, "PodResizePending") == "absent").await;
     assert_eq!(world.pod("small").expect("the pod")["status"]["containerStatuses"][0]["restartCount"], 0);
+    let told: Vec<String> = world.events("Pod").into_iter().filter(|reason| reason.starts_with("Resize")).collect();
+    for reason in ["ResizeStarted", "ResizeCompleted", "ResizeInfeasible", "ResizeDeferred"] {
+        assert!(told.contains(&reason.to_owned()), "{reason}: {told:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_with_a_size_as_a_whole_gets_another_without_its_containers() {
+    let world = started().await;
+    let sized = |milli: i64| json!({"requests": {"cpu": format!("{milli}m")}, "limits": {"cpu": format!("{milli}m")}});
+    let mut spec = one_container();
+    spec["resources"] = sized(200);
+    world.create("whole", spec);
+    world.until_pod("whole", "it is ready", is_ready).await;
+    assert_eq!(world.pod("whole").expect("the pod")["status"]["resources"], sized(200));
+    let path = "/api/v1/namespaces/default/pods/whole";
+    world.api.patch(path, &json!({"spec": {"resources": sized(300)}})).expect("the pod");
+    world.until_pod("whole", "it is resized", |pod| pod["status"]["resources"] == sized(300)).await;
+    let resized = world.runtime.calls().into_iter().find_map(|call| match call {
+        Call::ResizeContainer(_, _, resize) => Some(resize),
+        _ => None,
+    });
+    assert_eq!(resized.and_then(|resize| resize.pod.cpu_quota), Some(30_000));
+    let pod = world.pod("whole").expect("the pod");
+    assert_eq!(pod["status"]["allocatedResources"]["cpu"], "300m");
+    assert_eq!(pod["status"]["containerStatuses"][0]["restartCount"], 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -33,8 +33,12 @@ fn take_ephemeral(pod: &mut Value, wanted: &Value) {
     put(&mut pod["spec"], "ephemeralContainers", &wanted["spec"]["ephemeralContainers"]);
 }
 
-/// Sizes by the names of containers: another order of them is no wish that could be granted.
+/// Sizes by the names of containers: another order of them is no wish that could be granted. A pod that has a size as a
+/// whole may get another (KEP-5419).
 fn take_sizes(pod: &mut Value, wanted: &Value) {
+    if pod["spec"]["resources"].is_object() {
+        put(&mut pod["spec"], "resources", &wanted["spec"]["resources"]);
+    }
     for list in ["containers", "initContainers"] {
         for container in items(&wanted["spec"], list) {
             let own = items(&pod["spec"], list).iter().position(|own| own["name"] == container["name"]);
@@ -100,21 +104,42 @@ fn validate_resize(new: &Value, old: &Value) -> Vec<FieldError> {
     if running.iter().find(|status| !status["state"]["running"].is_null()).is_some_and(is_unsized) {
         errors.push(FieldError::forbidden(&path, "Pod running on node without support for resize"));
     }
+    whole_pod(new, old, &path.child("resources"), &mut errors);
     for list in ["containers", "initContainers"] {
         for (index, (after, before)) in items(&new["spec"], list).iter().zip(items(&old["spec"], list)).enumerate() {
             let path = path.child(list).index(index).child("resources");
-            for (field, word) in [("requests", "requests"), ("limits", "limits")] {
-                let (now, then) = (&after["resources"], &before["resources"]);
-                if entries(then, field).any(|(name, _)| now[field][name].is_null()) {
-                    let detail = format!("resource {word} cannot be removed");
-                    errors.push(FieldError::forbidden(path.child(field), &detail));
-                }
-            }
+            removals(&after["resources"], &before["resources"], &path, &mut errors);
             let is_sidecar = super::is_restartable(before);
             errors.extend(other_changes(after, before, list == "initContainers", is_sidecar));
         }
     }
     errors
+}
+
+/// Amounts that were said and are not said any more.
+fn removals(new: &Value, old: &Value, path: &Path, errors: &mut Vec<FieldError>) {
+    for field in ["requests", "limits"] {
+        if entries(old, field).any(|(name, _)| new[field][name].is_null()) {
+            errors.push(FieldError::forbidden(path.child(field), &format!("resource {field} cannot be removed")));
+        }
+    }
+}
+
+/// What the pod has as a whole may be another amount of cpu and memory, and nothing else.
+fn whole_pod(new: &Value, old: &Value, path: &Path, errors: &mut Vec<FieldError>) {
+    let (new, old) = (&new["spec"]["resources"], &old["spec"]["resources"]);
+    removals(new, old, path, errors);
+    let others = |sizes: &Value| {
+        let amounts = ["requests", "limits"].map(|field| entries(sizes, field).collect::<Vec<_>>());
+        let fixed = amounts.map(|list| {
+            let fixed = list.into_iter().filter(|(name, _)| !SIZES.contains(&name.as_str()));
+            fixed.map(|(name, amount)| (name.clone(), amount.clone())).collect::<Vec<_>>()
+        });
+        (fixed, sizes["claims"].clone())
+    };
+    if others(new) != others(old) {
+        errors.push(FieldError::forbidden(path, "only cpu and memory resources are mutable"));
+    }
 }
 
 /// Whether something of a container differs that is no size.
@@ -216,6 +241,23 @@ mod tests {
         assert_eq!(errors, [""; 0]);
         assert_eq!(new["spec"]["containers"][0]["resources"]["requests"]["cpu"], "200m");
         assert_eq!(new["spec"]["containers"][1], old["spec"]["containers"][1]);
+    }
+
+    #[test]
+    fn a_pod_that_has_a_size_as_a_whole_gets_another_and_no_other_has_one() {
+        let mut old = pod();
+        let mut wanted = old.clone();
+        wanted["spec"]["resources"] = json!({"requests": {"cpu": "1"}});
+        assert_eq!(through("resize", &wanted, &old).0["spec"]["resources"], Value::Null);
+        old["spec"]["resources"] = json!({"requests": {"cpu": "1"}, "limits": {"cpu": "2", "memory": "1Gi"}});
+        wanted = old.clone();
+        wanted["spec"]["resources"]["limits"]["memory"] = json!("2Gi");
+        let (new, errors) = through("resize", &wanted, &old);
+        assert_eq!((errors, &new["spec"]["resources"]["limits"]["memory"]), (Vec::new(), &json!("2Gi")));
+        wanted["spec"]["resources"] = json!({"requests": {"cpu": "1"}, "limits": {"cpu": "2", "hugepages-2Mi": "2Mi"}});
+        let (_, errors) = through("resize", &wanted, &old);
+        assert!(errors.contains(&"spec.resources.limits: Forbidden: resource limits cannot be removed".to_owned()));
+        assert!(errors.contains(&"spec.resources: Forbidden: only cpu and memory resources are mutable".to_owned()));
     }
 
     #[test]

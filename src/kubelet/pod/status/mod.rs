@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::{ContainerStatus, HostIP, Pod, PodIP, PodStatus}
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::plan::{Draft, Wish};
+use super::resize;
 use super::view::View;
 
 /// How long the last words of all containers of a pod may be together, as upstream's
@@ -77,6 +78,8 @@ pub(super) fn render(view: &View<'_>, draft: &Draft) -> PodStatus {
         host_ip: hosts.first().map(ToString::to_string),
         host_ips: Some(hosts.iter().map(|ip| HostIP { ip: ip.to_string() }).collect())
             .filter(|ips: &Vec<_>| !ips.is_empty()),
+        resources: resize::actual_pod(view),
+        allocated_resources: view.pod.spec.as_ref().and_then(|spec| spec.resources.as_ref()?.requests.clone()),
         ..old.clone()
     };
     // The addresses of a sandbox that is being replaced or removed stay visible until there are others.

@@ -335,7 +335,8 @@ impl Toy {
             }
             Action::ResizeContainer { container, name, .. } => {
                 let own = parts::containers(&self.pod).find(|own| own.name == *name).expect("the container");
-                self.memory.resized(container.clone(), resize::wanted(&own));
+                let whole = self.pod.spec.as_ref().and_then(|spec| spec.resources.clone());
+                self.memory.resized(container.clone(), [Some(resize::wanted(&own)), whole]);
             }
             Action::RemoveContainer { container, .. } => {
                 for sandbox in &mut self.observed.sandboxes {
