@@ -1,5 +1,7 @@
 //! `GET` of `pods/x/log`: passed on to the node's kubelet (`pkg/registry/core/pod/strategy.go`, LogLocation).
 
+mod socket;
+
 use api::status::{ApiError, FieldError};
 use bytes::Bytes;
 use http::{Request, Response};
@@ -23,7 +25,7 @@ pub(super) async fn log(call: &Call) -> Result<Response<Body>, ApiError> {
     let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
     if node.is_empty() {
         // Nothing has run yet, so there is nothing to say.
-        return Ok(respond::full(200, respond::TEXT, Bytes::new()));
+        return given(call, respond::full(200, respond::TEXT, Bytes::new()).into_body());
     }
     let request = Request::get(path(call, container))
         .body(Bytes::new())
@@ -34,10 +36,7 @@ pub(super) async fn log(call: &Call) -> Result<Response<Body>, ApiError> {
         ApiError::internal(format!("{error}: {cause}"))
     })?;
     if response.status().is_success() {
-        let (_, body) = response.into_parts();
-        let mut answer = Response::new(body);
-        answer.headers_mut().insert(http::header::CONTENT_TYPE, respond::TEXT);
-        return Ok(answer);
+        return given(call, response.into_body());
     }
     let code = response.status().as_u16();
     let text = response.into_body().collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
@@ -47,6 +46,16 @@ pub(super) async fn log(call: &Call) -> Result<Response<Body>, ApiError> {
         404 => ApiError::new(404, "NotFound", text),
         _ => ApiError::internal(text),
     })
+}
+
+/// Gives a client a log in the way in which it asks for it.
+fn given(call: &Call, body: Body) -> Result<Response<Body>, ApiError> {
+    if socket::is_asked_for(call) {
+        return socket::answer(call, body);
+    }
+    let mut answer = Response::new(body);
+    answer.headers_mut().insert(http::header::CONTENT_TYPE, respond::TEXT);
+    Ok(answer)
 }
 
 /// `ValidatePodLogOptions` of upstream, as far as values can be wrong.
