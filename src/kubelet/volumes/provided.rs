@@ -30,7 +30,7 @@ fn folder(root: &Path) -> PathBuf {
 pub(crate) fn make(place: &Path) -> io::Result<()> {
     let folder = place.parent().ok_or(io::ErrorKind::InvalidInput)?;
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    match DirBuilder::new().mode(0).create(place) {
+    match DirBuilder::new().mode(0o000).create(place) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             // Whether it is a directory, and not a link to one.
             let found = fs::symlink_metadata(place)?;
@@ -83,7 +83,7 @@ mod tests {
         let root = tempfile::tempdir().expect("a directory");
         let place = place(root.path(), "pvc-1_default_web").expect("a place");
         fs::create_dir(folder(root.path())).expect("made");
-        DirBuilder::new().mode(0).create(&place).expect("begun");
+        DirBuilder::new().mode(0o000).create(&place).expect("begun");
         make(&place).expect("made");
         assert_eq!(fs::metadata(&place).expect("there").permissions().mode() & 0o7777, 0o777);
     }
