@@ -117,7 +117,7 @@ fn config(name: &str, root: &Path) -> KubeletConfig {
         run_dir: root.join("run"),
         log_root: root.join("log"),
         manifest_dir: None,
-        pod_cidr: Some("10.42.0.0/24".to_owned()),
+        pod_cidrs: vec!["10.42.0.0/24".to_owned()],
         cgroup_prefix: "kubepods".into(),
         max_pods: 110,
         longest_restart_backoff: std::time::Duration::from_secs(300),
