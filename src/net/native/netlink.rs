@@ -11,6 +11,10 @@ use netlink_packet_core::{
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::route::RouteMessage;
+use rustix::net::sockopt::{
+    set_socket_recv_buffer_size_force, set_socket_send_buffer_size_force, socket_recv_buffer_size,
+    socket_send_buffer_size,
+};
 use rustix::net::{AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send};
 
 use super::link::address_family;
@@ -20,6 +24,8 @@ use crate::range::Family;
 const ERROR: u16 = 2;
 /// `NLMSG_DONE` of linux/netlink.h: the last part of an answer of many.
 const DONE: u16 = 3;
+/// What an answer takes in the kernel beside its content.
+const ANSWER: usize = 1024;
 /// Length of `struct nlmsghdr`.
 const HEADER: usize = 16;
 
@@ -110,12 +116,18 @@ impl Socket {
         self.send_raw(&buffer)
     }
 
-    /// Makes room for a datagram of this length, past the host's usual limit if need be (CAP_NET_ADMIN).
-    pub(super) fn make_room(&self, length: usize) -> io::Result<()> {
+    /// Makes room for a datagram of this length and the answers to its messages, past the host's usual limit if need be
+    /// (CAP_NET_ADMIN).
+    pub(super) fn make_room(&self, length: usize, messages: u32) -> io::Result<()> {
         // The kernel's own books of a message count in.
         let wanted = length.saturating_mul(2);
-        if wanted > rustix::net::sockopt::socket_send_buffer_size(&self.descriptor)? {
-            rustix::net::sockopt::set_socket_send_buffer_size_force(&self.descriptor, wanted)?;
+        if wanted > socket_send_buffer_size(&self.descriptor)? {
+            set_socket_send_buffer_size_force(&self.descriptor, wanted)?;
+        }
+        // What fails is answered with the whole of its message, as a buffer of its own.
+        let answers = usize::try_from(messages).unwrap_or(usize::MAX).saturating_mul(ANSWER).saturating_add(wanted);
+        if answers > socket_recv_buffer_size(&self.descriptor)? {
+            set_socket_recv_buffer_size_force(&self.descriptor, answers)?;
         }
         Ok(())
     }

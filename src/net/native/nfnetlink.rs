@@ -160,7 +160,7 @@ impl Messages {
         let last = self.sequence;
         self.begin(BATCH_END, REQUEST, (UNSPECIFIED, NFTABLES), |_| {});
         netfilter.talk(|socket| {
-            socket.make_room(self.buffer.len())?;
+            socket.make_room(self.buffer.len(), self.sequence)?;
             socket.send_raw(&self.buffer)?;
             socket.acknowledged(last)
         })

@@ -83,7 +83,7 @@ pub(super) fn replace(
     config: &NativeNetworkConfig,
     published: &[Published<'_>],
 ) -> io::Result<()> {
-    let mut batch = Messages::batch();
+    let mut batch = Messages::large_batch();
     for pods in config.pods.iter() {
         let Table { name: table, family } = config.table(pods.family());
         batch.about(family);
@@ -93,7 +93,7 @@ pub(super) fn replace(
             render_ports(&mut batch, &table, one, true);
         }
     }
-    batch.commit(netfilter)
+    batch.commit_large(netfilter, &config.table(Family::V4).name)
 }
 
 fn render(batch: &mut Messages, table: &str, config: &NativeNetworkConfig, pods: &Range) {
@@ -160,20 +160,21 @@ fn render_loopback(batch: &mut Messages, table: &str, (pods, cluster): (&Range, 
     });
 }
 
-/// Adds host ports of a pod to the tables, or removes them; all of them or none.
+/// Adds host ports of a pod to the tables, or removes them; all of them or none. A pod of before may have an address of a
+/// family that the network no longer has, and that has no table.
 pub(super) fn publish(
     netfilter: &Netfilter,
     config: &NativeNetworkConfig,
     published: &[Published<'_>],
     present: bool,
 ) -> io::Result<()> {
-    let mut batch = Messages::batch();
-    for one in published {
+    let mut batch = Messages::large_batch();
+    for one in published.iter().filter(|one| config.pods.of(Family::of(one.address)).is_some()) {
         let Table { name, family } = config.table(Family::of(one.address));
         batch.about(family);
         render_ports(&mut batch, &name, one, present);
     }
-    batch.commit(netfilter)
+    batch.commit_large(netfilter, &config.table(Family::V4).name)
 }
 
 fn render_ports(batch: &mut Messages, table: &str, published: &Published<'_>, present: bool) {

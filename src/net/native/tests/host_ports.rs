@@ -154,7 +154,7 @@ fn a_sender_of_datagrams_that_never_pauses_follows_the_port_to_the_next_pod() {
 }
 
 #[expect(clippy::disallowed_methods, reason = "a test may forge routes with ip(8) and rules with nft(8)")]
-fn succeeds(program: &str, arguments: &[&str]) -> bool {
+pub(super) fn succeeds(program: &str, arguments: &[&str]) -> bool {
     std::process::Command::new(program).args(arguments).status().is_ok_and(|status| status.success())
 }
 
@@ -184,5 +184,27 @@ fn a_pod_with_a_host_port_does_not_reach_what_listens_on_the_hosts_loopback() {
             });
             assert!(private.recv_from(&mut [0; 16]).is_ok(), "the forged packet would not have arrived anyway");
         }
+    });
+}
+
+/// The socket would hold the acknowledgements of some 240 of them at once.
+#[test]
+fn hundreds_of_host_ports_come_outlive_a_restart_and_go() {
+    on_pretend_host(async |state| {
+        let network = NativeNetwork::start(config(state.clone())).await.unwrap();
+        let outside = outside();
+        let ports: Vec<_> = (0..300).map(|number| port(Protocol::Tcp, None, 20_000 + number, 8080)).collect();
+        let pod = attach_with(&network, "web-0", &ports).await;
+        let listener = listen(&pod, 8080);
+        seen_from(Some(&outside), &listener, (NODE, 20_299));
+        drop(network);
+        let network = NativeNetwork::start(config(state)).await.unwrap();
+        seen_from(Some(&outside), &listener, (NODE, 20_299));
+        network.detach("web-0").await.unwrap();
+        assert!(refused(Some(&outside), (NODE, 20_000)) && refused(Some(&outside), (NODE, 20_299)));
+        // Somebody has removed the table, so that each of them fails.
+        let _pod = attach_with(&network, "web-1", &ports).await;
+        assert!(succeeds("nft", &["flush", "map", "inet", "coracle-test", "ports-anywhere"]));
+        network.detach("web-1").await.unwrap();
     });
 }
