@@ -68,6 +68,11 @@ impl Pool {
         (!addresses.is_empty()).then_some((addresses, ports.as_slice()))
     }
 
+    /// All sandboxes that are connected, with their addresses.
+    pub(crate) fn all_connected(&self) -> impl Iterator<Item = (&String, Vec<IpAddr>)> {
+        self.connected.iter().map(|sandbox| (sandbox, self.get(sandbox)))
+    }
+
     /// All sandboxes that are connected and have ports of the host.
     pub(crate) fn all_published(&self) -> impl Iterator<Item = (Vec<IpAddr>, &[PortMapping])> {
         self.connected.iter().filter_map(|sandbox| self.published(sandbox))

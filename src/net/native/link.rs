@@ -72,8 +72,15 @@ impl Pair {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             other => other.map_err(step("creation of the link pair"))?,
         }
+        self.settle(host)
+    }
+
+    /// Makes the host's end as it must be; the calling thread is in the host's namespace.
+    pub(super) fn settle(&self, host: &mut Socket) -> Result<(), NetworkError> {
         let index = index_of(host, &self.name).map_err(step("look-up of the host's link"))?;
         generate_no_addresses(host, index).map_err(step("IPv6 settings of the host's link"))?;
+        let has_ipv6 = self.addresses.iter().any(IpAddr::is_ipv6);
+        believe_nobody(&self.name, has_ipv6).map_err(step("IPv6 settings of the host's link"))?;
         bring_up(host, index).map_err(step("the host's link"))?;
         for address in &self.addresses {
             let neighbour = neighbour(index, *address, self.inside_end());
@@ -146,6 +153,21 @@ fn lead_out(inside: &mut Socket, index: u32, family: Family) -> Result<(), Netwo
 /// translated back; see `route_localnet` in the kernel's ip-sysctl.rst. The calling thread is in the link's namespace.
 pub(super) fn answer_loopback(name: &str) -> io::Result<()> {
     std::fs::write(format!("/proc/sys/net/ipv4/conf/{name}/route_localnet"), "1")
+}
+
+/// Keeps who is at the other end of a link from leading the host elsewhere. Whoever may send raw packets, as pods may by
+/// default, may pretend to be a router, and would get what the host sends by IPv6 (CVE-2020-10749). See `accept_ra`,
+/// `accept_redirects` and `disable_ipv6` in the kernel's ip-sysctl.rst; where there is no IPv6, there are none of them. The
+/// calling thread is in the link's namespace.
+fn believe_nobody(name: &str, has_ipv6: bool) -> io::Result<()> {
+    let disabled = if has_ipv6 { "0" } else { "1" };
+    for (setting, value) in [("accept_ra", "0"), ("accept_redirects", "0"), ("disable_ipv6", disabled)] {
+        match std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/{setting}"), value) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => other?,
+        }
+    }
+    Ok(())
 }
 
 /// Whether a link exists in the namespace of the socket.

@@ -333,7 +333,23 @@ fn prepare_host(netfilter: &Netfilter, config: &NativeNetworkConfig, pool: &Pool
     let published: Vec<_> = published.iter().flat_map(|(at, ports)| Published::each(at, ports)).collect();
     let is_ours = |one: &Published<'_>| config.pods.of(Family::of(one.address)).is_some();
     let published: Vec<_> = published.into_iter().filter(is_ours).collect();
-    nftables::replace(netfilter, config, &published).map_err(kernel("nftables table"))
+    nftables::replace(netfilter, config, &published).map_err(kernel("nftables table"))?;
+    settle_links(config, pool, &mut host)
+}
+
+/// Makes the host's ends of the links that are there as they must be now: an agent of before may have been another one, or
+/// have had addresses of other families.
+fn settle_links(config: &NativeNetworkConfig, pool: &Pool, host: &mut Socket) -> Result<(), NetworkError> {
+    for (sandbox, mut addresses) in pool.all_connected() {
+        let name = config.link_name(sandbox);
+        addresses.retain(|address| config.pods.of(Family::of(*address)).is_some());
+        let pair = Pair { name, addresses, mtu: config.mtu };
+        let settled = pair.settle(host);
+        if settled.is_err() && link::exists(host, &pair.name).map_err(kernel("look-up of a sandbox's link"))? {
+            return settled;
+        }
+    }
+    Ok(())
 }
 
 /// Removes what was there for IPv6 when pods had both families.

@@ -189,6 +189,70 @@ fn an_address_rests_until_the_kernel_has_removed_its_link() {
     });
 }
 
+/// Whether the host sends by a link whatever it has no other route for.
+fn is_way_out(link: &str) -> bool {
+    let routes = fs::read_to_string("/proc/thread-self/net/ipv6_route").unwrap();
+    routes.lines().any(|route| route.starts_with(&format!("{:032} 00 ", 0)) && route.ends_with(link))
+}
+
+/// A router advertisement (RFC 4861 §4.2) to all nodes on the link, as a pod may send it with `CAP_NET_RAW`.
+fn advertise_a_router() {
+    use rustix::net::{AddressFamily, SendFlags, SocketType, ipproto, netdevice, sendto, socket, sockopt};
+
+    let socket = socket(AddressFamily::INET6, SocketType::RAW, Some(ipproto::ICMPV6)).unwrap();
+    let link = netdevice::name_to_index(&socket, "eth0").unwrap();
+    sockopt::set_ipv6_multicast_hops(&socket, 255).unwrap();
+    sockopt::set_ipv6_multicast_if(&socket, link).unwrap();
+    let nodes = std::net::SocketAddrV6::new("ff02::1".parse().unwrap(), 0, 0, link);
+    // Type, code, checksum (by the kernel), hop limit, flags, 1800 seconds, and two timers.
+    let message = [134, 0, 0, 0, 64, 0, 7, 8, 0, 0, 0, 0, 0, 0, 0, 0];
+    sendto(&socket, &message, SendFlags::empty(), &nodes).unwrap();
+}
+
+/// CVE-2020-10749.
+#[test]
+fn a_pod_that_pretends_to_be_a_router_does_not_become_the_hosts_way_out() {
+    on_pretend_host(async |state| {
+        if !fs::exists("/proc/sys/net/ipv6").unwrap() {
+            eprintln!("SKIP router advertisements: no IPv6");
+            return;
+        }
+        let network = NativeNetwork::start(config(state.clone())).await.unwrap();
+        let pod = namespace();
+        attach(&network, "a-0", &pod).await;
+        let link = network.link("a-0").unwrap();
+        let setting = |name: &str| format!("/proc/sys/net/ipv6/conf/{link}/{name}");
+        let is = |name: &str, value: &str| fs::read_to_string(setting(name)).unwrap().trim() == value;
+        assert!(is("accept_ra", "0") && is("accept_redirects", "0") && is("disable_ipv6", "1"));
+        within(&pod, || assert!(host_ports::succeeds("ip", &["address", "add", "fe80::1/64", "dev", "eth0", "nodad"])));
+        // What is sent after it has come once it has.
+        let host = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 8080)).unwrap();
+        let gateway = SocketAddr::from((config(PathBuf::new()).pods.v4.gateway(), 8080));
+        let advertise = || {
+            peer_seen(host.try_clone().unwrap(), || {
+                within(&pod, move || {
+                    advertise_a_router();
+                    say_hello(gateway);
+                });
+            });
+            is_way_out(&link)
+        };
+        assert!(!advertise());
+        // Nor would it with IPv6, but for this one setting.
+        fs::write(setting("disable_ipv6"), "0").unwrap();
+        assert!(!advertise());
+        fs::write(setting("accept_ra"), "1").unwrap();
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+        while !advertise() {
+            assert!(tokio::time::Instant::now() < deadline, "the advertisement would not have arrived anyway");
+        }
+        // Pods of an agent that did not know are closed when the next one starts.
+        drop(network);
+        let _network = NativeNetwork::start(config(state)).await.unwrap();
+        assert!(is("accept_ra", "0") && is("disable_ipv6", "1") && !is_way_out(&link));
+    });
+}
+
 #[test]
 fn reset_makes_the_host_as_it_was() {
     on_pretend_host(async |state| {
