@@ -47,6 +47,8 @@ pub enum Senders {
 pub struct Pool {
     /// Each is as likely as any other.
     pub endpoints: BTreeSet<SocketAddr>,
+    /// Who keeps the connections of before, also if no new ones come; endpoints do in any case.
+    pub serving: BTreeSet<SocketAddr>,
     /// For how many seconds a client returns to the endpoint that it had last.
     pub sticky: Option<u32>,
     /// Whether packets vanish if there is no endpoint, because others elsewhere answer; else they are refused.

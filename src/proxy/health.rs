@@ -22,7 +22,7 @@ use task::Tasks;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
-use crate::render::{Here, SERVICE};
+use crate::render::{self, Here, SERVICE};
 
 /// How many ask about one Service at a time.
 const CONNECTIONS: usize = 32;
@@ -48,7 +48,7 @@ pub(crate) fn render(
     here: &Here,
 ) -> BTreeMap<Subject, usize> {
     let with_port = services.iter().filter_map(|service| {
-        let spec = service.spec.as_ref()?;
+        let spec = render::own(service)?;
         let is_asked =
             spec.type_.as_deref() == Some("LoadBalancer") && spec.external_traffic_policy.as_deref() == Some("Local");
         let port = spec.health_check_node_port.filter(|_| is_asked)?;

@@ -51,11 +51,7 @@ pub fn render(services: &[Arc<Service>], slices: &[Arc<EndpointSlice>], here: &H
         .collect();
     for ((namespace, name), service) in by_name {
         let slices = slices_of.get(&(namespace, name)).map_or(&[][..], Vec::as_slice);
-        let labels = service.metadata.labels.as_ref();
-        let Some(spec) = service.spec.as_ref().filter(|_| labels.is_none_or(|own| !own.contains_key(OTHER_PROXY)))
-        else {
-            continue;
-        };
+        let Some(spec) = own(service) else { continue };
         if spec.type_.as_deref() == Some("ExternalName") {
             continue;
         }
@@ -64,6 +60,12 @@ pub fn render(services: &[Arc<Service>], slices: &[Arc<EndpointSlice>], here: &H
         }
     }
     all
+}
+
+/// What a Service says, unless it is left to another proxy.
+pub(crate) fn own(service: &Service) -> Option<&ServiceSpec> {
+    let labels = service.metadata.labels.as_ref();
+    service.spec.as_ref().filter(|_| labels.is_none_or(|labels| !labels.contains_key(OTHER_PROXY)))
 }
 
 /// A Service with what belongs to it.
@@ -86,9 +88,12 @@ impl Subject<'_> {
         let is_here = |one: &Candidate<'_>| one.endpoint.node_name.as_ref() == Some(&here.name);
         let own = chosen(candidates.iter().copied().filter(is_here));
         let sticky = sticky(spec);
-        let local = Pool { is_silent: own.is_empty() && !everywhere.is_empty(), endpoints: own, sticky };
+        // Whoever was led to one of them stays, also one who is led by the other pool from now on.
+        let serving: BTreeSet<_> = candidates.iter().filter(|one| one.state().1).map(|one| one.at).collect();
+        let is_silent = own.is_empty() && !everywhere.is_empty();
+        let local = Pool { endpoints: own, serving: serving.clone(), sticky, is_silent };
         let pools = [
-            (name.clone(), Pool { endpoints: everywhere, sticky, is_silent: false }),
+            (name.clone(), Pool { endpoints: everywhere, serving, sticky, is_silent: false }),
             (format!("{name}@{}", here.name), local),
         ];
         let policy = |policy: &Option<String>| usize::from(policy.as_deref() == Some("Local"));
@@ -139,6 +144,15 @@ struct Candidate<'s> {
     at: SocketAddr,
 }
 
+impl Candidate<'_> {
+    /// Whether it is ready, whether it serves, and whether it ends.
+    fn state(&self) -> (bool, bool, bool) {
+        let conditions = self.endpoint.conditions.clone().unwrap_or_default();
+        let ready = conditions.ready.unwrap_or(true);
+        (ready, conditions.serving.unwrap_or(ready), conditions.terminating.unwrap_or(false))
+    }
+}
+
 fn candidates<'s>(port: &ServicePort, slices: &[&'s EndpointSlice], family: Family) -> Vec<Candidate<'s>> {
     let mut candidates = Vec::new();
     for slice in slices {
@@ -164,16 +178,11 @@ fn candidates<'s>(port: &ServicePort, slices: &[&'s EndpointSlice], family: Fami
 
 /// Those that answer.
 fn chosen<'s>(candidates: impl Iterator<Item = Candidate<'s>> + Clone) -> BTreeSet<SocketAddr> {
-    let state = |candidate: &Candidate<'_>| {
-        let conditions = candidate.endpoint.conditions.clone().unwrap_or_default();
-        let ready = conditions.ready.unwrap_or(true);
-        (ready, conditions.serving.unwrap_or(ready), conditions.terminating.unwrap_or(false))
-    };
-    let ready: BTreeSet<_> = candidates.clone().filter(|one| state(one).0).map(|one| one.at).collect();
+    let ready: BTreeSet<_> = candidates.clone().filter(|one| one.state().0).map(|one| one.at).collect();
     if !ready.is_empty() {
         return ready;
     }
-    let ends = |one: &Candidate<'s>| matches!(state(one), (_, true, true));
+    let ends = |one: &Candidate<'s>| matches!(one.state(), (_, true, true));
     candidates.filter(ends).map(|one| one.at).collect()
 }
 

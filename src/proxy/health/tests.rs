@@ -48,6 +48,9 @@ fn ready_endpoints_of_this_node_are_counted_once() {
     ] {
         assert!(render(&[service(&nothing)], &slices, &here()).is_empty(), "{nothing}");
     }
+    let mut other = (*service(&json!({}))).clone();
+    other.metadata.labels = Some([("service.kubernetes.io/service-proxy-name".to_owned(), "x".to_owned())].into());
+    assert!(render(&[Arc::new(other)], &slices, &here()).is_empty(), "it is left to another proxy");
 }
 
 #[test]

@@ -69,6 +69,10 @@ fn those_that_are_ready_answer_and_those_that_end_only_if_nobody_else_does() {
     assert_eq!(shown(service(json!({})), json!(all[1..3])), ["10.43.0.9 TCP 80 → 10.42.0.4:8080"]);
     assert_eq!(shown(service(json!({})), json!(all[1..2])), ["10.43.0.9 TCP 80 → refused"]);
     assert_eq!(shown(service(json!({})), json!([endpoint("127.0.0.1", "n1", READY)])), ["10.43.0.9 TCP 80 → refused"]);
+    // Who ends keeps whom it has as long as it serves.
+    let rendered = render(&[service(json!({}))], &[slice(json!(all[..3]))], &here(), Family::V4);
+    let serving: Vec<String> = rendered.pools["a/s:web/TCP"].serving.iter().map(ToString::to_string).collect();
+    assert_eq!(serving, ["10.42.0.2:8080", "10.42.0.4:8080"]);
 }
 
 #[test]

@@ -319,33 +319,41 @@ impl Book {
             return is_led && services.contains(flow.to.ip());
         }
         let all = if own.is_empty() { host } else { own };
-        let is_known = all.iter().any(|pool| pool.endpoints.contains(&flow.by));
+        let is_known = all.iter().any(|pool| pool.endpoints.contains(&flow.by) || pool.serving.contains(&flow.by));
         let has_any = all.iter().any(|pool| !pool.endpoints.is_empty());
         !is_known && (is_led || has_any)
     }
 
-    /// Datagrams that the kernel would go on sending where they went: to endpoints that are gone, and past frontends that
-    /// had none.
+    /// Datagrams that the kernel would go on sending where they went: to endpoints that no longer serve, and past frontends
+    /// that had none. An endpoint serves if it does for anybody, as who sent them is not known (`pkg/proxy/conntrack`).
     fn stale(&self, wanted: &Services, touched: &[String], family: Family) -> Vec<Which> {
         let mut stale = Vec::new();
-        let old_and_new = self.now.frontends.iter().chain(&wanted.frontends);
-        let frontends: BTreeSet<&Frontend> =
-            old_and_new.map(|(frontend, _)| frontend).filter(|frontend| frontend.protocol == Protocol::Udp).collect();
-        for frontend in frontends {
-            let (before, after) = (self.now.frontends.get(frontend), wanted.frontends.get(frontend));
-            if before == after && before.is_some_and(|name| touched.binary_search(name).is_err()) {
+        let of_udp =
+            self.now.frontends.keys().chain(wanted.frontends.keys()).filter(|own| own.protocol == Protocol::Udp);
+        let places: BTreeSet<_> = of_udp.map(|frontend| Frontend { senders: Senders::All, ..*frontend }).collect();
+        for place in places {
+            let frontends = [Senders::All, Senders::Near].map(|senders| Frontend { senders, ..place });
+            let is_as_before = |frontend: &Frontend| {
+                let (before, after) = (self.now.frontends.get(frontend), wanted.frontends.get(frontend));
+                before == after && before.is_none_or(|name| touched.binary_search(name).is_err())
+            };
+            if frontends.iter().all(is_as_before) {
                 continue;
             }
-            let endpoints = |services: &Services, name: Option<&String>| {
-                let pool = name.and_then(|name| services.pools.get(name));
-                pool.map_or_else(BTreeSet::new, |pool| pool.endpoints.clone())
+            let pools = |services: &Services| -> Vec<Pool> {
+                let names = frontends.iter().filter_map(|frontend| services.frontends.get(frontend));
+                names.filter_map(|name| services.pools.get(name)).cloned().collect()
             };
-            let (old, new) = (endpoints(&self.now, before), endpoints(wanted, after));
-            let (protocol, address, port) = (frontend.protocol.number(), frontend.address, frontend.port);
-            if old.is_empty() && !new.is_empty() {
+            let (before, after) = (pools(&self.now), pools(wanted));
+            let is_led = |pools: &[Pool]| pools.iter().any(|pool| !pool.endpoints.is_empty());
+            let serving = |pools: &[Pool]| -> BTreeSet<SocketAddr> {
+                pools.iter().flat_map(|pool| pool.endpoints.union(&pool.serving).copied()).collect()
+            };
+            let (protocol, address, port) = (place.protocol.number(), place.address, place.port);
+            if !is_led(&before) && is_led(&after) {
                 stale.push(Which::To { protocol, address, port, family });
             }
-            let addresses: BTreeSet<IpAddr> = old.difference(&new).map(|endpoint| endpoint.ip()).collect();
+            let addresses: BTreeSet<_> = serving(&before).difference(&serving(&after)).map(SocketAddr::ip).collect();
             stale.extend(addresses.into_iter().map(|by| Which::Through { protocol, address, port, by }));
         }
         stale

@@ -226,7 +226,8 @@ fn datagrams_of_an_earlier_table_that_go_elsewhere_are_known() {
     let gone = frontend(Some([10, 43, 0, 8]), Protocol::Udp, 53);
     let mut book = Book::default();
     let near = Frontend { senders: Senders::Near, ..node };
-    let pools = [("dns", pool(&["10.42.0.2:53"])), ("near", pool(&["10.42.1.2:53"])), ("none", pool(&[]))];
+    let ending = Pool { serving: pool(&["10.42.0.4:53"]).endpoints, ..pool(&["10.42.0.2:53"]) };
+    let pools = [("dns", ending), ("near", pool(&["10.42.1.2:53"])), ("none", pool(&[]))];
     book.change(services(&[(dns, "dns"), (node, "dns"), (near, "near"), (gone, "none")], &pools), &pods());
     let is_misled = |protocol: Protocol, to: &str, by: &str| {
         let flow = Flow { protocol: protocol.number(), to: to.parse().unwrap(), by: by.parse().unwrap() };
@@ -234,6 +235,7 @@ fn datagrams_of_an_earlier_table_that_go_elsewhere_are_known() {
     };
     for (to, by, expected) in [
         ("10.43.0.9:53", "10.42.0.2:53", false),
+        ("10.43.0.9:53", "10.42.0.4:53", false),
         ("10.43.0.9:53", "10.42.0.3:53", true),
         ("10.43.0.9:53", "10.43.0.9:53", true),
         ("10.43.0.8:53", "10.42.0.3:53", true),
@@ -249,6 +251,34 @@ fn datagrams_of_an_earlier_table_that_go_elsewhere_are_known() {
         assert_eq!(is_misled(Protocol::Udp, to, by), expected, "{to} answered by {by}");
         assert!(!is_misled(Protocol::Tcp, to, by), "{to} answered by {by}");
     }
+}
+
+#[test]
+fn datagrams_stay_with_endpoints_that_serve_whoever_is_led_there() {
+    let mut book = Book::default();
+    let node = frontend(None, Protocol::Udp, 30053);
+    let near = Frontend { senders: Senders::Near, ..node };
+    let [a, b] = ["10.42.0.2:53", "10.42.1.2:53"];
+    let both = services(&[(node, "all")], &[("all", pool(&[a, b]))]);
+    let mut apart = services(&[(node, "here"), (near, "all")], &[("here", pool(&[a])), ("all", pool(&[a, b]))]);
+    book.change(both.clone(), &pods());
+    for (wanted, step) in [(&apart, "those who are near come"), (&both, "and go"), (&apart, "and come")] {
+        assert_eq!(book.change(wanted.clone(), &pods()).stale, [], "{step}");
+    }
+    // One that ends keeps its clients until it does not serve any more.
+    let serving = |wanted: &mut Services, endpoints: &[&str]| {
+        wanted.pools.values_mut().for_each(|own| own.serving = pool(endpoints).endpoints);
+    };
+    apart.pools.insert("all".to_owned(), pool(&[a]));
+    serving(&mut apart, &[a, b]);
+    let change = book.change(apart.clone(), &pods());
+    assert!(!change.is_empty(), "nobody new is led there");
+    assert_eq!(change.stale, []);
+    serving(&mut apart, &[a]);
+    let change = book.change(apart, &pods());
+    assert!(change.is_empty());
+    let by = IpAddr::from([10, 42, 1, 2]);
+    assert_eq!(change.stale, [Which::Through { protocol: 17, address: None, port: 30053, by }]);
 }
 
 /// Any series of changes leads to what the last state makes of an empty table.
