@@ -60,10 +60,18 @@ async fn lead(
     slices: &[Arc<EndpointSlice>],
     here: &Here,
 ) -> Result<(), NetworkError> {
-    for table in tables {
-        table.apply(render::render(services, slices, here, table.family())).await?;
+    let steps = tables.iter().map(|table| table.apply(render::render(services, slices, here, table.family())));
+    each(steps.collect()).await
+}
+
+/// Does all steps, for a family must not wait for what is wrong in another; the first error.
+async fn each<E>(steps: Vec<impl Future<Output = Result<(), E>>>) -> Result<(), E> {
+    let mut all = Ok(());
+    for step in steps {
+        let done = step.await;
+        all = all.and(done);
     }
-    Ok(())
+    all
 }
 
 async fn wait([services, slices]: &mut [Dirty; 2]) {
@@ -110,16 +118,35 @@ pub fn spawn_policies(client: &Client, tasks: &Tasks, node: &str, tables: Vec<Po
 
 /// Whether the kernel has taken them; else some time has passed.
 async fn apply(tables: &[PolicyTable], wanted: impl Fn(Family) -> Policies) -> bool {
-    for table in tables {
-        if let Err(error) = table.apply(wanted(table.family())).await {
+    match each(tables.iter().map(|table| table.apply(wanted(table.family()))).collect()).await {
+        Ok(()) => true,
+        Err(error) => {
             rest(&error, "network policies are not kept as they should be").await;
-            return false;
+            false
         }
     }
-    true
 }
 
 fn rest(error: &(dyn std::error::Error + 'static), what: &str) -> tokio::time::Sleep {
     tracing::warn!(error, "{what}");
     tokio::time::sleep(PATIENCE)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_fails_in_one_family_is_told_and_does_not_keep_the_other_from_being_done() {
+        let done = RefCell::new(Vec::new());
+        let step = async |number: u8| {
+            done.borrow_mut().push(number);
+            if number == 0 { Ok(()) } else { Err(number) }
+        };
+        assert_eq!(each(vec![step(1), step(0), step(2)]).await, Err(1));
+        assert_eq!(each(vec![step(0)]).await, Ok(()));
+        assert_eq!(*done.borrow(), [1, 0, 2, 0]);
+    }
 }
