@@ -23,7 +23,7 @@ use super::netlink::Socket;
 use super::record::{self, Found};
 use super::{NativeNetworkConfig, kernel};
 use crate::NetworkError;
-use crate::range::Range;
+use crate::range::{Family, Range};
 
 /// Where packets for pods go.
 type Routes = BTreeMap<Range, IpAddr>;
@@ -70,7 +70,7 @@ impl NodeRoutes {
 }
 
 fn apply(config: &NativeNetworkConfig, wanted: &Routes) -> Result<Vec<MissingRoute>, NetworkError> {
-    let known = read(config)?;
+    let known = read(config, |pods| config.cluster.iter().any(|cluster| pods.is_within(&cluster)))?;
     if known.is_empty() && wanted.is_empty() {
         return Ok(Vec::new());
     }
@@ -91,9 +91,10 @@ fn apply(config: &NativeNetworkConfig, wanted: &Routes) -> Result<Vec<MissingRou
     Ok(missing)
 }
 
-/// Removes all that are on record.
+/// Removes all that are on record. Whoever resets a host does not know the pods of the cluster: if the record is damaged, all
+/// with our mark go, and other instances on the host make theirs again.
 pub(super) fn remove_all(config: &NativeNetworkConfig) -> Result<(), NetworkError> {
-    let known = read(config)?;
+    let known = read(config, |_| true)?;
     if known.is_empty() {
         return Ok(());
     }
@@ -187,7 +188,8 @@ pub(super) fn route(pods: Range, via: IpAddr) -> RouteMessage {
     message
 }
 
-fn read(config: &NativeNetworkConfig) -> Result<Routes, NetworkError> {
+/// What is on record; if that is damaged, what has our mark and leads to pods that may be the cluster's.
+fn read(config: &NativeNetworkConfig, is_ours: impl Fn(&Range) -> bool) -> Result<Routes, NetworkError> {
     match record::read::<BTreeMap<String, IpAddr>>(&config.routes_record())? {
         Found::Whole(known) => {
             Ok(known.into_iter().filter_map(|(pods, via)| Some((pods.parse().ok()?, via))).collect())
@@ -195,10 +197,10 @@ fn read(config: &NativeNetworkConfig) -> Result<Routes, NetworkError> {
         Found::Nothing => Ok(Routes::new()),
         Found::Damaged => {
             let mut found = Routes::new();
-            for cluster in config.cluster.iter() {
-                let all = || Socket::route()?.routes(cluster.family());
+            for family in [Family::V4, Family::V6] {
+                let all = || Socket::route()?.routes(family);
                 let all = all().map_err(kernel("look-up of routes to other nodes' pods"))?;
-                found.extend(all.iter().filter_map(own).filter(|(pods, _)| pods.is_within(&cluster)));
+                found.extend(all.iter().filter_map(own).filter(|(pods, _)| is_ours(pods)));
             }
             write(config, &found)?;
             Ok(found)

@@ -57,7 +57,9 @@ fn routes_are_found_by_the_kernel_where_their_record_is_damaged() {
         assert!(routes.apply([next].into()).await.unwrap().is_empty());
         assert_eq!(ours(), [next], "what is not wanted is known to be ours and goes");
         fs::write(&record, "").unwrap();
-        assert!(reset(config(state)).await.is_empty());
+        // Whoever resets a host knows the addresses of its own pods at most.
+        let blind = NativeNetworkConfig { cluster: config(state.clone()).pods, ..config(state) };
+        assert!(reset(blind).await.is_empty());
         assert_eq!(ours(), []);
     });
 }
