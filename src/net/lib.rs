@@ -116,6 +116,12 @@ pub enum NetworkError {
     /// There is no IPv6 on this host.
     #[error("this host has no IPv6, which the addresses {range} of its pods need")]
     NoIpv6 { range: Range },
+    /// The host would lose its default route of IPv6.
+    #[error(
+        "the default route of IPv6 by {link} comes from a router that this host stops listening to once it forwards, as \
+         pods with IPv6 need; set net.ipv6.conf.{link}.accept_ra to 2 to keep it, and start again"
+    )]
+    WayOutLost { link: String },
     /// The record of addresses could not be read or written.
     #[error("address record {path} failed")]
     Record {

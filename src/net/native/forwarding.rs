@@ -43,32 +43,31 @@ pub(super) fn turn_on(config: &NativeNetworkConfig) -> Result<(), NetworkError> 
         if before.trim() == "1" {
             continue;
         }
+        if family == Family::V6 {
+            keep_way_out()?;
+        }
         let path = former(&config.state, family);
         fs::write(&path, &before).map_err(|source| record::failed(&path, source))?;
-        if family == Family::V6 {
-            warn_of_advertisements();
-        }
         fs::write(switch(family), "1").map_err(kernel("setting of the host's forwarding"))?;
     }
     Ok(())
 }
 
-/// A host that forwards listens to routers only where `accept_ra` is 2: the kernel's ip-sysctl.rst.
-fn warn_of_advertisements() {
-    let routes = fs::read_to_string("/proc/net/ipv6_route").unwrap_or_default();
+/// A host that forwards listens to routers only where `accept_ra` is 2 (the kernel's ip-sysctl.rst), and forgets at once what
+/// it has heard from others (`__rt6_purge_dflt_routers` of its net/ipv6/route.c).
+fn keep_way_out() -> Result<(), NetworkError> {
+    let routes =
+        fs::read_to_string("/proc/thread-self/net/ipv6_route").map_err(kernel("reading of the routes of IPv6"))?;
     for link in advertised(&routes) {
         let accepts = fs::read_to_string(format!("/proc/sys/net/ipv6/conf/{link}/accept_ra")).unwrap_or_default();
         if accepts.trim() != "2" {
-            tracing::warn!(
-                link,
-                "the default route of IPv6 comes from a router that the host stops listening to, as it forwards from now on; \
-                 set net.ipv6.conf.<link>.accept_ra to 2 to keep it"
-            );
+            return Err(NetworkError::WayOutLost { link: link.to_owned() });
         }
     }
+    Ok(())
 }
 
-/// Links by which advertised default routes go, from the lines of `/proc/net/ipv6_route`.
+/// Links by which advertised default routes go, from the lines of the kernel's `net/ipv6_route`.
 fn advertised(routes: &str) -> Vec<&str> {
     let link = |line: &'_ str| -> Option<usize> {
         let fields: Vec<&str> = line.split_ascii_whitespace().collect();
@@ -82,17 +81,14 @@ fn advertised(routes: &str) -> Vec<&str> {
 }
 
 /// Restores what is on record.
-pub(super) fn restore(config: &NativeNetworkConfig) -> io::Result<()> {
-    for family in [Family::V4, Family::V6] {
-        let path = former(&config.state, family);
-        let before = match fs::read_to_string(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            other => other?,
-        };
-        fs::write(switch(family), before)?;
-        fs::remove_file(path)?;
-    }
-    Ok(())
+pub(super) fn restore(config: &NativeNetworkConfig, family: Family) -> io::Result<()> {
+    let path = former(&config.state, family);
+    let before = match fs::read_to_string(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    fs::write(switch(family), before)?;
+    fs::remove_file(path)
 }
 
 #[cfg(test)]

@@ -321,6 +321,7 @@ fn prepare_host(netfilter: &Netfilter, config: &NativeNetworkConfig, pool: &Pool
     forwarding::turn_on(config)?;
     let mut host = Socket::route().map_err(kernel("netlink socket"))?;
     link::bring_up(&mut host, 1).map_err(kernel("loopback"))?;
+    settle_links(config, pool, &mut host)?;
     if config.pods.v6.is_none() {
         leave_ipv6(netfilter, config, &mut host)?;
     }
@@ -333,8 +334,7 @@ fn prepare_host(netfilter: &Netfilter, config: &NativeNetworkConfig, pool: &Pool
     let published: Vec<_> = published.iter().flat_map(|(at, ports)| Published::each(at, ports)).collect();
     let is_ours = |one: &Published<'_>| config.pods.of(Family::of(one.address)).is_some();
     let published: Vec<_> = published.into_iter().filter(is_ours).collect();
-    nftables::replace(netfilter, config, &published).map_err(kernel("nftables table"))?;
-    settle_links(config, pool, &mut host)
+    nftables::replace(netfilter, config, &published).map_err(kernel("nftables table"))
 }
 
 /// Makes the host's ends of the links that are there as they must be now: an agent of before may have been another one, or
@@ -352,9 +352,10 @@ fn settle_links(config: &NativeNetworkConfig, pool: &Pool, host: &mut Socket) ->
     Ok(())
 }
 
-/// Removes what was there for IPv6 when pods had both families.
+/// Removes what was there for IPv6 when pods had both families. Pods do not reach each other by it any more when policies go.
 fn leave_ipv6(netfilter: &Netfilter, config: &NativeNetworkConfig, host: &mut Socket) -> Result<(), NetworkError> {
     let Some(former) = config.started_ranges().v6 else { return Ok(()) };
+    forwarding::restore(config, Family::V6).map_err(kernel("restoring of the host's forwarding"))?;
     nftables::remove(netfilter, &config.tables(Family::V6))
         .map_err(kernel("removal of the nftables tables of IPv6"))?;
     link::set_gateway(host, former.gateway(), false).map_err(kernel("removal of the node's address"))
@@ -370,12 +371,14 @@ pub async fn reset(config: NativeNetworkConfig) -> Vec<NetworkError> {
         };
         let netfilter = Netfilter::default();
         let remove = |family| nftables::remove(&netfilter, &config.tables(family));
+        let restore = |family| forwarding::restore(&config, family);
         let steps = [
             remove(Family::V4).map_err(kernel("removal of the nftables tables")),
             remove(Family::V6).map_err(kernel("removal of the nftables tables of IPv6")),
             routes::remove_all(&config),
             gateways().map_err(kernel("removal of the node's addresses")),
-            forwarding::restore(&config).map_err(kernel("restoring of the host's forwarding")),
+            restore(Family::V4).map_err(kernel("restoring of the host's forwarding")),
+            restore(Family::V6).map_err(kernel("restoring of the host's forwarding")),
         ];
         steps.into_iter().filter_map(Result::err).collect()
     })

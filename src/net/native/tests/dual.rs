@@ -231,3 +231,57 @@ fn a_host_without_ipv6_says_so_at_the_start() {
         assert!(matches!(error, NetworkError::NoIpv6 { .. }), "{error:?}");
     });
 }
+
+#[test]
+fn without_ipv6_running_pods_do_not_reach_each_other_by_it_and_give_their_host_ports_back() {
+    on_dual_host(async |state| {
+        fs::write(FORWARD, "0").unwrap();
+        let network = NativeNetwork::start(dual(state.clone())).await.unwrap();
+        let ((a, address_a), (b, address_b)) = (attach_dual(&network, "a-0").await, attach_dual(&network, "b-0").await);
+        let port = PortMapping { protocol: Protocol::Tcp, host_ip: None, host_port: 80, container_port: 8080 };
+        let (node, outside) = (IpAddr::from([10, 91, 8, 1]), outside_dual());
+        let web = attach_with(&network, "web-0", &[port]).await;
+        let (listener, web) = (listen(&a, 8080), listen(&web, 8080));
+        assert_eq!(seen_from(Some(&b), &listener, (address_a, 8080)), address_b);
+        seen_from(Some(&outside), &web, (node, 80));
+        drop(network);
+        let network = NativeNetwork::start(config(state.clone())).await.unwrap();
+        assert_eq!(fs::read_to_string(FORWARD).unwrap().trim(), "0");
+        assert!(refused(Some(&b), (address_a, 8080)) && refused(None, (address_a, 8080)));
+        let link = network.link("a-0").unwrap();
+        let routes = fs::read_to_string("/proc/thread-self/net/ipv6_route").unwrap();
+        assert!(!routes.lines().any(|route| route.ends_with(&link)), "{routes}");
+        seen_from(Some(&outside), &web, (node, 80));
+        network.detach("web-0").await.unwrap();
+        assert!(refused(Some(&outside), (node, 80)), "it had an address of IPv6, whose table is gone");
+        drop(network);
+        let _network = NativeNetwork::start(dual(state)).await.unwrap();
+        assert_eq!(
+            seen_from(Some(&b), &listener, (address_a, 8080)),
+            address_b,
+            "and they do once there is IPv6 again"
+        );
+    });
+}
+
+#[test]
+fn a_host_that_would_lose_its_way_out_says_so_and_keeps_it() {
+    on_dual_host(async |state| {
+        fs::write(FORWARD, "0").unwrap();
+        let outside = outside_dual();
+        fs::write("/proc/sys/net/ipv6/conf/uplink/accept_ra", "1").unwrap();
+        let arguments = ["address", "add", "fe80::1/64", "dev", "eth0", "nodad"];
+        within(&outside, move || assert!(super::host_ports::succeeds("ip", &arguments)));
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+        while !is_way_out("uplink") {
+            assert!(tokio::time::Instant::now() < deadline, "the host has heard of no router");
+            within(&outside, advertise_a_router);
+        }
+        let error = NativeNetwork::start(dual(state.clone())).await.unwrap_err();
+        assert!(error.to_string().contains("net.ipv6.conf.uplink.accept_ra to 2"), "{error}");
+        assert!(is_way_out("uplink"));
+        fs::write("/proc/sys/net/ipv6/conf/uplink/accept_ra", "2").unwrap();
+        let _network = NativeNetwork::start(dual(state)).await.unwrap();
+        assert!(is_way_out("uplink"));
+    });
+}
