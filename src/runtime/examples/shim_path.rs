@@ -171,7 +171,7 @@ impl Bench {
         };
         let network = NativeNetworkConfig {
             instance: format!("bench{}", std::process::id()),
-            range: "10.99.0.0/16".parse().unwrap(),
+            pods: "10.99.0.0/16".parse().unwrap(),
             cluster: "10.99.0.0/16".parse().unwrap(),
             state: directory.join("net"),
             mtu: 1500,
