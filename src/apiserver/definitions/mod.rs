@@ -16,7 +16,7 @@ use api::status::ApiError;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use serde_json::{Value, json};
-use store::{Range, Store, StoreError, Watch, Watched};
+use store::{Key, Range, Store, StoreError, Watch, Watched};
 use tokio::sync::Mutex;
 
 use crate::conversion::Converter;
@@ -76,6 +76,18 @@ impl Snapshot {
         self.definitions.get(&format!("{plural}.{group}"))?.converter.as_ref()
     }
 
+    /// What has become of the definition of a row since the row was taken.
+    pub(crate) fn standing(&self, row: &Resource) -> Standing {
+        let Some(custom) = &row.custom else { return Standing::Same };
+        let now = self.find(row.group, row.version, row.plural).and_then(|row| row.custom.as_ref());
+        match now {
+            Some(now) if Arc::ptr_eq(now, custom) || now.is_same(custom) => Standing::Same,
+            Some(_) => Standing::Other,
+            None if self.definitions.contains_key(&format!("{}.{}", row.plural, row.group)) => Standing::Other,
+            None => Standing::Gone,
+        }
+    }
+
     /// The row of another version of a kind.
     pub(crate) fn versions_of(&self, row: &Resource) -> impl Iterator<Item = &Arc<Resource>> {
         let (group, plural, version) = (row.group, row.plural, row.version);
@@ -88,6 +100,17 @@ impl Snapshot {
     }
 }
 
+/// What has become of a definition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It says of the kind what it said.
+    Same,
+    /// It says something else, or no longer serves the version.
+    Other,
+    /// It is gone, after all of its objects.
+    Gone,
+}
+
 /// Definitions that follow the store.
 #[derive(Default)]
 pub(crate) struct Definitions {
@@ -97,6 +120,12 @@ pub(crate) struct Definitions {
 struct Followed {
     snapshot: Arc<Snapshot>,
     watch: Box<dyn Watch>,
+}
+
+/// Where the definition of a row is stored; none if it has none.
+pub(crate) fn key_of(row: &Resource) -> Result<Option<Key>, ApiError> {
+    let name = || format!("{}.{}", row.plural, row.group);
+    row.custom.as_ref().map(|_| Ok(storage::key(self::row()?, "", &name()))).transpose()
 }
 
 /// The row of definitions.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::custom::{self, DEFINITIONS, crontab};
 use super::world::{World, sample};
 
 const CONFIG: &str = "/api/v1/namespaces/default/configmaps";
@@ -163,4 +164,53 @@ async fn watches_end_when_the_server_closes() {
     let mut events = world.watch(&format!("{CONFIG}?watch=1")).await;
     world.server.closing.cancel();
     assert_eq!(events.brief().await, "end");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_of_a_custom_kind_ends_when_the_kind_is_another() {
+    const CRONTABS: &str = "/apis/stable.example.com/v1/namespaces/default/crontabs";
+    let world = custom::world().await;
+    let spec = json!({ "cronSpec": "* * * * */5" });
+    world.ask(&format!("POST {CRONTABS}"), crontab("a", spec)).await.expect(201);
+    let definition = format!("{DEFINITIONS}/crontabs.stable.example.com");
+    let path = format!("{CRONTABS}?watch=1");
+    let field = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/added";
+    let changes = [
+        json!([{ "op": "add", "path": field, "value": { "type": "string" } }]),
+        json!([{ "op": "replace", "path": "/spec/versions/0/served", "value": false }]),
+    ];
+    for change in changes {
+        let mut events = world.watch(&path).await;
+        assert_eq!(events.brief().await, "ADDED a");
+        // What is only noted down of a definition makes no difference.
+        let note = json!({ "metadata": { "annotations": { "note": change.to_string() } } });
+        world.patch(&definition, "merge-patch", note).await.expect(200);
+        events.is_quiet().await;
+        world.patch(&definition, "json-patch", change).await.expect(200);
+        assert_eq!(events.brief().await, "end");
+    }
+    let served = json!([{ "op": "replace", "path": "/spec/versions/0/served", "value": true }]);
+    world.patch(&definition, "json-patch", served).await.expect(200);
+    let mut events = world.watch(&path).await;
+    assert_eq!(events.brief().await, "ADDED a");
+    world.ask(&format!("DELETE {definition}"), Value::Null).await.expect(200);
+    assert_eq!((events.brief().await.as_str(), events.brief().await.as_str()), ("DELETED a", "end"));
+    world.tasks.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_event_is_made_by_what_a_definition_said_once() {
+    const CRONTABS: &str = "/apis/stable.example.com/v1/namespaces/default/crontabs";
+    let world = custom::world().await;
+    let mut events = world.watch(&format!("{CRONTABS}?watch=1")).await;
+    let definition = format!("{DEFINITIONS}/crontabs.stable.example.com");
+    let field = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/added";
+    let change = json!([{ "op": "add", "path": field, "value": { "type": "string" } }]);
+    world.patch(&definition, "json-patch", change).await.expect(200);
+    let spec = json!({ "cronSpec": "* * * * */5", "added": "kept" });
+    world.ask(&format!("POST {CRONTABS}"), crontab("a", spec)).await.expect(201);
+    assert_eq!(events.brief().await, "end");
+    let mut events = world.watch(&format!("{CRONTABS}?watch=1")).await;
+    assert_eq!(events.next().await.unwrap()["object"]["spec"]["added"], "kept");
+    world.tasks.shutdown().await;
 }

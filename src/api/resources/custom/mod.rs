@@ -32,6 +32,7 @@ mod unknown;
 mod validate;
 mod words;
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, OnceLock};
 
 use jiff::Timestamp;
@@ -86,6 +87,8 @@ pub struct Custom {
     selectable: Vec<(String, JsonPath)>,
     /// Told to whoever uses a version that goes away.
     deprecation: Option<String>,
+    /// Of all that decides what objects are.
+    fingerprint: u64,
 }
 
 /// The rows of a definition that is valid and in order, the preferred version first.
@@ -116,6 +119,14 @@ pub fn row_as_stored(definition: &Value, name: &str) -> Result<Option<Resource>,
     row_of(definition, &versions, own, own).map(Some)
 }
 
+/// What differs where a definition says something else of its kind, however often its status and metadata are written.
+fn fingerprint(definition: &Value) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    definition["spec"].hash(&mut hasher);
+    definition["status"]["acceptedNames"].hash(&mut hasher);
+    hasher.finish()
+}
+
 fn storage_version(declared: &[Value]) -> usize {
     declared.iter().position(|version| version["storage"] == true).unwrap_or(0)
 }
@@ -131,6 +142,7 @@ fn row_of(definition: &Value, versions: &Arc<[Version]>, own: usize, stored: usi
         columns: columns::read(declared),
         selectable: selectable(declared),
         deprecation: deprecation(definition, declared),
+        fingerprint: fingerprint(definition),
     };
     row(definition, declared, custom)
 }
@@ -245,6 +257,11 @@ impl Custom {
     /// The schema as it was given.
     fn source(&self) -> Value {
         self.version().source()
+    }
+
+    /// Whether it is by the same words of a definition.
+    pub fn is_same(&self, other: &Self) -> bool {
+        (self.fingerprint, self.own) == (other.fingerprint, other.own)
     }
 
     /// What to tell users of a deprecated version.

@@ -6,6 +6,9 @@
 //! sendInitialEvents=true   ADDED for all, BOOKMARK with the annotation, then every later change (KEP-3157)
 //! end                      BOOKMARK if allowed, then the body ends cleanly
 //! ```
+//! A watch of a custom kind ends when the definition of the kind says something else, as upstream's do
+//! (`updateCustomResourceDefinition` of apiextensions): whoever comes back is served by what it says then.
+//!
 //! The stream pulls from the store as the client reads, so a slow client holds no queue here; one that falls behind the
 //! store's history is told so and starts again. Invariant: no change that the selectors match is left out silently.
 
@@ -63,8 +66,11 @@ pub(super) async fn watch(call: &Call) -> Result<Response<Body>, ApiError> {
     };
     let renderer = call.renderer()?;
     let mut events = Events::new(&call.server, renderer, filter, end(call)?, call.query.flag("allowWatchBookmarks"));
+    // One that begins with a row of yesterday ends at once.
+    let is_current = events.follow_definition().await?;
     match store.watch(&prefix, after).await {
-        Ok(watch) => events.follow(watch),
+        Ok(watch) if is_current => events.follow(watch),
+        Ok(_) => {}
         Err(StoreError::Compacted { asked, oldest }) => {
             events.fail(&ApiError::expired(format!("too old resource version: {asked} ({oldest})")));
         }
@@ -75,7 +81,9 @@ pub(super) async fn watch(call: &Call) -> Result<Response<Body>, ApiError> {
             events.initial(&object);
         }
     }
-    if let Start::State { marks_end: true, .. } = start {
+    if let Start::State { marks_end: true, .. } = start
+        && is_current
+    {
         events.mark_initial_end(after);
     }
     let frames = Exclusive::new(events.into_frames());

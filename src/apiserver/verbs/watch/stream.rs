@@ -9,7 +9,7 @@ use std::time::Duration;
 use api::resources::Resource;
 use api::status::ApiError;
 use bytes::Bytes;
-use futures_util::Stream;
+use futures_util::{FutureExt as _, Stream};
 use http_body::Frame;
 use serde_json::Value;
 use store::{Change, Revision, Watch, Watched};
@@ -17,11 +17,13 @@ use tokio::time::Instant;
 
 use super::initial_end;
 use crate::BoxError;
+use crate::definitions::{self, Standing};
 use crate::negotiate::Form;
 use crate::object;
 use crate::render::Renderer;
 use crate::select::Filter;
 use crate::server::ApiServer;
+use crate::storage;
 
 /// How often a quiet watch says how far it is, as upstream does.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
@@ -32,6 +34,8 @@ pub(super) struct Events {
     filter: Filter,
     ready: VecDeque<Bytes>,
     source: Option<Box<dyn Watch>>,
+    /// Changes of the definition of a custom kind.
+    definition: Option<Box<dyn Watch>>,
     is_first: bool,
     bookmarks: bool,
     last_bookmark: Revision,
@@ -44,6 +48,7 @@ pub(super) struct Events {
 /// Why the stream goes on.
 enum Wake {
     Source(Option<Watched>),
+    Definition(Option<Watched>),
     Bookmark,
     End,
 }
@@ -63,12 +68,21 @@ impl Events {
             filter,
             ready: VecDeque::new(),
             source: None,
+            definition: None,
             is_first: true,
             bookmarks,
             last_bookmark: Revision(0),
             next_bookmark: now + BOOKMARK_EVERY,
             end: now + lasts,
         }
+    }
+
+    /// Ends from now on once the kind is no longer what it was; returns whether it still is.
+    pub(super) async fn follow_definition(&mut self) -> Result<bool, ApiError> {
+        let Some(key) = definitions::key_of(&self.renderer.row)? else { return Ok(true) };
+        let store = &self.server.config.store;
+        self.definition = Some(store.watch(&key.0, store.revision()).await.map_err(storage::failed)?);
+        Ok(standing(&self.server, &self.renderer.row).await == Standing::Same)
     }
 
     /// Goes on with changes after the initial events.
@@ -116,12 +130,20 @@ impl Events {
     /// What comes next; none once the stream has ended.
     async fn wake(&mut self) -> Option<Wake> {
         let source = self.source.as_mut()?;
+        let definition = self.definition.as_mut();
+        let definition = async move {
+            match definition {
+                Some(definition) => definition.next().await,
+                None => std::future::pending().await,
+            }
+        };
         Some(tokio::select! {
             biased;
             () = self.server.closing.cancelled() => Wake::End,
             () = tokio::time::sleep_until(self.end) => Wake::End,
             () = tokio::time::sleep_until(self.next_bookmark) => Wake::Bookmark,
             watched = source.next() => Wake::Source(watched),
+            watched = definition => Wake::Definition(watched),
         })
     }
 
@@ -136,6 +158,7 @@ impl Events {
                 self.fail(&ApiError::expired("the watch was too slow: list again"));
             }
             Wake::Source(None) => self.source = None,
+            Wake::Definition(watched) => self.definition_changed(watched.as_ref()).await,
             // Also without bookmarks: asking the store again tells it that this watch has seen all until now, so that
             // its history may go without the watch being late.
             Wake::Bookmark => {
@@ -147,6 +170,22 @@ impl Events {
                 self.source = None;
             }
         }
+    }
+
+    /// Ends if the kind is not what it was; what was there before a definition went is told to its end.
+    async fn definition_changed(&mut self, watched: Option<&Watched>) {
+        match (watched, standing(&self.server, &self.renderer.row).await) {
+            (Some(Watched::Changed(_)), Standing::Same) => return,
+            (_, Standing::Gone) => loop {
+                let next = self.source.as_mut().and_then(|source| source.next().now_or_never().flatten());
+                let Some(Watched::Changed(change)) = next else { break };
+                if let Err(error) = self.change(&change).await {
+                    return self.fail(&error);
+                }
+            },
+            _ => {}
+        }
+        self.source = None;
     }
 
     fn bookmark(&mut self) {
@@ -173,6 +212,12 @@ impl Events {
             self.ready.push_back(frame_with(kind, value.len(), |text| put(value, revision, text)));
             return Ok(());
         }
+        // The row is that of the moment at which the watch began; by another one it would be another object.
+        if row.custom.is_some() && standing(&self.server, &self.renderer.row).await == Standing::Other {
+            self.source = None;
+            return Ok(());
+        }
+        let row = &self.renderer.row;
         let before = read(&self.server, row, change.before.as_ref(), revision).await?;
         let after = read(&self.server, row, change.after.as_ref(), revision).await?;
         let matches = |object: &Option<Value>| object.as_ref().is_some_and(|object| self.filter.matches(object));
@@ -191,6 +236,11 @@ impl Events {
         self.is_first = false;
         self.ready.push_back(frame(kind, rendered.to_string().as_bytes()));
     }
+}
+
+/// What the kind is now; that this cannot be known is an end as well.
+async fn standing(server: &ApiServer, row: &Resource) -> Standing {
+    server.kinds().await.map_or(Standing::Other, |kinds| kinds.standing(row))
 }
 
 /// One side of a change, as an object of a row.
