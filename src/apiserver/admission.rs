@@ -8,6 +8,7 @@
 
 mod attempt;
 pub(crate) mod certificates;
+pub(crate) mod devices;
 mod hooks;
 mod limits;
 mod others;

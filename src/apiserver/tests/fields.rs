@@ -370,6 +370,8 @@ async fn every_field_is_implemented_stored_warned_of_or_refused_as_the_table_say
     let mut apart = debugged.clone();
     apart["metadata"]["name"] = json!("apart");
     apart["spec"]["hostUsers"] = json!(false);
+    let label = json!({ "metadata": { "labels": { "resource.kubernetes.io/admin-access": "true" } } });
+    world.patch("/api/v1/namespaces/default", "merge-patch", label).await.expect(200);
     for (path, object) in [
         ("/api/v1/namespaces/default/pods", debugged),
         ("/api/v1/namespaces/default/pods", claiming),

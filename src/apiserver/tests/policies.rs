@@ -146,6 +146,38 @@ async fn scopes_bound_some_pods_and_changes_of_services_are_charged() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn namespaces_say_whether_claims_may_have_devices_of_others() {
+    let world = World::new().await;
+    let exactly = |admin: bool| json!({ "exactly": { "deviceClassName": "driver.example", "adminAccess": admin } });
+    let with = |kind: &str, admin: bool| {
+        let mut object = sample(kind, &format!("c-{admin}"));
+        let place = if kind == "ResourceClaim" { "/spec/devices" } else { "/spec/spec/devices" };
+        let (mut first, mut second) = (exactly(false), exactly(admin));
+        (first["name"], second["name"]) = (json!("one"), json!("two"));
+        object.pointer_mut(place).unwrap()["requests"] = json!([first, second]);
+        object
+    };
+    let kinds = [("ResourceClaim", "resourceclaims"), ("ResourceClaimTemplate", "resourceclaimtemplates")];
+    for (kind, plural) in kinds {
+        let path = format!("POST /apis/resource.k8s.io/v1/namespaces/default/{plural}");
+        for value in [Value::Null, json!("True"), json!("true")] {
+            let label = json!({ "metadata": { "labels": { "resource.kubernetes.io/admin-access": value } } });
+            world.patch("/api/v1/namespaces/default", "merge-patch", label).await.expect(200);
+            let answer = world.ask(&format!("{path}?dryRun=All"), with(kind, true)).await;
+            if value == "true" {
+                answer.expect(201);
+                continue;
+            }
+            let text = "is invalid: spec.devices.requests[1].adminAccess: Forbidden: admin access to devices requires \
+                        the `resource.kubernetes.io/admin-access: true` label on the containing namespace";
+            assert!(answer.code == 422 && message(&answer).ends_with(text), "{}", answer.text);
+            world.ask(&format!("{path}?dryRun=All"), with(kind, false)).await.expect(201);
+        }
+        world.ask(&path, with(kind, true)).await.expect(201);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn namespaces_say_what_pods_may_do() {
     let world = World::new().await;
     let labels = |level: &str| json!({ "metadata": { "labels": { "pod-security.kubernetes.io/enforce": level } } });

@@ -89,7 +89,8 @@ async fn finish(call: &Call, mut object: Value, dry: bool) -> Result<Value, ApiE
     row.prepare_create(&mut object);
     let given = services::give(call, &mut object, None).await?;
     let name = meta(&object, "name").to_owned();
-    let wrong = row.check(&object);
+    let mut wrong = admission::devices::check(call, &object).await?;
+    wrong.extend(row.check(&object));
     if !wrong.is_empty() {
         let shown = if name.is_empty() { meta(&object, "generateName") } else { &name };
         return Err(ApiError::invalid(row.group, row.kind, shown, &wrong));
