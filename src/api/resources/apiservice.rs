@@ -13,7 +13,8 @@ use crate::names;
 use crate::status::FieldError;
 
 /// The API group.
-const GROUP: &str = "apiregistration.k8s.io";
+/// The group that is never anybody else's.
+pub const GROUP: &str = "apiregistration.k8s.io";
 const KIND: &str = "APIService";
 /// By which those are known that the server makes itself, and whether they stay as they are while it runs.
 pub const MANAGED: &str = "kube-aggregator.kubernetes.io/automanaged";
@@ -172,6 +173,7 @@ fn priorities(group: &str, version: &str) -> (i64, i64) {
         "node.k8s.io" => 16_300,
         "discovery.k8s.io" => 16_200,
         "flowcontrol.apiserver.k8s.io" => return (16_100, 21),
+        "resource.k8s.io" => return (15_900, 21),
         // What metrics-server says of itself.
         _ => return (100, 100),
     };

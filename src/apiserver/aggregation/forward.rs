@@ -17,6 +17,7 @@ use super::Remote;
 use crate::Body;
 use crate::fairness::Permit;
 use crate::proxy::{self, Sent};
+use crate::query::decode;
 use crate::respond;
 use crate::server::ApiServer;
 
@@ -40,6 +41,11 @@ pub(crate) async fn forward(
     remote: &Remote,
     passed: Passed<'_>,
 ) -> Result<Response<Body>, ApiError> {
+    if !is_plain(passed.parts.uri.path()) {
+        return Err(ApiError::bad_request(
+            "the segments of the path must not contain \"/\" and not be \".\" or \"..\"",
+        ));
+    }
     if !remote.is_available {
         return Ok(refused(503, "service unavailable"));
     }
@@ -70,6 +76,13 @@ pub(crate) async fn forward(
         }
         Err(problem) => Ok(refused(503, &format!("error trying to reach service: {problem}"))),
     }
+}
+
+/// Whether whoever decodes the path before he divides it reads the same as this server, which has divided it first and
+/// asked whether the user may do that.
+fn is_plain(path: &str) -> bool {
+    let mut segments = path.split('/').map(|segment| decode(segment, false));
+    segments.all(|segment| !segment.contains('/') && segment != "." && segment != "..")
 }
 
 /// Says for whom this server asks, and nothing that the client has said of that.

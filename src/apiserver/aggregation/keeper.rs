@@ -206,37 +206,64 @@ fn mend(name: &str, right: &Value) -> Step {
 /// Asks all others, says what came of it, and takes them in; how long that is good for, none without others.
 async fn settle(server: &Arc<ApiServer>, objects: &[Value]) -> Result<Option<Duration>, ApiError> {
     let before = server.aggregation.remotes();
-    let (locals, others): (Vec<&Value>, Vec<&Value>) = objects.iter().partition(|object| is_local(object));
+    let (locals, mut others): (Vec<&Value>, Vec<&Value>) = objects.iter().partition(|object| is_local(object));
+    // Nobody else says who serves what: whoever did could not be removed any more.
+    others.retain(|object| object["spec"]["group"] != apiservice::GROUP);
     for object in locals {
         let right = apiservice::available(object).is_some_and(|condition| condition["reason"] == "Local");
         if !right {
             write(server, object, &apiservice::local_condition(&now(server).into())).await?;
         }
     }
-    let asked = others.iter().map(|object| ask(server, object, &before));
-    let mut present = Remotes::default();
+    let remotes = join_all(others.iter().map(|object| remote_of(server, object, &before))).await;
+    // Until they have answered, what was known of them holds: nobody waits for the slowest of all.
+    publish(server, remotes.iter().cloned());
+    let asked = remotes.into_iter().map(|remote| ask(server, remote));
     let mut pause = None;
+    let mut news = Vec::new();
+    let mut present = Vec::new();
     for (object, (mut remote, problem)) in others.iter().zip(join_all(asked).await) {
         let soon = if problem.is_some() { RETRY } else { AGAIN };
         pause = Some(pause.map_or(soon, |pause: Duration| pause.min(soon)));
         let condition = condition(object, problem.as_ref(), &now(server));
         remote.is_available = condition["status"] == "True";
-        if apiservice::available(object) != Some(&condition) {
-            write(server, object, &condition).await?;
+        if is_news(apiservice::available(object), &condition) {
+            news.push((object, condition));
         }
-        present.0.insert((remote.group.clone(), remote.version.clone()), Arc::new(remote));
+        present.push(remote);
     }
-    *server.aggregation.present.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(present);
+    // What a condition says holds already when it is read.
+    publish(server, present.into_iter());
+    for (object, condition) in news {
+        if let Err(error) = write(server, object, &condition).await {
+            tracing::debug!(%error, name = meta(object, "name"), "a condition of an APIService could not be written");
+            pause = Some(RETRY);
+        }
+    }
     Ok(pause)
+}
+
+fn publish(server: &ApiServer, remotes: impl Iterator<Item = Remote>) {
+    let remotes = remotes.map(|remote| ((remote.group.clone(), remote.version.clone()), Arc::new(remote)));
+    let present = Arc::new(Remotes(remotes.collect()));
+    *server.aggregation.present.write().unwrap_or_else(PoisonError::into_inner) = present;
+}
+
+/// Whether a condition is to be written. Its message names the endpoint that was asked, which is another one each time.
+fn is_news(old: Option<&Value>, new: &Value) -> bool {
+    old.is_none_or(|old| ["status", "reason"].iter().any(|field| old[*field] != new[*field]))
 }
 
 fn now(server: &ApiServer) -> String {
     server.config.clock.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
-async fn ask(server: &Arc<ApiServer>, object: &Value, before: &Remotes) -> (Remote, Option<Problem>) {
+async fn remote_of(server: &ApiServer, object: &Value, before: &Remotes) -> Remote {
     let known = before.0.values().find(|remote| remote.name == meta(object, "name"));
-    let mut remote = Remote::new(object, known, server.aggregation.front.get()).await;
+    Remote::new(object, known, server.aggregation.front.get()).await
+}
+
+async fn ask(server: &Arc<ApiServer>, mut remote: Remote) -> (Remote, Option<Problem>) {
     match check::check(server, &remote).await {
         Ok(resources) => {
             remote.resources = Some(resources);

@@ -22,7 +22,7 @@ use crate::{Body, body, webhook};
 const LONGEST: usize = 16 * 1024 * 1024;
 
 /// A version of a group, as its APIService has it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Remote {
     pub(super) name: String,
     pub(super) spec: Value,

@@ -174,6 +174,11 @@ async fn requests_go_on_to_the_server_of_their_group_in_their_users_name() {
         "accept": ["application/vnd.kubernetes.protobuf"],
     });
     assert_eq!(told, expected);
+    // What would be read otherwise there than here, where it was asked whether jane may, goes nowhere.
+    for other in ["a%2Fstatus", "..%2F..%2Fother%2Fflunders%2Fa", "%2e%2e/flunders", "./a"] {
+        let path = format!("GET {ROOT}/namespaces/default/flunders/{other}");
+        world.send(admin(), &path, &[], "").await.expect(400);
+    }
     // Whether somebody may is asked here first.
     let stranger = UserInfo::authenticated("stranger", &[]);
     world.send(stranger, &format!("GET {path}"), &[], "").await.expect(403);
@@ -253,6 +258,12 @@ async fn own_groups_are_registered_and_the_way_in_is_published() {
             break;
         }
     }
+    // The group with which all this is said stays here.
+    let mut taken = wardle.service();
+    taken["metadata"]["name"] = json!("v1.apiregistration.k8s.io");
+    taken["spec"]["group"] = json!("apiregistration.k8s.io");
+    taken["spec"]["version"] = json!("v1");
+    world.ask(&format!("POST {SERVICES}"), taken).await.expect(201);
     super::custom::establish(&world, super::custom::crontabs()).await;
     let path = format!("{SERVICES}?watch=1&fieldSelector=metadata.name%3Dv1.stable.example.com");
     let mut events = world.watch(&path).await;
@@ -269,6 +280,8 @@ async fn own_groups_are_registered_and_the_way_in_is_published() {
     while world.ask(&format!("GET {map}"), Value::Null).await.code != 200 {
         tokio::task::yield_now().await;
     }
+    // The keeper has looked at all of them since.
+    world.ask(&format!("DELETE {SERVICES}/v1.apiregistration.k8s.io"), Value::Null).await.expect(200);
     let headers = [("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")];
     let table = world.send(admin(), &format!("GET {SERVICES}/v1.apps"), &headers, "").await.expect(200);
     assert_eq!(table["rows"][0]["cells"].as_array().unwrap()[..3], [json!("v1.apps"), json!("Local"), json!("True")]);
