@@ -17,7 +17,7 @@ use clap::Args;
 use client::Client;
 use control::autoapply::{self, Places};
 use control::certificates::{Authority, Reserved};
-use control::{Clients, Controllers, ControllersConfig, tokens};
+use control::{Clients, Controllers, ControllersConfig, nodeipam, tokens};
 use kubelet::Kubelet;
 use net::{Family, Forward, Ranges};
 use task::{SharedClock, SystemClock, Tasks};
@@ -267,11 +267,14 @@ impl Composition {
         let kubelet = self.settings.kubelet_listen.unwrap_or(node::KUBELET);
         let (authority, clock, issuer) = (Arc::clone(pki), Arc::clone(&self.clock), Arc::clone(server));
         let reserved = self.reserved(facts);
+        let ranges = facts.cluster.to_string().parse::<nodeipam::Ranges>().ok();
+        let has_node = !self.settings.disable_agent.unwrap_or(false);
+        let own = if has_node { facts.pods.to_string() } else { String::new() };
         let config = ControllersConfig {
             root_ca: pki.certificate().to_owned(),
             authority: Authority { sign: Arc::new(move |order| Ok(authority.issue(order, clock.now())?)), reserved },
             node_grace: self.settings.node_grace()?,
-            pods: facts.cluster.to_string().parse().ok(),
+            pods: ranges.map(|all| all.without(&own)),
             issue: Arc::new(move |order: &tokens::Order| {
                 let tokens::Order { namespace, secret, account, account_uid } = order.clone();
                 Ok(issuer.secret_token(SecretToken { namespace, secret, account, account_uid })?)

@@ -25,7 +25,11 @@ const MOST_BITS: u8 = 16;
 
 /// Ranges of addresses, of each of which every node gets a part: one of IPv4, and perhaps one of IPv6.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ranges(Vec<Whole>);
+pub struct Ranges {
+    all: Vec<Whole>,
+    /// Parts that nobody gets.
+    kept: Vec<Part>,
+}
 
 /// One of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +62,8 @@ impl FromStr for Ranges {
                 if v4.bits == 32 && v4.prefix <= NODE_PREFIX && rest.len() < 2 && rest.iter().all(is_v6) =>
             {
                 let rest = rest.iter().map(|v6| whole(*v6, NODE_PREFIX_6));
-                Ok(Self([whole(*v4, NODE_PREFIX)].into_iter().chain(rest).collect()))
+                let all = [whole(*v4, NODE_PREFIX)].into_iter().chain(rest).collect();
+                Ok(Self { all, kept: Vec::new() })
             }
             _ => Err(error()),
         }
@@ -66,11 +71,19 @@ impl FromStr for Ranges {
 }
 
 impl Ranges {
+    /// Without what somebody has who does not show it: a node that was there before its cluster had IPv6 keeps its
+    /// `spec.podCIDRs`, which never change, and uses a range that is not among them.
+    #[must_use]
+    pub fn without(mut self, ranges: &str) -> Self {
+        self.kept.extend(ranges.split(',').filter_map(parse));
+        self
+    }
+
     /// The ranges for one more node, if these are taken: of each the first free one after the last that is taken, or the
     /// first free one at all. None if all of any are.
     pub fn next<'a>(&self, taken: impl Iterator<Item = &'a str>) -> Option<Vec<String>> {
-        let taken: Vec<Part> = taken.filter_map(parse).collect();
-        self.0.iter().map(|whole| whole.next(&taken).map(|part| part.to_string())).collect()
+        let taken: Vec<Part> = taken.filter_map(parse).chain(self.kept.iter().copied()).collect();
+        self.all.iter().map(|whole| whole.next(&taken).map(|part| part.to_string())).collect()
     }
 }
 
@@ -285,6 +298,16 @@ mod tests {
         assert_eq!(next(both, &["10.42.0.0/24", "fd00:42::/64"]), is("10.42.1.0/24,fd00:42:0:1::/64"));
         assert_eq!(next(both, &["10.42.0.0/24"]), is("10.42.1.0/24,fd00:42::/64"), "a node from before has one only");
         assert_eq!(next("10.42.0.0/16,fd00:42::/64", &["fd00:42::/64"]), None);
+    }
+
+    #[test]
+    fn what_a_node_of_before_has_without_showing_it_is_given_to_nobody() {
+        let ranges: Ranges = "10.42.0.0/16,fd00:42::/56".parse().unwrap();
+        let ranges = ranges.without("10.42.0.0/24,fd00:42::/64");
+        let next = |taken: &[&str]| ranges.next(taken.iter().copied()).unwrap().join(",");
+        assert_eq!(next(&["10.42.0.0/24"]), "10.42.1.0/24,fd00:42:0:1::/64");
+        assert_eq!(next(&[]), "10.42.1.0/24,fd00:42:0:1::/64", "nor while the node does not show any");
+        assert_eq!(next(&["10.42.1.0/24", "fd00:42:0:ff::/64"]), "10.42.2.0/24,fd00:42:0:1::/64", "round and round");
     }
 
     #[test]
