@@ -270,7 +270,8 @@ fn ports_of_the_host_are_those_of_all_containers_that_run_together() {
     let seen = |pod: &Pod| -> Vec<String> {
         host_ports(pod).iter().map(|port| format!("{port} {}", port.container_port)).collect()
     };
-    assert_eq!(seen(&pod), ["UDP/0.0.0.0:53 53", "TCP/0.0.0.0:8080 80", "SCTP/192.0.2.1:8080 81"]);
+    let expected = ["UDP/0.0.0.0:53 53", "TCP/0.0.0.0:8080 80", "SCTP/192.0.2.1:8080 81", "TCP/[2001:db8::1]:8084 84"];
+    assert_eq!(seen(&pod), expected);
     pod.spec.as_mut().expect("a spec").host_network = Some(true);
     assert!(seen(&pod).is_empty());
 }
