@@ -270,8 +270,7 @@ fn a_host_that_would_lose_its_way_out_says_so_and_keeps_it() {
         fs::write(FORWARD, "0").unwrap();
         let outside = outside_dual();
         fs::write("/proc/sys/net/ipv6/conf/uplink/accept_ra", "1").unwrap();
-        let arguments = ["address", "add", "fe80::1/64", "dev", "eth0", "nodad"];
-        within(&outside, move || assert!(super::host_ports::succeeds("ip", &arguments)));
+        within(&outside, || super::host_ports::address_at_once("fe80::1/64"));
         let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
         while !is_way_out("uplink") {
             assert!(tokio::time::Instant::now() < deadline, "the host has heard of no router");

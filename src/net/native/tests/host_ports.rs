@@ -158,6 +158,12 @@ pub(super) fn succeeds(program: &str, arguments: &[&str]) -> bool {
     std::process::Command::new(program).args(arguments).status().is_ok_and(|status| status.success())
 }
 
+/// Gives `eth0` an address that is good without a look for others who have it (`nodad`, which not every ip(8) knows).
+pub(super) fn address_at_once(address: &str) {
+    std::fs::write("/proc/sys/net/ipv6/conf/eth0/accept_dad", "0").unwrap();
+    assert!(succeeds("ip", &["address", "add", address, "dev", "eth0"]));
+}
+
 #[test]
 fn a_pod_with_a_host_port_does_not_reach_what_listens_on_the_hosts_loopback() {
     on_pretend_host(async |state| {
@@ -202,6 +208,10 @@ fn hundreds_of_host_ports_come_outlive_a_restart_and_go() {
         seen_from(Some(&outside), &listener, (NODE, 20_299));
         network.detach("web-0").await.unwrap();
         assert!(refused(Some(&outside), (NODE, 20_000)) && refused(Some(&outside), (NODE, 20_299)));
+        if !succeeds("nft", &["--version"]) {
+            eprintln!("SKIP host ports that somebody has removed: no nft");
+            return;
+        }
         // Somebody has removed the table, so that each of them fails.
         let _pod = attach_with(&network, "web-1", &ports).await;
         assert!(succeeds("nft", &["flush", "map", "inet", "coracle-test", "ports-anywhere"]));
