@@ -7,6 +7,8 @@
 
 mod own;
 mod room;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -158,7 +160,7 @@ impl Table {
     fn handle(&mut self, event: Event) {
         match event {
             Event::ApiPod(key) => self.look_at(&key),
-            Event::ApiSynced => self.drop_unclaimed(),
+            Event::ApiSynced => self.take_list(),
             Event::NodeSynced => {
                 for key in self.before_node.take().unwrap_or_default() {
                     self.look_at(&key);
@@ -190,6 +192,16 @@ impl Table {
                 self.strangers.push(pod);
             }
         }
+    }
+
+    /// The API server's first list is complete: what is not in it goes. Of what is in it not all may have been looked at,
+    /// because the list is announced as a whole beside its single pods.
+    fn take_list(&mut self) {
+        let listed = self.api.as_ref().map(Informer::snapshot).unwrap_or_default();
+        for pod in listed {
+            self.look_at(&Key::of(&pod.metadata));
+        }
+        self.drop_unclaimed();
     }
 
     fn drop_unclaimed(&mut self) {

@@ -69,6 +69,24 @@ async fn a_finished_pod_is_not_run_again_when_its_checkpoint_is_lost() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_next_agent_ends_no_pod_that_is_listed() {
+    let mut world = started().await;
+    let names: Vec<String> = (0..100).map(|number| format!("web-{number}")).collect();
+    for name in &names {
+        world.create(name, one_container());
+    }
+    for name in &names {
+        world.until_pod(name, "it is ready", is_ready).await;
+    }
+    for _ in 0..5 {
+        world.start_agent().await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
+    }
+    assert!(!world.events("Pod").iter().any(|reason| reason == "Killing"));
+    assert_eq!(starts(&world), names.len());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_container_with_a_new_image_is_left_alone_by_the_next_agent() {
     let mut world = started().await;
     world.create("web", one_container());
