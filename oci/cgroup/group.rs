@@ -17,7 +17,7 @@ use super::{CgroupError, Controller, Hierarchies, Warning};
 /// How often a group is killed, or its removal tried, before it is given up.
 const ROUNDS: u32 = 500;
 
-/// How often a group without new processes is looked at before those that are left count as dying.
+/// How often the same processes are found before they count as dying.
 const QUIET_ROUNDS: u32 = 5;
 
 /// One relative path in all hierarchies.
@@ -236,7 +236,7 @@ impl Group {
     /// is frozen while it is listed, as far as there is a way to; and it goes through all process ids within seconds, so
     /// whoever is listed is killed, also under the id of one that was killed before.
     fn sweep(&self) -> Result<(), CgroupError> {
-        let mut seen = BTreeSet::new();
+        let mut before = BTreeSet::new();
         let mut quiet = 0;
         for _ in 0..ROUNDS {
             self.freeze();
@@ -248,12 +248,13 @@ impl Group {
             if killed.is_empty() {
                 return Ok(());
             }
-            quiet = if killed.iter().all(|pid| seen.contains(pid)) { quiet + 1 } else { 0 };
-            // Those that are left wait for a file system, or for a tracer or parent that does not reap them.
+            quiet = if killed == before { quiet + 1 } else { 0 };
+            // Those that are left wait for a file system, for the processor, or for a tracer or parent that does not
+            // reap them.
             if quiet == QUIET_ROUNDS {
                 return Ok(());
             }
-            seen.extend(killed);
+            before = killed;
             pause();
         }
         Ok(())
