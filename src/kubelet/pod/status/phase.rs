@@ -91,7 +91,9 @@ pub(super) fn judge(view: &View<'_>, draft: &Draft, init: &[ContainerStatus], ap
 }
 
 fn compute(view: &View<'_>, init: &[ContainerStatus], apps: &[ContainerStatus], ended: bool) -> Phase {
-    let (pending, failed) = judge_init(view, init);
+    // As upstream, a container that counts as ended has begun, also if it was never there.
+    let begun = apps.iter().any(|app| running(app).is_some() || terminated(app).is_some());
+    let (pending, failed) = judge_init(view, init, begun);
     if failed {
         return Phase::Failed;
     }
@@ -127,8 +129,7 @@ fn compute(view: &View<'_>, init: &[ContainerStatus], apps: &[ContainerStatus], 
 }
 
 /// Whether init containers are still to do their part, and whether one has failed for good.
-fn judge_init(view: &View<'_>, statuses: &[ContainerStatus]) -> (bool, bool) {
-    let begun = view.apps.iter().any(|app| app.current);
+fn judge_init(view: &View<'_>, statuses: &[ContainerStatus], begun: bool) -> (bool, bool) {
     let mut pending = false;
     for (init, status) in view.init.iter().zip(statuses) {
         match init.kind {
