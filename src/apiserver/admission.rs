@@ -4,13 +4,14 @@
 //! final form has been validated. Follows the plugins NamespaceLifecycle, LimitRanger, ServiceAccount, Priority,
 //! DefaultTolerationSeconds, RuntimeClass, DefaultStorageClass, DefaultIngressClass, PersistentVolumeClaimResize, NodeRestriction,
 //! PodSecurity and ResourceQuota of upstream, in [`certificates`] those for signing requests, in [`policies`]
-//! ValidatingAdmissionPolicy, and in [`hooks`] both kinds of webhooks.
+//! ValidatingAdmissionPolicy, in [`mutations`] MutatingAdmissionPolicy, and in [`hooks`] both kinds of webhooks.
 
 mod attempt;
 pub(crate) mod certificates;
 pub(crate) mod devices;
 mod hooks;
 mod limits;
+mod mutations;
 mod others;
 mod podsecurity;
 mod policies;
@@ -64,7 +65,7 @@ pub(crate) async fn create(call: &Call, object: &mut Value, dry: bool) -> Result
     if again.changed {
         call.row.fill_defaults(object);
         complete(call, object).await?;
-        again.mutate(call, object, None, dry).await?;
+        again.again(call, object, None, dry).await?;
         escalation::check(call, object, None).await?;
         certificates::create(call, object)?;
     }
@@ -155,7 +156,7 @@ pub(crate) async fn update(call: &Call, new: &mut Value, old: &Value, dry: bool)
     if again.changed {
         call.row.fill_defaults(new);
         complete_update(call, new, old)?;
-        again.mutate(call, new, Some(old), dry).await?;
+        again.again(call, new, Some(old), dry).await?;
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! What definitions of kinds bring in text: rules in CEL, JSONPaths of columns, and whole schemas with their patterns.
 
-use api::cel::{Budget, Program, Scope, Val};
+use api::cel::{self, Budget, Program, Scope, Val};
 use api::resources::custom::{self, JsonPath};
 use api::resources::find;
 use serde_json::{Value, json};
@@ -21,6 +21,9 @@ pub(crate) const WORDS: &[&str] = &[
     "[?0]",
     ".?a",
     "optional.of(",
+    "Object{a: ",
+    "[JSONPatch{op: 'add', path: ",
+    "Object.b{?c: ",
     "matches('",
     "quantity('1Ki')",
     "[?(@.a=='b')]",
@@ -50,13 +53,17 @@ fn object() -> Value {
 
 /// What compiles ends, with a value or a sentence.
 fn rule(text: &str) {
-    let scope = Scope { variables: vec![("self", None), ("oldSelf", None)] };
+    let scope = Scope { variables: vec![("self", None), ("oldSelf", None)], patches: true };
     match Program::compile(text, &scope) {
         Ok(program) => {
             let object = object();
             let variables = [("self", Val::of(&object, None)), ("oldSelf", Val::of(&object, None))];
             let mut budget = Budget::new(STEPS);
-            let _ = program.eval(&variables, &mut budget);
+            if let Ok(value) = program.eval(&variables, &mut budget) {
+                // What a policy would make of it, or a sentence.
+                let made = [cel::configuration(&value), cel::operations(&value)];
+                made.iter().for_each(|made| assert!(made.as_ref().err().is_none_or(|error| !error.is_empty())));
+            }
             assert!(budget.left() < STEPS, "{text:?} costs nothing");
         }
         Err(error) => assert!(!error.is_empty()),

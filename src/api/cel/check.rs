@@ -4,6 +4,7 @@ use super::Shape;
 use super::authorizer;
 use super::eval::unescaped;
 use super::functions;
+use super::made;
 use super::methods;
 use super::parser::Node;
 
@@ -12,6 +13,8 @@ use super::parser::Node;
 pub struct Scope<'s> {
     /// Their names and shapes.
     pub variables: Vec<(&'s str, Option<&'s dyn Shape>)>,
+    /// Whether it may make parts of objects and JSON patches.
+    pub patches: bool,
 }
 
 /// Names that are bound within an expression.
@@ -38,6 +41,7 @@ pub(super) fn uses(node: &Node, name: &str) -> bool {
         Node::Method { of, arguments, .. } => uses(of, name) || any(arguments),
         Node::List(items) => items.iter().any(|(item, _)| uses(item, name)),
         Node::Map(entries) => entries.iter().any(|(key, value, _)| uses(key, name) || uses(value, name)),
+        Node::Struct { fields, .. } => fields.iter().any(|(_, value, _)| uses(value, name)),
         Node::If { condition, then, otherwise } => uses(condition, name) || uses(then, name) || uses(otherwise, name),
         Node::And(a, b) | Node::Or(a, b) => uses(a, name) || uses(b, name),
         Node::Fold { of, condition, result, .. } => {
@@ -86,6 +90,11 @@ impl<'s> Check<'s> {
                 }
                 Ok(None)
             }
+            Node::Struct { name, fields } => {
+                self.made(name, fields)?;
+                fields.iter().try_for_each(|(_, value, _)| self.node(value, names).map(drop))?;
+                Ok(None)
+            }
             Node::If { condition, then, otherwise } => {
                 self.node(condition, names)?;
                 let (then, _) = (self.node(then, names)?, self.node(otherwise, names)?);
@@ -116,6 +125,27 @@ impl<'s> Check<'s> {
         }
     }
 
+    /// Types that can be made: any part of an object, and the operations of JSON patches
+    /// (`k8s.io/apiserver/pkg/cel/mutation`).
+    fn made(&self, name: &str, fields: &[(String, Node, bool)]) -> Result<(), String> {
+        let is_object =
+            name == made::OBJECT || name.strip_prefix(made::OBJECT).is_some_and(|rest| rest.starts_with('.'));
+        if !self.scope.patches || !(is_object || name == made::PATCH) {
+            return Err(format!("undeclared reference to '{name}' (in container '')"));
+        }
+        for (field, value, _) in fields.iter().filter(|_| !is_object) {
+            if !made::FIELDS.contains(&field.as_str()) {
+                return Err(format!("undefined field '{field}'"));
+            }
+            if let (true, Some(kind)) = (field != made::VALUE, made::kind(value))
+                && kind != "string"
+            {
+                return Err(format!("expected type of field '{field}' is 'string' but provided type is '{kind}'"));
+            }
+        }
+        Ok(())
+    }
+
     fn method<'n>(
         &self,
         of: &'n Node,
@@ -131,7 +161,13 @@ impl<'s> Check<'s> {
             && functions::is_space(space)
             && self.variable(space, names).is_err()
         {
-            known(functions::KNOWN, &format!("{space}.{name}"), arguments.len())?;
+            let table = if self.scope.patches { functions::KNOWN_OF_PATCHES } else { &[] };
+            let name = format!("{space}.{name}");
+            if table.iter().all(|(own, ..)| *own != name) {
+                known(functions::KNOWN, &name, arguments.len())?;
+            } else {
+                known(table, &name, arguments.len())?;
+            }
             return Ok(None);
         }
         self.node(of, names)?;

@@ -1,6 +1,7 @@
 //! Evaluation.
 
 use super::functions;
+use super::made::Made;
 use super::methods;
 use super::parser::{Constant, Fold, Node, RESERVED};
 use super::value::{Val, contains};
@@ -97,7 +98,7 @@ impl<'v> Evaluation<'_, 'v> {
                 } else {
                     of
                 };
-                if !of.is_map() {
+                if !of.has_fields() {
                     return no_such_overload();
                 }
                 Ok(Val::Bool(of.get(&unescaped(field)).is_some_and(|value| !matches!(value, Val::Null))))
@@ -113,6 +114,7 @@ impl<'v> Evaluation<'_, 'v> {
             Node::Method { of, name, arguments } => self.method(of, name, arguments, names),
             Node::List(items) => self.list(items, names),
             Node::Map(entries) => self.map(entries, names),
+            Node::Struct { name, fields } => self.made(name, fields, names),
             Node::If { condition, then, otherwise } => match self.node(condition, names)? {
                 Val::Bool(true) => self.node(then, names),
                 Val::Bool(false) => self.node(otherwise, names),
@@ -180,7 +182,7 @@ impl<'v> Evaluation<'_, 'v> {
         if let Val::Access(access) = &of {
             return access.select(&field);
         }
-        if !of.is_map() {
+        if !of.has_fields() {
             return no_such_overload();
         }
         match of.get(&field) {
@@ -279,6 +281,21 @@ impl<'v> Evaluation<'_, 'v> {
             map.push((key, value));
         }
         Ok(Val::Map(map.into()))
+    }
+
+    fn made(&mut self, name: &str, fields: &[(String, Node, bool)], names: Option<&Names<'_, 'v>>) -> Result<Val<'v>> {
+        let mut made = Made { name: name.to_owned(), fields: Vec::with_capacity(fields.len()) };
+        for (field, value, optional) in fields {
+            let value = match (self.node(value, names)?, optional) {
+                (Val::Optional(None), true) => continue,
+                (Val::Optional(Some(inner)), true) => (*inner).clone(),
+                (_, true) => return no_such_overload(),
+                (value, false) => value,
+            };
+            made.fields.push((unescaped(field).into(), value));
+        }
+        made.check()?;
+        Ok(Val::Made(made.into()))
     }
 
     /// `&&` and `||`: what one side decides, an error of the other does not undo.

@@ -40,9 +40,12 @@ pub(super) const KNOWN: &[(&str, usize, usize)] = &[
     ("math.least", 1, 8),
 ];
 
+/// As [`KNOWN`], where JSON patches are made.
+pub(super) const KNOWN_OF_PATCHES: &[(&str, usize, usize)] = &[("jsonpatch.escapeKey", 1, 1)];
+
 /// Whether a name is the first part of names of functions.
 pub(super) fn is_space(name: &str) -> bool {
-    matches!(name, "ip" | "optional" | "sets" | "math")
+    matches!(name, "ip" | "optional" | "sets" | "math" | "jsonpatch")
 }
 
 /// The types that expressions can name.
@@ -89,6 +92,13 @@ pub(super) fn call<'v>(name: &str, arguments: &[Val<'v>], budget: &mut Budget) -
         ("matches", [Val::Text(_), Val::Text(_)]) => {
             super::methods::call(&arguments[0], "matches", &arguments[1..], budget)
         }
+        ("jsonpatch.escapeKey", [Val::Text(key)]) => {
+            budget.pay_bytes(key.len())?;
+            Ok(Val::text(key.replace('~', "~0").replace('/', "~1")))
+        }
+        ("jsonpatch.escapeKey", _) => no_such_overload(),
+        // Each has a type of its own, of which nothing but its name is known here.
+        ("type", [Val::Made(_)]) => no_such_overload(),
         ("type", [value]) => Ok(Val::Type(value.type_name())),
         ("dyn", [value]) => Ok(value.clone()),
         ("optional.none", []) => Ok(Val::Optional(None)),
@@ -115,6 +125,7 @@ fn is_zero(value: &Val<'_>) -> bool {
     match value {
         Val::Null | Val::Bool(false) | Val::Int(0) | Val::Uint(0) | Val::Duration(0) => true,
         Val::Double(number) => *number == 0.0,
+        Val::Made(made) => made.fields.is_empty(),
         other => other.size() == Some(0),
     }
 }

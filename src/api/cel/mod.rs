@@ -13,6 +13,7 @@ mod check;
 mod eval;
 mod functions;
 mod lexer;
+mod made;
 mod methods;
 mod parser;
 mod text;
@@ -21,6 +22,7 @@ mod value;
 
 pub use check::Scope;
 pub use eval::{Budget, EvalError};
+pub use made::{Wanted, configuration, operations};
 pub use value::Val;
 
 use parser::Node;
@@ -83,6 +85,13 @@ impl Program {
         let node = parser::parse(text)?;
         check::check(&node, scope)?;
         Ok(Self { node })
+    }
+
+    /// Compiles an expression whose value must be of a kind; the error is a sentence.
+    pub fn compile_for(text: &str, scope: &Scope<'_>, wanted: Wanted) -> Result<Self, String> {
+        let program = Self::compile(text, scope).map_err(|error| format!("compilation failed: {error}"))?;
+        wanted.check(&program.node)?;
+        Ok(program)
     }
 
     /// Whether the expression names a variable.

@@ -69,6 +69,11 @@ pub(super) enum Node {
     List(Vec<(Node, bool)>),
     /// `{a: b, ?c: d}`.
     Map(Vec<(Node, Node, bool)>),
+    /// `A.b{c: d, ?e: f}`.
+    Struct {
+        name: String,
+        fields: Vec<(String, Node, bool)>,
+    },
     /// `a ? b : c`.
     If {
         condition: Box<Node>,
@@ -285,6 +290,10 @@ impl Parser {
                 let index = self.expression()?;
                 self.expect("]")?;
                 node = Node::Index { of: node.into(), index: index.into(), optional };
+            } else if let Some(name) = qualified(&node)
+                && self.take("{")
+            {
+                node = Node::Struct { name, fields: self.fields()? };
             } else {
                 return Ok(node);
             }
@@ -380,6 +389,33 @@ impl Parser {
             }
         }
         Ok(Node::Map(entries))
+    }
+
+    fn fields(&mut self) -> Result<Vec<(String, Node, bool)>, String> {
+        let mut fields: Vec<(String, Node, bool)> = Vec::new();
+        while !self.take("}") {
+            let optional = self.take("?");
+            let name = self.name()?;
+            self.expect(":")?;
+            if fields.iter().any(|(known, ..)| *known == name) {
+                return Err(format!("Syntax error: field '{name}' is set twice"));
+            }
+            fields.push((name, self.expression()?, optional));
+            if !self.take(",") {
+                self.expect("}")?;
+                break;
+            }
+        }
+        Ok(fields)
+    }
+}
+
+/// The name of a type, which looks like fields of a variable.
+fn qualified(node: &Node) -> Option<String> {
+    match node {
+        Node::Variable(name) => Some(name.clone()),
+        Node::Select { of, field, optional: false } => qualified(of).map(|of| format!("{of}.{field}")),
+        _ => None,
     }
 }
 

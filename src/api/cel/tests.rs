@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use super::{Budget, EvalError, Program, Scope, Val};
 
 fn run(text: &str, object: &Value) -> Result<bool, String> {
-    let scope = Scope { variables: vec![("self", None)] };
+    let scope = Scope { variables: vec![("self", None)], ..Scope::default() };
     let program = Program::compile(text, &scope)?;
     match program.eval(&[("self", Val::of(object, None))], &mut Budget::new(100_000)) {
         Ok(Val::Bool(truth)) => Ok(truth),
@@ -68,7 +68,7 @@ fn no_expression_goes_on_for_long() {
         "self.l.all(a, self.s.matches('(a?){100}a{100}'))",
         "self.l.map(a, self.l) == self.l.map(a, self.l)",
     ] {
-        let scope = Scope { variables: vec![("self", None)] };
+        let scope = Scope { variables: vec![("self", None)], ..Scope::default() };
         let program = Program::compile(text, &scope).unwrap();
         let result = program.eval(&[("self", Val::of(&object, None))], &mut Budget::new(100_000));
         assert_eq!(result.map(|_| ()), Err(EvalError::Budget), "{text}");

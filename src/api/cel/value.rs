@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 
 use super::authorizer::Access;
 use super::eval::{Budget, EvalError};
+use super::made::{self, Made};
 use super::{Identity, Scalar, Shape, time};
 use crate::quantity::Quantity;
 
@@ -42,6 +43,8 @@ pub enum Val<'v> {
     Type(&'static str),
     /// Who may do what.
     Access(Rc<Access<'v>>),
+    /// A part of an object, or an operation of a patch, that the expression makes.
+    Made(Rc<Made<'v>>),
 }
 
 impl<'v> Val<'v> {
@@ -101,6 +104,7 @@ impl<'v> Val<'v> {
             Self::Optional(_) => "optional_type",
             Self::Type(_) => "type",
             Self::Access(access) => access.type_name(),
+            Self::Made(_) => made::OBJECT,
         }
     }
 
@@ -116,6 +120,11 @@ impl<'v> Val<'v> {
 
     pub(super) const fn is_map(&self) -> bool {
         matches!(self, Self::Object(..) | Self::Map(_))
+    }
+
+    /// Whether it may have fields that can be selected.
+    pub(super) const fn has_fields(&self) -> bool {
+        matches!(self, Self::Object(..) | Self::Map(_) | Self::Made(_))
     }
 
     pub(super) const fn is_list(&self) -> bool {
@@ -182,6 +191,7 @@ impl<'v> Val<'v> {
             Self::Map(entries) => {
                 entries.iter().find(|(key, _)| key.as_text() == Some(name)).map(|(_, value)| value.clone())
             }
+            Self::Made(made) => made.get(name),
             _ => None,
         }
     }
@@ -209,6 +219,7 @@ impl<'v> Val<'v> {
                 (Some(a), Some(b)) => a.equals(b, budget)?,
                 _ => false,
             },
+            (Self::Made(a), Self::Made(b)) => a.equals(b, budget)?,
             _ if self.is_number() && other.is_number() => self.compare(other) == Some(Ordering::Equal),
             _ if self.is_list() != other.is_list()
                 || self.is_map() != other.is_map()

@@ -4,7 +4,7 @@
 //! are more than the memory, and operations that each go deeper than the one before make an object whose mere removal
 //! exhausts the stack.
 
-use json_patch::PatchOperation;
+use json_patch::{PatchErrorKind, PatchOperation};
 use serde_json::Value;
 
 use super::unprocessable;
@@ -19,6 +19,11 @@ const MAX_COPIED: usize = 3 << 20;
 const MAX_DEPTH: usize = 512;
 
 pub(super) fn apply(original: &Value, patch: Value) -> Result<Value, ApiError> {
+    tested(original, patch)?.map_err(|failed| unprocessable(&failed))
+}
+
+/// As [`apply`]; if it fails at a test, that is told by itself.
+pub(super) fn tested(original: &Value, patch: Value) -> Result<Result<Value, String>, ApiError> {
     let operations: Vec<PatchOperation> = serde_json::from_value(patch)
         .map_err(|error| ApiError::bad_request(format!("error decoding patch: {error}")))?;
     if operations.len() > MAX_OPERATIONS {
@@ -31,12 +36,26 @@ pub(super) fn apply(original: &Value, patch: Value) -> Result<Value, ApiError> {
     for (index, operation) in operations.iter().enumerate() {
         growth.allow(&result, operation)?;
         // A failure leaves a half-patched object, which is dropped.
-        json_patch::patch_unsafe(&mut result, std::slice::from_ref(operation)).map_err(|mut error| {
+        if let Err(mut error) = json_patch::patch_unsafe(&mut result, std::slice::from_ref(operation)) {
             error.operation = index;
-            unprocessable(&error.to_string())
-        })?;
+            if is_failed_test(operation, &error.kind, &result) {
+                return Ok(Err(error.to_string()));
+            }
+            return Err(unprocessable(&error.to_string()));
+        }
     }
-    Ok(result)
+    Ok(Ok(result))
+}
+
+/// Whether a test has found something else, or nothing where something could be.
+fn is_failed_test(operation: &PatchOperation, kind: &PatchErrorKind, object: &Value) -> bool {
+    let PatchOperation::Test(test) = operation else { return false };
+    let has_parent = || test.path.parent().is_some_and(|parent| object.pointer(parent.as_str()).is_some());
+    match kind {
+        PatchErrorKind::TestFailed => true,
+        PatchErrorKind::InvalidPointer => has_parent(),
+        _ => false,
+    }
 }
 
 /// What the operations so far can have made of the object.

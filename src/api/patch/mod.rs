@@ -62,6 +62,13 @@ pub fn apply(kind: PatchType, ty: Option<TypeRef>, original: &Value, patch: &[u8
     Ok(patched)
 }
 
+/// Applies a JSON patch; none if one of its tests says that the object is not to be patched.
+pub fn apply_tested(original: &Value, patch: Value) -> Result<Option<Value>, ApiError> {
+    let Ok(patched) = json::tested(original, patch)? else { return Ok(None) };
+    crate::json::check_depth(&patched)?;
+    Ok(Some(patched))
+}
+
 /// 422: the patch is well-formed but does not fit the object.
 fn unprocessable(text: &str) -> ApiError {
     let message = format!("the server rejected our request due to an error in our request: {text}");

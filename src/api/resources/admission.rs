@@ -2,6 +2,7 @@
 //! them objects with their defaults filled in.
 
 mod classes;
+pub mod mutation;
 pub mod podsecurity;
 pub mod policy;
 mod runtimeclass;

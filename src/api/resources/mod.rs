@@ -115,6 +115,8 @@ static ROWS: &[&Resource] = &[
     &registration::VALIDATING,
     &registration::POLICY,
     &registration::POLICY_BINDING,
+    &registration::MUTATING_POLICY,
+    &registration::MUTATING_BINDING,
     &rbac::ROLE,
     &rbac::CLUSTER_ROLE,
     &rbac::ROLE_BINDING,

@@ -9,9 +9,13 @@ use api::resources::{self, Resource};
 use api::status::ApiError;
 use serde_json::{Value, json};
 
-use crate::body::Kind;
+use crate::body::{self, FieldValidation, Kind};
 use crate::call::Call;
-use crate::object::meta;
+use crate::object::{meta, metadata_mut};
+
+/// What nobody who is asked changes of metadata.
+const FIXED: [&str; 6] =
+    ["namespace", "uid", "creationTimestamp", "deletionTimestamp", "resourceVersion", "managedFields"];
 
 /// What a request writes, or asks for, that is no object of its row: the name of an operation and that of a kind.
 #[derive(Debug, Clone, Copy)]
@@ -112,17 +116,26 @@ impl<'a> Write<'a> {
             rules.iter().all(|rules| policy::concerns(rules, &attempt))
         };
         if concerned(row) {
-            return Ok(Some(Form { row: None, object: Cow::Borrowed(&*self.object), old: Cow::Borrowed(&*self.old) }));
+            return self.form_in(None).await.map(Some);
         }
         if rules.first().is_some_and(|rules| rules["matchPolicy"] == "Exact") || !self.is_of_row {
             return Ok(None);
         }
         let Some(other) = self.other_versions().await?.into_iter().find(concerned) else { return Ok(None) };
-        Ok(Some(Form {
+        self.form_in(Some(Box::new(other))).await.map(Some)
+    }
+
+    /// The write in a version, that of the request if none is named.
+    pub(super) async fn form_in(&self, row: Option<Box<Resource>>) -> Result<Form<'_>, ApiError> {
+        let Some(other) = row else {
+            return Ok(Form { row: None, object: Cow::Borrowed(&*self.object), old: Cow::Borrowed(&*self.old) });
+        };
+        let row = &self.call.row;
+        Ok(Form {
             object: Cow::Owned(converted(self.call, row, &other, &self.object).await?),
             old: Cow::Owned(converted(self.call, row, &other, &self.old).await?),
-            row: Some(Box::new(other)),
-        }))
+            row: Some(other),
+        })
     }
 
     /// The write as rules and expressions see it, of a version and with the objects in that.
@@ -198,6 +211,67 @@ pub(super) async fn converted(
         return call.server.converted_to(row, object, &other.api_version()).await;
     }
     Ok(other.of_stored(row.to_stored(object).into_owned()))
+}
+
+/// What is written of an object.
+#[derive(Clone, Copy)]
+pub(super) struct Target<'a> {
+    pub(super) call: &'a Call,
+    pub(super) subject: Option<Subject>,
+    /// The object as it is to be so far.
+    pub(super) object: &'a Value,
+    /// As it is, if it is not new.
+    pub(super) old: Option<&'a Value>,
+    pub(super) dry: bool,
+}
+
+impl<'a> Target<'a> {
+    pub(super) async fn write(&self) -> Result<Write<'a>, ApiError> {
+        Write::new(self.call, self.subject, Some(self.object), self.old, self.dry).await
+    }
+
+    /// The kind of what those who are asked see, in a version.
+    pub(super) fn kind<'k>(&self, form: &'k Form<'_>) -> Kind<'k>
+    where
+        'a: 'k,
+    {
+        match (self.subject, scale_of(self.call, self.subject), form.row.as_deref()) {
+            (Some(subject), ..) => subject.kind,
+            (_, Some(_), _) => Kind::of(&api::resources::scale::ROW),
+            (_, _, other) => Kind::of(other.unwrap_or(&self.call.row)),
+        }
+    }
+
+    /// The object as it is after somebody has changed a form of it, if that changes anything.
+    pub(super) async fn changed(&self, form: &Form<'_>, patched: Value) -> Result<Option<Value>, ApiError> {
+        let (call, row) = (self.call, &self.call.row);
+        if let Some(scale) = scale_of(call, self.subject) {
+            let mut new = self.object.clone();
+            scale.write(&mut new, &patched);
+            keep(&mut new, self.object, true);
+            return Ok((new != *self.object).then_some(new));
+        }
+        let patched = match &form.row {
+            Some(other) => converted(call, other, row, &patched).await?,
+            None => patched,
+        };
+        let kind = self.subject.map_or_else(|| Kind::of(row), |subject| subject.kind);
+        let mut new = body::conform(patched, Vec::new(), kind, FieldValidation::Ignore)?.object;
+        keep(&mut new, self.object, self.old.is_some());
+        Ok((new != *self.object).then_some(new))
+    }
+}
+
+/// Puts back what nobody who is asked changes.
+fn keep(new: &mut Value, before: &Value, is_update: bool) {
+    let name = is_update.then_some("name");
+    let metadata = metadata_mut(new);
+    for field in FIXED.into_iter().chain(name) {
+        match &before["metadata"][field] {
+            Value::Null => drop(metadata.remove(field)),
+            value => drop(metadata.insert(field.to_owned(), value.clone())),
+        }
+    }
 }
 
 impl Form<'_> {

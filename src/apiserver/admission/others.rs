@@ -3,6 +3,7 @@
 //! What the server writes at its start is not asked about, lest somebody keep it from starting; nor are the objects that
 //! say who is asked, lest one keep itself from being mended.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use api::status::ApiError;
@@ -11,7 +12,7 @@ use tokio::sync::MutexGuard;
 
 use super::attempt::{Subject, Write};
 use super::registered::{GROUP, Policy, Registered};
-use super::{hooks, policies};
+use super::{hooks, mutations, policies};
 use crate::call::Call;
 use crate::{services, storage};
 
@@ -27,18 +28,55 @@ pub(super) async fn asked(call: &Call) -> Result<Option<Arc<Registered>>, ApiErr
     server.registered.now(server.config.store.as_ref()).await.map(Some).map_err(storage::failed)
 }
 
-/// Lets webhooks change a new object or the next state of one.
-pub(crate) async fn mutate(
-    call: &Call,
-    object: &mut Value,
-    old: Option<&Value>,
-    dry: bool,
-) -> Result<hooks::Again, ApiError> {
+/// What those have done who may change an object, and who of them is to do it once more if somebody has changed something
+/// since (`reinvocationHandler` of `k8s.io/apiserver/pkg/admission/reinvocation.go`).
+#[derive(Default)]
+pub(crate) struct Round {
+    pub(crate) changed: bool,
+    subject: Option<Subject>,
+    registered: Arc<Registered>,
+    policies: BTreeSet<mutations::Key>,
+    hooks: hooks::Asked,
+}
+
+/// Lets policies, and webhooks after them, change a new object or the next state of one.
+pub(crate) async fn mutate(call: &Call, object: &mut Value, old: Option<&Value>, dry: bool) -> Result<Round, ApiError> {
     match asked(call).await? {
-        Some(registered) if !registered.mutating.is_empty() => {
-            hooks::mutate(call, None, &registered.mutating, object, old, dry).await
+        Some(registered) if registered.has_mutating() => Round::first(call, None, registered, object, old, dry).await,
+        _ => Ok(Round::default()),
+    }
+}
+
+impl Round {
+    async fn first(
+        call: &Call,
+        subject: Option<Subject>,
+        registered: Arc<Registered>,
+        object: &mut Value,
+        old: Option<&Value>,
+        dry: bool,
+    ) -> Result<Self, ApiError> {
+        let done = mutations::mutate(call, subject, &registered, object, old, dry, None).await?;
+        let hooks = hooks::mutate(call, subject, &registered.mutating, object, old, dry).await?;
+        Ok(Self { changed: done.changed || hooks.changed, subject, policies: done.again, hooks, registered })
+    }
+
+    /// Lets those change the object once more for whom something is other than it was; nobody a third time.
+    pub(crate) async fn again(
+        self,
+        call: &Call,
+        object: &mut Value,
+        old: Option<&Value>,
+        dry: bool,
+    ) -> Result<(), ApiError> {
+        if !self.changed {
+            return Ok(());
         }
-        _ => Ok(hooks::Again::default()),
+        if !self.policies.is_empty() {
+            let only = Some(&self.policies);
+            mutations::mutate(call, self.subject, &self.registered, object, old, dry, only).await?;
+        }
+        self.hooks.again(call, self.subject, object, old, dry).await
     }
 }
 
@@ -53,7 +91,7 @@ pub(crate) async fn ask<'a>(
     given: Option<MutexGuard<'a, ()>>,
 ) -> Result<Option<MutexGuard<'a, ()>>, ApiError> {
     let Some(registered) = asked(call).await? else { return Ok(given) };
-    if registered.validating.is_empty() && registered.policies.is_empty() {
+    if !registered.has_validating() {
         return Ok(given);
     }
     let has_settings = |policy: &Arc<Policy>| !policy.object["spec"]["paramKind"].is_null();
@@ -82,11 +120,13 @@ pub(crate) async fn end(call: &Call, old: &Value, dry: bool) -> Result<(), ApiEr
 /// a token), or what a connection is to be for; webhooks may change it.
 pub(crate) async fn beside(call: &Call, subject: Subject, object: &mut Value, dry: bool) -> Result<(), ApiError> {
     let Some(registered) = asked(call).await? else { return Ok(()) };
-    if registered.mutating.is_empty() && registered.validating.is_empty() && registered.policies.is_empty() {
+    if !registered.has_mutating() && !registered.has_validating() {
         return Ok(());
     }
-    let again = hooks::mutate(call, Some(subject), &registered.mutating, object, None, dry).await?;
-    again.mutate(call, object, None, dry).await?;
+    if registered.has_mutating() {
+        let again = Round::first(call, Some(subject), Arc::clone(&registered), object, None, dry).await?;
+        again.again(call, object, None, dry).await?;
+    }
     let write = Write::new(call, Some(subject), Some(object), None, dry).await?;
     policies::check(&registered, &write).await?;
     hooks::validate(&registered.validating, &write).await

@@ -82,7 +82,11 @@ fn act(policy: &Value, binding: &Value, write: &Write<'_>, failure: &Failure) ->
 
 /// The settings with which a policy is asked, one after another: null if it has none, and a failure instead if they cannot
 /// be had, none of which is none if that is nothing to anybody.
-async fn params(call: &Call, policy: &Value, binding: &Value) -> Result<Vec<Result<Value, Option<Failure>>>, ApiError> {
+pub(super) async fn params(
+    call: &Call,
+    policy: &Value,
+    binding: &Value,
+) -> Result<Vec<Result<Value, Option<Failure>>>, ApiError> {
     let (kind, reference) = (&policy["spec"]["paramKind"], &binding["spec"]["paramRef"]);
     if kind.is_null() {
         return Ok(vec![Ok(Value::Null)]);
@@ -106,6 +110,11 @@ async fn params(call: &Call, policy: &Value, binding: &Value) -> Result<Vec<Resu
         )));
     };
     let own = text(reference, "namespace");
+    if !row.namespaced && !own.is_empty() {
+        let message =
+            "failed to configure binding: paramRef.namespace must not be provided for a cluster-scoped `paramKind`";
+        return Ok(fail(message.to_owned()));
+    }
     let namespace = if own.is_empty() { call.namespace().to_owned() } else { own };
     if row.namespaced && namespace.is_empty() {
         let message = "failed to configure binding: cannot use namespaced paramRef in policy binding that matches \

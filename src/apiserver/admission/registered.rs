@@ -25,6 +25,9 @@ pub(super) struct Registered {
     pub(super) validating: Vec<Arc<Hook>>,
     pub(super) policies: Vec<Arc<Policy>>,
     pub(super) bindings: Vec<Value>,
+    /// Policies that change what is written, and their bindings.
+    pub(super) mutations: Vec<Arc<Policy>>,
+    pub(super) mutation_bindings: Vec<Value>,
 }
 
 /// A policy and its expressions.
@@ -71,14 +74,30 @@ impl RegisteredCache {
 }
 
 impl Registered {
+    /// Whether anybody may change what is written.
+    pub(super) fn has_mutating(&self) -> bool {
+        !self.mutating.is_empty() || !self.mutation_bindings.is_empty()
+    }
+
+    /// Whether anybody may refuse what is written.
+    pub(super) fn has_validating(&self) -> bool {
+        !self.validating.is_empty() || !self.policies.is_empty()
+    }
+
     fn of(objects: impl Iterator<Item = Value>, before: &Self) -> Self {
         let mut present = Self::default();
         for object in objects {
             match object["kind"].as_str().unwrap_or_default() {
                 "MutatingWebhookConfiguration" => present.mutating.extend(hooks(&object, &before.mutating)),
                 "ValidatingWebhookConfiguration" => present.validating.extend(hooks(&object, &before.validating)),
-                "ValidatingAdmissionPolicy" => present.policies.push(policy(object, &before.policies)),
+                "ValidatingAdmissionPolicy" => {
+                    present.policies.push(policy(object, &before.policies, Programs::of_policy));
+                }
                 "ValidatingAdmissionPolicyBinding" => present.bindings.push(object),
+                "MutatingAdmissionPolicy" => {
+                    present.mutations.push(policy(object, &before.mutations, Programs::of_mutations));
+                }
+                "MutatingAdmissionPolicyBinding" => present.mutation_bindings.push(object),
                 _ => {}
             }
         }
@@ -86,14 +105,14 @@ impl Registered {
     }
 }
 
-fn policy(object: Value, before: &[Arc<Policy>]) -> Arc<Policy> {
+fn policy(object: Value, before: &[Arc<Policy>], compile: fn(&Value) -> Programs) -> Arc<Policy> {
     let is_same = |policy: &&Arc<Policy>| {
         ["uid", "resourceVersion"].iter().all(|field| meta(&policy.object, field) == meta(&object, field))
     };
     match before.iter().find(is_same) {
         Some(policy) => Arc::clone(policy),
         None => {
-            let programs = Programs::of_policy(&object);
+            let programs = compile(&object);
             Arc::new(Policy { asks: programs.ask_authorizer(), programs, object })
         }
     }

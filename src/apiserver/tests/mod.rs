@@ -22,6 +22,7 @@ mod kubectl_custom;
 mod kubectl_requests;
 mod kubectl_workloads;
 mod kubelets;
+mod mutating;
 mod parts;
 mod pki;
 mod policies;

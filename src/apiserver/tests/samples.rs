@@ -167,6 +167,16 @@ fn extensions(kind: &str, object: &mut Value) {
                 "matchConstraints": { "resourceRules": [rule] }, "validations": [{ "expression": "true" }],
             });
         }
+        "MutatingAdmissionPolicy" => {
+            let rule =
+                json!({ "apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"] });
+            let mutation =
+                json!({ "patchType": "ApplyConfiguration", "applyConfiguration": { "expression": "Object{}" } });
+            object["spec"] = json!({
+                "matchConstraints": { "resourceRules": [rule] }, "mutations": [mutation], "reinvocationPolicy": "Never",
+            });
+        }
+        "MutatingAdmissionPolicyBinding" => object["spec"] = json!({ "policyName": "p" }),
         "ValidatingAdmissionPolicyBinding" => {
             object["spec"] = json!({ "policyName": "p", "validationActions": ["Deny"] });
         }

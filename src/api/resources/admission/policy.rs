@@ -9,8 +9,9 @@ use std::rc::Rc;
 
 use serde_json::Value;
 
+use super::mutation;
 use crate::cel::authorizer::{Access, Authorize, Question};
-use crate::cel::{Budget, Program, Scope, Val};
+use crate::cel::{Budget, Program, Scope, Val, Wanted};
 use crate::resources::path::{items, text};
 use crate::selector::LabelSelector;
 
@@ -112,14 +113,23 @@ fn is_selected(selector: &Value, objects: &[&Value]) -> bool {
             .is_ok_and(|selector| objects.iter().any(|object| matches(&selector, object)))
 }
 
-/// Why an expression of a policy cannot be evaluated; a sentence.
+/// An expression of a policy, or a sentence why it cannot be evaluated.
 pub fn compile(expression: &str) -> Result<Program, String> {
-    Program::compile(expression, &Scope { variables: VARIABLES.map(|name| (name, None)).into() })
+    Program::compile(expression, &scope(false))
+}
+
+/// Why an expression of a policy is none whose value is of this kind.
+pub fn compile_for(expression: &str, wanted: Wanted) -> Result<Program, String> {
+    Program::compile_for(expression, &scope(matches!(wanted, Wanted::Configuration | Wanted::Operations)), wanted)
+}
+
+fn scope(patches: bool) -> Scope<'static> {
+    Scope { variables: VARIABLES.map(|name| (name, None)).into(), patches }
 }
 
 /// Why an expression of a webhook's condition cannot be evaluated; a sentence.
 pub fn compile_of_hook(expression: &str) -> Result<Program, String> {
-    Program::compile(expression, &Scope { variables: OF_HOOKS.map(|name| (name, None)).into() })
+    Program::compile(expression, &Scope { variables: OF_HOOKS.map(|name| (name, None)).into(), ..Scope::default() })
 }
 
 /// The expressions of a policy or of a webhook, compiled.
@@ -138,6 +148,16 @@ impl Programs {
         ];
         let own = |(list, word)| items(spec, list).iter().map(move |parent| text(parent, word));
         Self(fields.into_iter().flat_map(own).map(|own| (own.to_owned(), compile(own))).collect())
+    }
+
+    /// Those of a policy that changes what is written.
+    pub fn of_mutations(policy: &Value) -> Self {
+        let spec = &policy["spec"];
+        let plain = ["matchConditions", "variables"].into_iter().flat_map(|list| items(spec, list));
+        let plain = plain.map(|parent| text(parent, "expression")).map(|own| (own.to_owned(), compile(own)));
+        let patches = items(spec, "mutations").iter().map(mutation::expression);
+        let patches = patches.map(|(own, _)| (own.to_owned(), Program::compile(own, &scope(true))));
+        Self(plain.chain(patches).collect())
     }
 
     /// Whether one of them asks who may do what.
@@ -170,9 +190,7 @@ pub fn judge(policy: &Value, programs: &Programs, params: &Value, attempt: &Atte
         Ok(false) => return Vec::new(),
         Err(message) => return vec![Failure { message, reason: String::new() }],
     }
-    for variable in items(spec, "variables") {
-        court.define(text(variable, "name"), text(variable, "expression"));
-    }
+    court.define_all(spec);
     let mut failures = Vec::new();
     for validation in items(spec, "validations") {
         match court.holds(text(validation, "expression")) {
@@ -201,7 +219,7 @@ fn own_question(attempt: &Attempt<'_>) -> Question {
 }
 
 /// Evaluates the expressions of one policy.
-struct Court<'p, 'v> {
+pub(super) struct Court<'p, 'v> {
     programs: &'p Programs,
     values: Vec<(&'static str, Val<'v>)>,
     variables: Vec<(Val<'v>, Val<'v>)>,
@@ -209,7 +227,7 @@ struct Court<'p, 'v> {
 }
 
 impl<'p, 'v> Court<'p, 'v> {
-    fn new(programs: &'p Programs, params: &'v Value, attempt: &Attempt<'v>) -> Self {
+    pub(super) fn new(programs: &'p Programs, params: &'v Value, attempt: &Attempt<'v>) -> Self {
         let values = [attempt.object, attempt.old, attempt.request, params, attempt.namespace];
         let values = VARIABLES.into_iter().zip(values).map(|(name, value)| (name, Val::of(value, None))).collect();
         let mut court = Self { programs, values, variables: Vec::new(), budget: Budget::new(STEPS) };
@@ -220,7 +238,7 @@ impl<'p, 'v> Court<'p, 'v> {
         court
     }
 
-    fn eval(&mut self, expression: &str) -> Result<Val<'v>, String> {
+    pub(super) fn eval(&mut self, expression: &str) -> Result<Val<'v>, String> {
         let said = |error: String| format!("expression '{}' resulted in error: {error}", expression.trim());
         let program = self.programs.0.get(expression).ok_or_else(|| said("it was not compiled".to_owned()))?;
         let program = program.as_ref().map_err(|error| said(format!("compilation failed: {error}")))?;
@@ -235,7 +253,7 @@ impl<'p, 'v> Court<'p, 'v> {
     }
 
     /// Whether all conditions hold; one that fails weighs more than one that cannot be evaluated.
-    fn conditions_hold(&mut self, parent: &Value) -> Result<bool, String> {
+    pub(super) fn conditions_hold(&mut self, parent: &Value) -> Result<bool, String> {
         let mut first = None;
         for condition in items(parent, "matchConditions") {
             match self.holds(text(condition, "expression")) {
@@ -248,6 +266,12 @@ impl<'p, 'v> Court<'p, 'v> {
             None => Ok(true),
             Some(_) if text(parent, "failurePolicy") == "Ignore" => Ok(false),
             Some(error) => Err(error),
+        }
+    }
+
+    pub(super) fn define_all(&mut self, spec: &Value) {
+        for variable in items(spec, "variables") {
+            self.define(text(variable, "name"), text(variable, "expression"));
         }
     }
 
@@ -461,7 +485,9 @@ mod tests {
             assert_eq!(reason(expression), expected, "{expression}");
         }
         assert!(compile("object.spec.allowed(1)").is_err());
-        assert!(Program::compile("self.allowed()", &Scope { variables: vec![("self", None)] }).is_err());
+        assert!(
+            Program::compile("self.allowed()", &Scope { variables: vec![("self", None)], ..Scope::default() }).is_err()
+        );
         // Each question has its price.
         let many = "[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30].map(i, authorizer.path('/x').check('get').reason())[0]";
         assert_eq!(reason(many), "no message");

@@ -43,7 +43,7 @@ pub(super) fn read(schema: &Schema, json: &Value) -> Vec<Rule> {
 
 fn scope<'s>(schema: &'s Schema, optional_old: bool) -> Scope<'s> {
     let old: Option<&dyn Shape> = if optional_old { None } else { Some(schema) };
-    Scope { variables: vec![("self", Some(schema)), ("oldSelf", old)] }
+    Scope { variables: vec![("self", Some(schema)), ("oldSelf", old)], ..Scope::default() }
 }
 
 fn read_one(schema: &Schema, json: &Value) -> Rule {

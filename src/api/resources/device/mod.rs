@@ -98,7 +98,9 @@ fn selectors(parent: &Value, path: &Path, errors: &mut Vec<FieldError>) {
         let (expression, path) = (text(&selector["cel"], "expression"), path.child("expression"));
         if expression.len() > MOST_BYTES {
             errors.push(FieldError::too_long(path, MOST_BYTES));
-        } else if let Err(sentence) = Program::compile(expression, &Scope { variables: vec![("device", None)] }) {
+        } else if let Err(sentence) =
+            Program::compile(expression, &Scope { variables: vec![("device", None)], ..Scope::default() })
+        {
             let detail = format!("compilation failed: {sentence}");
             errors.push(FieldError::invalid(path, &expression.into(), &detail));
         }

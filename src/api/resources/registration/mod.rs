@@ -2,10 +2,14 @@
 //!
 //! Here they are checked only; who asks them is the API server. Follows `pkg/apis/admissionregistration` of upstream.
 
+mod mutatingbinding;
+mod mutatingpolicy;
 mod policy;
 mod policybinding;
 mod webhook;
 
+pub(super) use mutatingbinding::ROW as MUTATING_BINDING;
+pub(super) use mutatingpolicy::ROW as MUTATING_POLICY;
 pub(super) use policy::ROW as POLICY;
 pub(super) use policybinding::ROW as POLICY_BINDING;
 pub(super) use webhook::{MUTATING, VALIDATING, check_client, check_review_versions};
@@ -131,6 +135,15 @@ fn check_conditions(parent: &Value, path: &Path, errors: &mut Vec<FieldError>) {
         if !known.insert(name) {
             errors.push(FieldError::duplicate(path, &name.into()));
         }
+    }
+}
+
+/// What cannot be changed is not written: nothing of what goes (`validateMatchConstraints`' `supportedMutatingOperations`).
+fn check_mutating(resources: &Value, path: &Path, errors: &mut Vec<FieldError>) {
+    let path = path.child("resourceRules").child("operations");
+    for operation in items(resources, "resourceRules").iter().flat_map(|rule| items(rule, "operations")) {
+        let known = ["*", "CONNECT", "CREATE", "UPDATE"];
+        errors.extend(rule::one_of(&path, operation.as_str().unwrap_or_default(), &known));
     }
 }
 

@@ -6,8 +6,9 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{BASE, GROUP, check_conditions, check_match, default_match};
+use crate::cel::Wanted;
 use crate::names;
-use crate::resources::admission::policy::compile;
+use crate::resources::admission::policy::compile_for;
 use crate::resources::cell::{self, column};
 use crate::resources::path::{Path, default_text, ensure_object, items, object_mut, present, text};
 use crate::resources::{Resource, rule, status_of};
@@ -47,14 +48,16 @@ pub(in crate::resources) const ROW: Resource = Resource {
 };
 
 fn cells(policy: &Value, now: Timestamp) -> Vec<Value> {
-    let spec = &policy["spec"];
-    let kind = &spec["paramKind"];
-    let kind = if kind.is_null() {
-        "<unset>".to_owned()
-    } else {
-        format!("{}/{}", text(kind, "apiVersion"), text(kind, "kind"))
-    };
-    vec![cell::name(policy), items(spec, "validations").len().into(), kind.into(), cell::age(policy, now)]
+    let count = items(&policy["spec"], "validations").len();
+    vec![cell::name(policy), count.into(), shown_kind(policy).into(), cell::age(policy, now)]
+}
+
+pub(super) fn shown_kind(policy: &Value) -> String {
+    let kind = &policy["spec"]["paramKind"];
+    if kind.is_null() {
+        return "<unset>".to_owned();
+    }
+    format!("{}/{}", text(kind, "apiVersion"), text(kind, "kind"))
 }
 
 /// What a policy is about that it is not asked about here.
@@ -73,15 +76,7 @@ fn validate(policy: &Value) -> Vec<FieldError> {
     if present(spec, "paramKind") {
         param_kind(&spec["paramKind"], &path.child("paramKind"), &mut errors);
     }
-    let (constraints, own) = (&spec["matchConstraints"], path.child("matchConstraints"));
-    if constraints.is_null() {
-        errors.push(FieldError::required(own, ""));
-    } else {
-        check_match(constraints, &own, &mut errors);
-        if items(constraints, "resourceRules").is_empty() {
-            errors.push(FieldError::required(own.child("resourceRules"), ""));
-        }
-    }
+    constraints(spec, &path.child("matchConstraints"), &mut errors);
     check_conditions(spec, &path, &mut errors);
     variables(spec, &path.child("variables"), &mut errors);
     if items(spec, "validations").is_empty() && items(spec, "auditAnnotations").is_empty() {
@@ -94,26 +89,49 @@ fn validate(policy: &Value) -> Vec<FieldError> {
         check_validation(validation, &path.child("validations").index(index), &mut errors);
     }
     annotations(policy, &path.child("auditAnnotations"), &mut errors);
-    for (field, word) in [
-        ("matchConditions", "expression"),
-        ("variables", "expression"),
-        ("validations", "expression"),
-        ("validations", "messageExpression"),
-        ("auditAnnotations", "valueExpression"),
+    for (field, word, wanted) in [
+        ("matchConditions", "expression", Wanted::Truth),
+        ("variables", "expression", Wanted::Anything),
+        ("validations", "expression", Wanted::Truth),
+        ("validations", "messageExpression", Wanted::Text),
+        ("auditAnnotations", "valueExpression", Wanted::Anything),
     ] {
-        for (index, parent) in items(spec, field).iter().enumerate() {
-            let (expression, path) = (text(parent, word), path.child(field).index(index).child(word));
-            if let (false, Err(error)) = (expression.trim().is_empty(), compile(expression)) {
-                let detail = format!("compilation failed: {error}");
-                errors.push(FieldError::invalid(path, &expression.into(), &detail));
-            }
-        }
+        expressions(spec, field, word, wanted, &path, &mut errors);
     }
     errors
 }
 
+/// A policy says of itself what it is about.
+pub(super) fn constraints(spec: &Value, path: &Path, errors: &mut Vec<FieldError>) {
+    let constraints = &spec["matchConstraints"];
+    if constraints.is_null() {
+        return errors.push(FieldError::required(path, ""));
+    }
+    check_match(constraints, path, errors);
+    if items(constraints, "resourceRules").is_empty() {
+        errors.push(FieldError::required(path.child("resourceRules"), ""));
+    }
+}
+
+/// Refuses expressions that can never be evaluated; those that are left out are told elsewhere.
+pub(super) fn expressions(
+    spec: &Value,
+    field: &str,
+    word: &str,
+    wanted: Wanted,
+    path: &Path,
+    errors: &mut Vec<FieldError>,
+) {
+    for (index, parent) in items(spec, field).iter().enumerate() {
+        let (expression, path) = (text(parent, word), path.child(field).index(index).child(word));
+        if let (false, Err(detail)) = (expression.trim().is_empty(), compile_for(expression, wanted)) {
+            errors.push(FieldError::invalid(path, &expression.into(), &detail));
+        }
+    }
+}
+
 /// `validateParamKind`.
-fn param_kind(kind: &Value, path: &Path, errors: &mut Vec<FieldError>) {
+pub(super) fn param_kind(kind: &Value, path: &Path, errors: &mut Vec<FieldError>) {
     let (version, version_path) = (text(kind, "apiVersion"), path.child("apiVersion"));
     let mut invalid = |part: &str, sentences: &[String]| {
         if !sentences.is_empty() {
@@ -142,7 +160,7 @@ fn param_kind(kind: &Value, path: &Path, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn variables(spec: &Value, path: &Path, errors: &mut Vec<FieldError>) {
+pub(super) fn variables(spec: &Value, path: &Path, errors: &mut Vec<FieldError>) {
     for (index, variable) in items(spec, "variables").iter().enumerate() {
         let path = path.index(index);
         let name = text(variable, "name");

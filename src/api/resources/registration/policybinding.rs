@@ -33,7 +33,7 @@ pub(in crate::resources) const ROW: Resource = Resource {
     ..BASE
 };
 
-fn cells(binding: &Value, now: Timestamp) -> Vec<Value> {
+pub(super) fn cells(binding: &Value, now: Timestamp) -> Vec<Value> {
     let (spec, param) = (&binding["spec"], &binding["spec"]["paramRef"]);
     let shown = match (param.is_null(), text(param, "name"), text(param, "namespace")) {
         (true, ..) => "<unset>".to_owned(),
@@ -47,12 +47,7 @@ fn cells(binding: &Value, now: Timestamp) -> Vec<Value> {
 fn validate(spec: &Value) -> Vec<FieldError> {
     let path = Path::new("spec");
     let mut errors = Vec::new();
-    let (name, own) = (text(spec, "policyName"), path.child("policyName"));
-    if name.is_empty() {
-        errors.push(FieldError::required(own, ""));
-    } else {
-        errors.extend(rule::each(&own, name, names::dns1123_subdomain(name)));
-    }
+    policy_name(spec, &path.child("policyName"), &mut errors);
     if present(spec, "paramRef") {
         param_ref(&spec["paramRef"], &path.child("paramRef"), &mut errors);
     }
@@ -64,8 +59,17 @@ fn validate(spec: &Value) -> Vec<FieldError> {
     errors
 }
 
+pub(super) fn policy_name(spec: &Value, path: &Path, errors: &mut Vec<FieldError>) {
+    let name = text(spec, "policyName");
+    if name.is_empty() {
+        errors.push(FieldError::required(path, ""));
+    } else {
+        errors.extend(rule::each(path, name, names::dns1123_subdomain(name)));
+    }
+}
+
 /// `validateParamRef`.
-fn param_ref(param: &Value, path: &Path, errors: &mut Vec<FieldError>) {
+pub(super) fn param_ref(param: &Value, path: &Path, errors: &mut Vec<FieldError>) {
     let name = text(param, "name");
     if !name.is_empty() {
         errors.extend(rule::each(&path.child("name"), name, names::path_segment(name)));
@@ -74,6 +78,8 @@ fn param_ref(param: &Value, path: &Path, errors: &mut Vec<FieldError>) {
         (false, true) => {
             let detail = "name and selector are mutually exclusive";
             errors.push(FieldError::forbidden(path.child("name"), detail));
+            selector::check(&param["selector"], &path.child("selector"), errors);
+            errors.push(FieldError::forbidden(path.child("selector"), detail));
         }
         (true, false) => errors.push(FieldError::required(path, "one of name or selector must be specified")),
         (_, selects) => {

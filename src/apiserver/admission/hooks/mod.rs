@@ -7,7 +7,6 @@
 
 mod review;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use api::patch::{self, PatchType};
@@ -17,17 +16,11 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use self::review::{Answer, Review};
-use super::attempt::{Form, Subject, Write, converted, scale_of};
+use super::attempt::{Form, Subject, Target, Write};
 use super::rights::Rights;
 use crate::authz::rbac::Policy as Roles;
-use crate::body::{self, FieldValidation, Kind};
 use crate::call::Call;
-use crate::object::metadata_mut;
 use crate::webhook::Reach;
-
-/// What no webhook changes of metadata.
-const FIXED: [&str; 6] =
-    ["namespace", "uid", "creationTimestamp", "deletionTimestamp", "resourceVersion", "managedFields"];
 
 /// One webhook.
 pub(super) struct Hook {
@@ -41,14 +34,6 @@ pub(super) struct Hook {
     /// Whether its conditions ask who may do what.
     asks: bool,
     reach: Reach,
-}
-
-/// Which webhooks are to be asked once more, and whether anything was changed.
-#[derive(Default)]
-pub(crate) struct Again {
-    pub(crate) changed: bool,
-    subject: Option<Subject>,
-    hooks: Vec<Arc<Hook>>,
 }
 
 impl Hook {
@@ -123,16 +108,9 @@ impl Hook {
         if answer.allowed { Ok(Some(answer)) } else { Err(review::refusal(&self.name, &answer.status)) }
     }
 
-    /// Lets the webhook change an object: the changed one, if it does.
-    async fn change(
-        &self,
-        call: &Call,
-        subject: Option<Subject>,
-        object: &Value,
-        old: Option<&Value>,
-        dry: bool,
-    ) -> Result<(bool, Option<Value>), ApiError> {
-        let write = Write::new(call, subject, Some(object), old, dry).await?;
+    /// Lets the webhook change an object: whether it was asked, and the changed one, if it does.
+    async fn change(&self, target: &Target<'_>) -> Result<(bool, Option<Value>), ApiError> {
+        let write = target.write().await?;
         let Some(form) = self.form(&write).await? else { return Ok((false, None)) };
         let patch = self.ask(&write, &form, true).await?.map(|answer| answer.patch).unwrap_or_default();
         if patch.is_empty() {
@@ -140,39 +118,19 @@ impl Hook {
         }
         let patched = patch::apply(PatchType::Json, None, &form.object, &patch);
         let patched = patched.map_err(|error| ApiError::internal(error.message))?;
-        let row = &call.row;
-        if let Some(scale) = scale_of(call, subject) {
-            let mut new = object.clone();
-            scale.write(&mut new, &patched);
-            keep(&mut new, object, true);
-            return Ok((true, (new != *object).then_some(new)));
-        }
-        let patched = match &form.row {
-            Some(other) => converted(call, other, row, &patched).await?,
-            None => patched,
-        };
-        let conformed = body::conform(
-            patched,
-            Vec::new(),
-            subject.map_or_else(|| Kind::of(row), |subject| subject.kind),
-            FieldValidation::Ignore,
-        );
-        let mut new = conformed.map_err(|error| ApiError::internal(error.message))?.object;
-        keep(&mut new, object, old.is_some());
-        Ok((true, (new != *object).then_some(new)))
+        let new = target.changed(&form, patched).await.map_err(|error| ApiError::internal(error.message))?;
+        Ok((true, new))
     }
 }
 
-/// Puts back what no webhook changes.
-fn keep(new: &mut Value, before: &Value, is_update: bool) {
-    let name = is_update.then_some("name");
-    let metadata = metadata_mut(new);
-    for field in FIXED.into_iter().chain(name) {
-        match &before["metadata"][field] {
-            Value::Null => drop(metadata.remove(field)),
-            value => drop(metadata.insert(field.to_owned(), value.clone())),
-        }
-    }
+/// The webhooks that have been asked and may be asked once more, and what they have left.
+#[derive(Default)]
+pub(super) struct Asked {
+    pub(super) changed: bool,
+    /// Each with whether something was changed after it.
+    hooks: Vec<(Arc<Hook>, bool)>,
+    /// The object after the last, if there is one of these.
+    output: Option<Value>,
 }
 
 /// Lets webhooks change a new object or the next state of one.
@@ -183,33 +141,35 @@ pub(super) async fn mutate(
     object: &mut Value,
     old: Option<&Value>,
     dry: bool,
-) -> Result<Again, ApiError> {
-    let (mut asked, mut again, mut changed) = (Vec::new(), BTreeSet::new(), false);
-    for (index, hook) in hooks.iter().enumerate() {
-        let (was_asked, new) = hook.change(call, subject, object, old, dry).await?;
+) -> Result<Asked, ApiError> {
+    let mut asked = Asked::default();
+    for hook in hooks {
+        let (was_asked, new) = hook.change(&Target { call, subject, object, old, dry }).await?;
         if let Some(new) = new {
-            (*object, changed) = (new, true);
-            again.extend(asked.iter().copied());
+            (*object, asked.changed) = (new, true);
+            asked.hooks.iter_mut().for_each(|(_, again)| *again = true);
         }
         if was_asked && hook.says("reinvocationPolicy", "IfNeeded") {
-            asked.push(index);
+            asked.hooks.push((Arc::clone(hook), false));
         }
     }
-    let hooks = hooks.iter().enumerate().filter(|(index, _)| again.contains(index)).map(|(_, hook)| Arc::clone(hook));
-    Ok(Again { changed, subject, hooks: hooks.collect() })
+    asked.output = (!asked.hooks.is_empty()).then(|| object.clone());
+    Ok(asked)
 }
 
-impl Again {
+impl Asked {
     /// Asks those once more for whom something has changed; nobody a third time.
-    pub(crate) async fn mutate(
+    pub(super) async fn again(
         self,
         call: &Call,
+        subject: Option<Subject>,
         object: &mut Value,
         old: Option<&Value>,
         dry: bool,
     ) -> Result<(), ApiError> {
-        for hook in self.hooks {
-            if let (_, Some(new)) = hook.change(call, self.subject, object, old, dry).await? {
+        let is_other = self.output.is_some_and(|output| output != *object);
+        for (hook, _) in self.hooks.iter().filter(|(_, again)| *again || is_other) {
+            if let (_, Some(new)) = hook.change(&Target { call, subject, object, old, dry }).await? {
                 *object = new;
             }
         }
