@@ -18,6 +18,11 @@ impl fmt::Display for ImageId {
     }
 }
 
+/// Whether an image can have such a name.
+pub fn is_image_name(text: &str) -> bool {
+    text.parse::<oci::image::Reference>().is_ok()
+}
+
 /// What an image says about the containers made of it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ImageDefaults {

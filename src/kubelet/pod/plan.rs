@@ -22,6 +22,7 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use runtime::{ContainerId, ImageId, SandboxStatus};
 
 use super::memory::Memory;
+pub use super::view::Cut;
 use super::view::View;
 use super::{run, status, stop};
 
@@ -117,6 +118,7 @@ pub enum WaitingReason {
     InvalidImageName,
     CreateContainerConfigError,
     CreateContainerError,
+    RunContainerError,
     PostStartHookError,
 }
 
@@ -133,6 +135,7 @@ impl WaitingReason {
             Self::InvalidImageName => "InvalidImageName",
             Self::CreateContainerConfigError => "CreateContainerConfigError",
             Self::CreateContainerError => "CreateContainerError",
+            Self::RunContainerError => "RunContainerError",
             Self::PostStartHookError => "PostStartHookError",
         }
     }
@@ -145,6 +148,8 @@ pub struct Plan {
     pub actions: Vec<Action>,
     /// The status that the pod has.
     pub status: PodStatus,
+    /// Why the pod fails as a whole, from the moment at which that is decided.
+    pub cut: Option<Cut>,
     /// When to look again though nothing has happened; later than now.
     pub wake_at: Option<Timestamp>,
     /// When what is being terminated will be killed; remembered, so that it can only move earlier.
@@ -202,6 +207,7 @@ pub fn plan(desired: Desired<'_>, observed: &Observed, memory: &Memory, now: Tim
     } else {
         run::keep_running(&view, &mut draft);
     }
-    let status = status::render(&view, &draft);
-    Plan { actions: draft.actions, status, wake_at: draft.wake_at, deadline: draft.deadline, finished: draft.finished }
+    let (status, cut) = (status::render(&view, &draft), view.cut_short());
+    let Draft { actions, wake_at, deadline, finished, .. } = draft;
+    Plan { actions, status, cut, wake_at, deadline, finished }
 }

@@ -4,7 +4,7 @@ use client::events::{EventType, reference, reference_part};
 use k8s_openapi::api::core::v1::{ContainerStatus, ObjectReference, Pod, PodStatus};
 
 use super::parts;
-use super::plan::WaitingReason;
+use super::plan::{Cut, WaitingReason};
 use super::resize::{self, Pending};
 use crate::shared::{Shared, in_full};
 
@@ -34,15 +34,14 @@ pub(super) fn unsupported(shared: &Shared, pod: &Pod, fields: &[String]) {
     of_pod(shared, pod, EventType::Warning, "UnsupportedField", &message);
 }
 
-/// Reports what follows from a change of status: a deadline that has passed, containers that begin to wait for a reason
-/// worth knowing.
+/// Reports that a pod is to fail as a whole.
+pub(super) fn cut_short(shared: &Shared, pod: &Pod, Cut { reason, message }: &Cut) {
+    let kind = if *reason == "DeadlineExceeded" { EventType::Normal } else { EventType::Warning };
+    of_pod(shared, pod, kind, reason, message);
+}
+
+/// Reports what follows from a change of status: containers that begin to wait for a reason worth knowing.
 pub(super) fn transitions(shared: &Shared, pod: &Pod, old: &PodStatus, new: &PodStatus) {
-    if let (Some(reason @ "DeadlineExceeded"), true) = (new.reason.as_deref(), new.reason != old.reason) {
-        of_pod(shared, pod, EventType::Normal, reason, new.message.as_deref().unwrap_or_default());
-    }
-    if let (Some(reason @ ("Evicted" | "Preempting")), true) = (new.reason.as_deref(), new.reason != old.reason) {
-        of_pod(shared, pod, EventType::Warning, reason, new.message.as_deref().unwrap_or_default());
-    }
     let before = statuses(old);
     for status in statuses(new) {
         let was = before.iter().find(|was| was.name == status.name).and_then(|was| waiting_reason(was));

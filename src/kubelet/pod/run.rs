@@ -7,12 +7,12 @@ use runtime::{ContainerId, Fetched, SandboxStatus};
 
 use super::memory::{FailedStart, Files, Pull, StartError};
 use super::plan::{Action, Draft, PresentImage, Pulled, Start, StopReason, Subject, WaitingReason};
-use super::view::{Begun, Contained, Ended, Kind, Life, UNKNOWN_EXIT, View};
+use super::view::{Begun, Contained, Ended, Kind, Life, START_ERROR, UNKNOWN_EXIT, View};
 use super::{pulling, resize, stop};
 use crate::shared::in_full;
 
-/// How much of the wait after a failed pull the failure itself is shown for; then the back-off is.
-const SHOW_PULL_ERROR: u32 = 2;
+/// How much of the wait after a failed pull or start the failure itself is shown for; then the back-off is.
+const SHOW_ERROR: u32 = 2;
 /// How long to wait before looking again whether an image that must not be pulled has appeared.
 const LOOK_FOR_IMAGE: std::time::Duration = std::time::Duration::from_secs(10);
 
@@ -251,6 +251,12 @@ fn restart(
         start(view, draft, ready, container);
         return;
     }
+    let show_until = due - ended.backoff / SHOW_ERROR;
+    if ended.reason == START_ERROR && view.now < show_until {
+        draft.wake(show_until);
+        draft.wait(container.name(), WaitingReason::RunContainerError, ended.message.clone());
+        return;
+    }
     draft.wake(due);
     let seconds = ended.backoff.as_secs();
     let period = if seconds >= 60 { format!("{}m{}s", seconds / 60, seconds % 60) } else { format!("{seconds}s") };
@@ -300,6 +306,10 @@ fn image(view: &View<'_>, draft: &mut Draft, container: &Contained<'_>) -> Optio
     let attempt = container.next_attempt();
     let fresh = view.memory.pulls.get(container.name()) == Some(&Pull::Done { attempt });
     match container.spec.image_pull_policy.as_deref() {
+        // Nothing is fetched by a name that none can have, but it is said so (`image_manager.EnsureImageExists` upstream).
+        Some("Never") if present.is_none() && !runtime::is_image_name(&reference) => {
+            pull(view, draft, container, reference)
+        }
         Some("Never") => {
             if present.is_none() {
                 let message = format!("Container image {reference:?} is not present with pull policy of Never");
@@ -316,7 +326,7 @@ fn image(view: &View<'_>, draft: &mut Draft, container: &Contained<'_>) -> Optio
 
 fn pull(view: &View<'_>, draft: &mut Draft, container: &Contained<'_>, reference: String) -> Option<PresentImage> {
     if let Some(Pull::Failed { reason, failure }) = view.memory.pulls.get(container.name()) {
-        let show_until = failure.retry_at - failure.backoff / SHOW_PULL_ERROR;
+        let show_until = failure.retry_at - failure.backoff / SHOW_ERROR;
         if failure.retry_at > view.now
             || view.observed.in_flight.contains(&super::plan::Subject::Image(container.name().to_owned()))
         {

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as k8s;
 use runtime::{ContainerId, ContainerStatus, SandboxState, SandboxStatus};
 
+use super::eviction::Eviction;
 use super::memory::{FailedStart, Memory};
 use super::parts;
 use super::plan::{Desired, Observed, Subject, Wish};
@@ -23,6 +24,8 @@ mod policy;
 pub(super) const UNKNOWN_EXIT: i32 = 137;
 /// Exit code of a container whose command could not be executed, as containerd reports it.
 const START_ERROR_EXIT: i32 = 128;
+/// The reason that it ends with.
+pub(super) const START_ERROR: &str = "StartError";
 
 /// What kind of container it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,6 +108,15 @@ pub(super) struct Shown {
     pub(super) ready: bool,
 }
 
+/// Why a pod fails as a whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cut {
+    /// The reason in its status once it has ended, and of the event that says beforehand that it will.
+    pub reason: &'static str,
+    /// The message of both.
+    pub message: String,
+}
+
 /// The facts.
 pub(super) struct View<'a> {
     pub(super) pod: &'a k8s::Pod,
@@ -172,11 +184,7 @@ impl<'a> View<'a> {
 
     /// Whether the pod has reached a terminal phase, or must because its work or its time is over.
     pub(super) fn is_over(&self) -> bool {
-        let phase = self.memory.status.phase.as_deref();
-        matches!(phase, Some("Succeeded" | "Failed"))
-            || self.past_active_deadline()
-            || self.memory.evicted.is_some()
-            || self.outcome().is_some()
+        self.is_terminal() || self.cut_short().is_some() || self.outcome().is_some()
     }
 
     /// Whether the pod has done its work, and well; none while anything is left to do. Sidecars and ephemeral containers
@@ -189,6 +197,23 @@ impl<'a> View<'a> {
         }
         let codes: Option<Vec<i32>> = self.apps.iter().map(Contained::ended_for_good).collect();
         codes.filter(|codes| !codes.is_empty()).map(|codes| codes.into_iter().all(|code| code == 0))
+    }
+
+    fn is_terminal(&self) -> bool {
+        matches!(self.memory.status.phase.as_deref(), Some("Succeeded" | "Failed"))
+    }
+
+    /// Why the pod must fail whatever its containers do, unless it has ended or is being deleted already.
+    pub(super) fn cut_short(&self) -> Option<Cut> {
+        if self.ends() || self.is_terminal() {
+            return None;
+        }
+        if self.past_active_deadline() {
+            let message = "Pod was active on the node longer than the specified deadline".to_owned();
+            return Some(Cut { reason: "DeadlineExceeded", message });
+        }
+        let Eviction { reason, message, .. } = self.memory.evicted.clone()?;
+        Some(Cut { reason, message })
     }
 
     /// When `activeDeadlineSeconds` are over.

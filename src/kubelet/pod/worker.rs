@@ -21,7 +21,7 @@ use super::assignment::{Assignment, Target};
 use super::files::PodDirs;
 use super::memory::{Files, Memory};
 use super::operation::{self, Job, Outcome};
-use super::plan::{Action, Desired, Plan, Subject, Wish, plan};
+use super::plan::{Action, Cut, Desired, Plan, Subject, Wish, plan};
 use super::pulling::Pulling;
 use super::{observe, report, status};
 use crate::admission::Rejection;
@@ -85,6 +85,8 @@ pub(super) struct Worker {
     checked: Option<Arc<Pod>>,
     warned: Vec<String>,
     retry_status_at: Option<Timestamp>,
+    /// Why the pod fails as a whole, as it was told.
+    cut: Option<Cut>,
     /// The checkpoint as this worker wrote it last.
     kept: Option<Box<Pod>>,
 }
@@ -121,6 +123,7 @@ impl Worker {
             checked: None,
             warned: Vec::new(),
             retry_status_at: None,
+            cut: None,
             kept: None,
         }
     }
@@ -233,6 +236,10 @@ impl Worker {
 
     /// Takes over the status.
     fn take_status(&mut self, assignment: &Assignment, plan: &Plan) {
+        if let Some(cut) = plan.cut.as_ref().filter(|_| self.cut.is_none()) {
+            report::cut_short(&self.shared, &assignment.pod, cut);
+        }
+        self.cut.clone_from(&plan.cut);
         if plan.status != self.memory.status {
             report::transitions(&self.shared, &assignment.pod, &self.memory.status, &plan.status);
             let pending = self.memory.resize_pending.as_ref();

@@ -13,13 +13,13 @@ use client::events::EventType;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, HTTPGetAction, Pod, Probe, TCPSocketAction};
 use runtime::{ContainerId, ExecSpec, SandboxId};
-use task::chain;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::http::{Get, dial, port_number};
 use super::verdict::{Pace, Rule, Series, Verdict};
 use super::{Verdicts, grpc, probes};
+use crate::container::not_run;
 use crate::pod::plan::FailedProbe;
 use crate::pod::report;
 use crate::shared::Shared;
@@ -225,7 +225,7 @@ async fn ask_by_command(desk: &Desk<'_>, args: Vec<String>, timeout: Duration) -
             Some(_) => Asked::Bad(String::from_utf8_lossy(&[result.stdout, result.stderr].concat()).into_owned()),
             None => Asked::Bad(format!("command timed out: {command:?} timed out after {}s", timeout.as_secs())),
         },
-        Err(error) => Asked::Unknown(chain(&error)),
+        Err(error) => Asked::Unknown(not_run(&error)),
     }
 }
 

@@ -262,7 +262,8 @@ async fn a_command_that_does_not_exist_counts_as_ended_with_128() {
     assert_eq!((&ended["exitCode"], &ended["reason"]), (&json!(128), &json!("StartError")));
     let message = ended["message"].as_str().unwrap_or_default();
     assert!(
-        message.starts_with("unable to start container process: exec: ") && !message.contains("os error"),
+        message.starts_with("OCI runtime create failed: unable to start container process: exec: ")
+            && !message.contains("os error"),
         "{message}"
     );
 }

@@ -4,6 +4,8 @@ use runtime::RuntimeError;
 use serde_json::{Value, json};
 use task::chain;
 
+use crate::container::not_run;
+
 /// The `Status` of a command's end.
 pub(super) fn of(end: &Result<i32, RuntimeError>, command: &[String]) -> Value {
     match end {
@@ -17,7 +19,7 @@ pub(super) fn of(end: &Result<i32, RuntimeError>, command: &[String]) -> Value {
             let reason = "NonZeroExitCode";
             json!({"metadata": {}, "status": "Failure", "message": message, "reason": reason, "details": details})
         }
-        Err(error) => internal("error executing command in container", error),
+        Err(error) => internal("error executing command in container", &not_run(error)),
     }
 }
 
@@ -25,12 +27,12 @@ pub(super) fn of(end: &Result<i32, RuntimeError>, command: &[String]) -> Value {
 pub(super) fn of_attachment(end: &Result<(), RuntimeError>) -> Value {
     match end {
         Ok(()) => json!({"metadata": {}, "status": "Success"}),
-        Err(error) => internal("error attaching to container", error),
+        Err(error) => internal("error attaching to container", &chain(error)),
     }
 }
 
-fn internal(what: &str, error: &RuntimeError) -> Value {
-    let cause = format!("{what}: {}", chain(error));
+fn internal(what: &str, error: &str) -> Value {
+    let cause = format!("{what}: {error}");
     let message = format!("Internal error occurred: {cause}");
     let (details, reason) = (json!({"causes": [{"message": cause}]}), "InternalError");
     json!({"metadata": {}, "status": "Failure", "message": message, "reason": reason, "details": details, "code": 500})
@@ -53,6 +55,12 @@ mod tests {
         let source = std::io::Error::from_raw_os_error(2);
         let status = of(&Err(RuntimeError::Execute { command: "nope".to_owned(), source }), &[]);
         assert_eq!((&status["reason"], &status["code"]), (&json!("InternalError"), &json!(500)));
-        assert!(status["message"].as_str().unwrap().contains("cannot execute \"nope\""), "{status}");
+        assert!(
+            status["message"]
+                .as_str()
+                .unwrap()
+                .ends_with("exec: \"nope\": executable file not found in $PATH: unknown"),
+            "{status}"
+        );
     }
 }

@@ -10,7 +10,7 @@ use std::path::Path;
 use client::events::EventType;
 use k8s_openapi::api::core::v1::Container;
 use runtime::{ContainerId, ContainerSpec, Image, RuntimeError};
-use task::{chain, errno_text};
+use task::chain;
 
 use super::super::files::{PodDirs, write_whole};
 use super::super::memory::{BadImage, StartError};
@@ -130,24 +130,18 @@ fn start_error(error: &RuntimeError) -> StartError {
     }
 }
 
-/// What users are told of a failed start. That a command cannot be executed is worded as `os/exec` and runc word it; of a
-/// part of a volume nothing is told but its name, since more would tell of the host.
-fn start_message(job: &Job, container: &str, error: &RuntimeError) -> String {
+/// What users are told of a failed start. Of a part of a volume that is nothing but its name, since more would tell of the
+/// host.
+fn start_message(job: &Job, name: &str, error: &RuntimeError) -> String {
     if let RuntimeError::SubPath { destination, created, source } = error {
-        tracing::warn!(container, at = %destination.display(), error = %source, "part of a volume cannot be used");
-        let mounts = find(job, container).and_then(|own| own.volume_mounts.clone()).unwrap_or_default();
+        tracing::warn!(container = name, at = %destination.display(), error = %source, "part of a volume cannot be used");
+        let mounts = find(job, name).and_then(|own| own.volume_mounts.clone()).unwrap_or_default();
         let mount = mounts.iter().find(|mount| Path::new("/").join(&mount.mount_path) == *destination);
         let volume = mount.map(|mount| mount.name.as_str()).unwrap_or_default();
         let what = if *created { "prepare subPath" } else { "create subPath directory" };
-        return format!("failed to {what} for volumeMount {volume:?} of container {container:?}");
+        return format!("failed to {what} for volumeMount {volume:?} of container {name:?}");
     }
-    let RuntimeError::Execute { command, source } = error else { return chain(error) };
-    let problem = match source.kind() {
-        io::ErrorKind::NotFound if !command.contains('/') => "executable file not found in $PATH".to_owned(),
-        io::ErrorKind::NotFound => format!("stat {command}: {}", errno_text(source)),
-        _ => errno_text(source),
-    };
-    format!("unable to start container process: exec: {command:?}: {problem}")
+    container::not_started(error)
 }
 
 fn find<'a>(job: &'a Job, name: &str) -> Option<Cow<'a, Container>> {

@@ -3,8 +3,7 @@
 use k8s_openapi::api::core::v1::ContainerStatus;
 
 use super::super::plan::Draft;
-use super::super::view::{Contained, Kind, View};
-use crate::pod::eviction::Eviction;
+use super::super::view::{Contained, Cut, Kind, View};
 
 /// Where a pod is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,18 +63,11 @@ pub(super) fn judge(view: &View<'_>, draft: &Draft, init: &[ContainerStatus], ap
         return plain(terminal);
     }
     let stopped = !view.is_busy() && !view.containers().any(Contained::runs);
-    if view.past_active_deadline() && !view.ends() {
-        let phase = if stopped { Phase::Failed } else { old.unwrap_or(Phase::Pending) };
-        return Verdict {
-            phase,
-            bound_for: Phase::Failed,
-            reason: Some("DeadlineExceeded".to_owned()),
-            message: Some("Pod was active on the node longer than the specified deadline".to_owned()),
-        };
-    }
-    if let Some(Eviction { reason, message, .. }) = view.memory.evicted.clone().filter(|_| !view.ends()) {
-        let phase = if stopped { Phase::Failed } else { old.unwrap_or(Phase::Pending) };
-        return Verdict { phase, bound_for: Phase::Failed, reason: Some(reason.to_owned()), message: Some(message) };
+    if let Some(Cut { reason, message }) = view.cut_short() {
+        // Phase and reason are shown together, and only once nothing runs (`status_manager.mergePodStatus` upstream).
+        let unstopped = Verdict { bound_for: Phase::Failed, ..plain(old.unwrap_or(Phase::Pending)) };
+        let failed = Verdict { reason: Some(reason.to_owned()), message: Some(message), ..plain(Phase::Failed) };
+        return if stopped { failed } else { unstopped };
     }
     let ended = view.ends() && stopped && draft.deadline.is_some();
     let computed = compute(view, init, apps, ended);

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::super::memory::{Files, Stage, StartError, Stopping};
 use super::super::plan::{
-    FailedProbe, Hook, PresentImage, Probed, Pulled, Start, Stop, StopReason, Subject, WaitingReason,
+    Cut, FailedProbe, Hook, PresentImage, Probed, Pulled, Start, Stop, StopReason, Subject, WaitingReason,
 };
 use super::super::{Action, Desired, Memory, Observed, Plan, Wish, labels, plan};
 use crate::container::sandbox_spec;
@@ -278,13 +278,17 @@ fn describe(action: &Action) -> String {
 }
 
 fn render(plan: &Plan) -> Value {
-    json!({
+    let mut shown = json!({
         "actions": plan.actions.iter().map(describe).collect::<Vec<_>>(),
         "status": plan.status,
         "wakeAt": plan.wake_at,
         "deadline": plan.deadline,
         "finished": plan.finished,
-    })
+    });
+    if let Some(Cut { reason, message }) = &plan.cut {
+        shown["cut"] = json!({ "reason": reason, "message": message });
+    }
+    shown
 }
 
 #[test]

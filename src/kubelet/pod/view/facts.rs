@@ -11,7 +11,7 @@ use super::super::labels;
 use super::super::memory::{Memory, StartError, next_backoff};
 use super::super::plan::{Observed, StopReason};
 use super::policy::Restarts;
-use super::{Begun, Contained, Ended, Kind, Life, START_ERROR_EXIT, Shown, UNKNOWN_EXIT, whole_seconds};
+use super::{Begun, Contained, Ended, Kind, Life, START_ERROR, START_ERROR_EXIT, Shown, UNKNOWN_EXIT, whole_seconds};
 
 impl Ended {
     pub(super) fn ran(&self) -> Duration {
@@ -189,7 +189,7 @@ impl<'a> Facts<'a> {
             id: None,
             code: START_ERROR_EXIT,
             signal: None,
-            reason: "StartError".to_owned(),
+            reason: START_ERROR.to_owned(),
             message: Some(failed.failure.message.clone()),
             started_at: None,
             finished_at: failed.at,
