@@ -111,11 +111,14 @@ fn without_namesake(own: StaticPod, others: &[StaticPod]) -> Result<StaticPod, M
     if others.iter().any(|other| name(other) == name(&own)) { Err(ManifestError::Namesake) } else { Ok(own) }
 }
 
-/// Hidden files and editors' leavings are no manifests.
+/// Hidden files and editors' leavings are no manifests. A name needs no ending: upstream reads whatever is there.
 fn is_manifest(path: &Path) -> bool {
-    let hidden = path.file_name().is_none_or(|name| name.to_string_lossy().starts_with('.'));
-    let known = path.extension().is_some_and(|kind| ["yaml", "yml", "json"].iter().any(|known| kind == *known));
-    known && !hidden && path.is_file()
+    let left = path.file_name().is_none_or(|name| {
+        let name = name.to_string_lossy();
+        name.starts_with('.') || name.ends_with('~')
+    });
+    let known = path.extension().is_none_or(|kind| ["yaml", "yml", "json"].iter().any(|known| kind == *known));
+    known && !left && path.is_file()
 }
 
 /// Makes a pod of a manifest.
@@ -204,6 +207,17 @@ mod tests {
         let pods = read_all(directory.path(), "edge");
         let images = pods.iter().map(|own| own.pod.spec.as_ref().and_then(|spec| spec.containers[0].image.clone()));
         assert_eq!(images.collect::<Vec<_>>(), [Some("first".to_owned())]);
+    }
+
+    #[test]
+    fn a_manifest_needs_no_ending_and_an_editors_copy_is_none() {
+        let directory = tempfile::tempdir().expect("a directory");
+        for file in ["plain", "web.json", "web.txt", "other.yaml~", "plain~", ".hidden", ".web.yaml"] {
+            fs::write(directory.path().join(file), WEB.replace("web", &format!("w{}", file.len()))).expect("a file");
+        }
+        let pods = read_all(directory.path(), "edge");
+        let names: Vec<_> = pods.iter().filter_map(|own| own.pod.metadata.name.clone()).collect();
+        assert_eq!(names, ["w5-edge", "w8-edge"]);
     }
 
     #[test]
