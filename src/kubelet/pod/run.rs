@@ -327,19 +327,16 @@ fn image(view: &View<'_>, draft: &mut Draft, container: &Contained<'_>) -> Optio
 fn pull(view: &View<'_>, draft: &mut Draft, container: &Contained<'_>, reference: String) -> Option<PresentImage> {
     if let Some(Pull::Failed { reason, failure }) = view.memory.pulls.get(container.name()) {
         let show_until = failure.retry_at - failure.backoff / SHOW_ERROR;
-        if failure.retry_at > view.now
-            || view.observed.in_flight.contains(&super::plan::Subject::Image(container.name().to_owned()))
-        {
-            let (reason, message) = match reason {
-                WaitingReason::ErrImagePull if show_until <= view.now => {
-                    let text = format!("Back-off pulling image {reference:?}: ErrImagePull: {}", failure.message);
-                    (WaitingReason::ImagePullBackOff, text)
-                }
-                reason => (*reason, failure.message.clone()),
-            };
-            draft.wait(container.name(), reason, Some(message));
-            draft.wake(if show_until > view.now { show_until } else { failure.retry_at });
-        }
+        // Shown until another try has come to something.
+        let (reason, message) = match reason {
+            WaitingReason::ErrImagePull if show_until <= view.now => {
+                let text = format!("Back-off pulling image {reference:?}: ErrImagePull: {}", failure.message);
+                (WaitingReason::ImagePullBackOff, text)
+            }
+            reason => (*reason, failure.message.clone()),
+        };
+        draft.wait(container.name(), reason, Some(message));
+        draft.wake(if show_until > view.now { show_until } else { failure.retry_at });
         if failure.retry_at > view.now {
             return None;
         }
