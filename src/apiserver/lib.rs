@@ -12,6 +12,7 @@
 //!              serve                     authn   authz   server  negotiate   body     admission    api        storage
 //! ```
 
+mod addresses;
 mod admission;
 mod aggregation;
 mod body;

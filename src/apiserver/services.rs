@@ -1,16 +1,18 @@
 //! The step of a write that gives a Service its addresses and ports.
 //!
 //! What is taken is read from the stored Services each time, under a lock that is held until the write is done: there is
-//! nothing else to keep in step with them, before or after a crash.
+//! nothing else to keep in step with them, before or after a crash. IPAddresses that others have made are read as well, and
+//! the ranges from which addresses are given now; those that tell of Services say nothing new.
 
 use api::resources::service::assign::{Stock, Taken, assign};
+use api::resources::service::ranges;
 use api::status::ApiError;
 use serde_json::Value;
-use store::Range;
 use tokio::sync::MutexGuard;
 
+use crate::addresses;
 use crate::call::Call;
-use crate::{object, storage};
+use crate::object::meta;
 
 /// Gives a new state of an object what only one can have. The guard must live until the state is stored.
 pub(crate) async fn give<'a>(
@@ -25,18 +27,33 @@ pub(crate) async fn give<'a>(
     }
     let server = &call.server;
     let guard = server.assigning.lock().await;
-    let own = storage::key(row, object::meta(new, "namespace"), object::meta(new, "name"));
-    let range = Range { prefix: storage::prefix(row, ""), after: None, limit: None, at: None };
-    let page = server.config.store.list(range).await.map_err(storage::failed)?;
+    let is_same = |other: &Value| ["namespace", "name"].iter().all(|field| meta(other, field) == meta(new, field));
     let mut taken = Taken::default();
-    for entry in page.entries.iter().filter(|entry| entry.key != own) {
-        taken.add(&object::of_entry(entry)?);
+    server
+        .all_of(addresses::services()?)
+        .await?
+        .iter()
+        .filter(|other| !is_same(other))
+        .for_each(|other| taken.add(other));
+    for other in server.told_addresses().await?.iter().filter(|other| !ranges::is_own(other)) {
+        meta(other, "name").parse().into_iter().for_each(|address| taken.reserve(address));
     }
+    let network = &server.config.services;
+    let blocks = ranges::usable(network, &server.service_ranges().await?);
     let mut random = [0; 8];
     server.config.entropy.fill(&mut random);
-    let stock = Stock { network: &server.config.services, taken: &taken, random: u64::from_le_bytes(random) };
+    let stock = Stock { network, blocks: &blocks, taken: &taken, random: u64::from_le_bytes(random) };
     assign(new, old, stock)?;
     Ok(Some(guard))
+}
+
+/// What follows once the state is stored for which something was given.
+pub(crate) async fn given(call: &Call, new: &Value, old: Option<&Value>, guard: Option<MutexGuard<'_, ()>>) {
+    if guard.is_some() {
+        // A webhook may be asked about what is written now, for which no other Service is to wait.
+        drop(guard);
+        addresses::tell(&call.server, new, old).await;
+    }
 }
 
 /// Whether a change asks for nothing: most changes of Services do not touch what could be given.

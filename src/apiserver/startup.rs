@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 use store::{Change, Key, Watched};
 use task::Tasks;
 
+use crate::addresses;
 use crate::authz::rbac::bootstrap;
 use crate::definitions::keeper;
 use crate::object::{self, meta};
@@ -100,7 +101,8 @@ fn conditions(wanted: &Value, found: &Value) -> Option<Value> {
     let of = |object: &Value| object["status"]["conditions"].as_array().cloned().unwrap_or_default();
     let is_like = |one: &Value, other: &Value| one["type"] == other["type"] && one["status"] == other["status"];
     let (wanted, mut all) = (of(wanted), of(found));
-    if wanted.iter().all(|own| all.iter().any(|other| is_like(own, other))) {
+    // One that is to go says why it is still there.
+    if object::is_terminating(found) || wanted.iter().all(|own| all.iter().any(|other| is_like(own, other))) {
         return None;
     }
     all.retain(|other| wanted.iter().all(|own| own["type"] != other["type"]));
@@ -138,6 +140,7 @@ impl ApiServer {
         let mut prefixes: Vec<String> = wanted.iter().map(|wanted| storage::prefix(wanted.row, "")).collect();
         prefixes.dedup();
         tasks.spawn("custom resource definitions", keeper::keep(Arc::clone(self)));
+        tasks.spawn("addresses of Services", addresses::keep(Arc::clone(self)));
         tasks.spawn("use of quotas", Arc::clone(self).count_quotas());
         tasks.spawn("priorities of requests", Arc::clone(self).keep_requests_sorted());
         let (wanted, flows) = (Arc::new(wanted), Arc::new(flows));

@@ -17,6 +17,8 @@ pub struct Services {
     pub pools: BTreeMap<String, Pool>,
     /// Who alone may connect to a frontend of an address; what others send there vanishes.
     pub admitted: BTreeMap<Frontend, BTreeSet<Range>>,
+    /// Where addresses of Services are beside the range of the table.
+    pub further: BTreeSet<Range>,
 }
 
 /// What a client connects to.

@@ -22,6 +22,8 @@ pub(super) fn decide<'a>(node: &'a str, request: &ResourceRequest, query: &Query
         ("", "nodes", "" | "status", "update" | "patch") => own,
         ("", "nodes" | "services", "", _) if is_read(r) => true,
         ("discovery.k8s.io", "endpointslices", "", _) | ("node.k8s.io", "runtimeclasses", "", _) if is_read(r) => true,
+        // As `system:node-proxier`: where Services are.
+        ("networking.k8s.io", "servicecidrs", "", _) if is_read(r) => true,
         ("", "events", "", "create" | "update" | "patch") => true,
         // The namespace is part of what a pod names: one name in all namespaces would be the secrets of others.
         ("", "secrets" | "configmaps", "", _) if is_read(r) && !r.name.is_empty() && !r.namespace.is_empty() => {

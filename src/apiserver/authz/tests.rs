@@ -60,6 +60,7 @@ fn a_node_may_do_what_concerns_it() {
         "GET /api/v1/nodes/n2",
         "GET /apis/node.k8s.io/v1/runtimeclasses/other",
         "GET /api/v1/services?watch=1",
+        "GET /apis/networking.k8s.io/v1/servicecidrs?watch=1",
         "POST /api/v1/namespaces/x/events",
         "PATCH /api/v1/namespaces/x/events/e",
         "POST /apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases",

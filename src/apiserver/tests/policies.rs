@@ -265,12 +265,12 @@ async fn claims_and_ingresses_get_the_default_class_and_claims_grow_if_it_permit
 #[tokio::test(start_paused = true)]
 async fn what_is_kept_and_not_acted_on_is_told() {
     let world = World::new().await;
-    for (path, kind) in [("/apis/networking.k8s.io/v1/servicecidrs", "ServiceCIDR")] {
-        let answer = world.ask(&format!("POST {path}"), sample(kind, "x")).await;
-        assert_eq!((answer.code, warnings(&answer).len()), (201, 1), "{path}");
-        let answer = world.ask(&format!("GET {path}/x"), Value::Null).await;
-        assert_eq!(warnings(&answer).len(), 0);
-    }
+    let mut service = sample("Service", "x");
+    service["spec"]["loadBalancerIP"] = json!("192.0.2.1");
+    let answer = world.ask(&format!("POST {NS}/services"), service).await;
+    assert_eq!((answer.code, warnings(&answer).len()), (201, 1), "{}", answer.text);
+    let answer = world.ask(&format!("GET {NS}/services/x"), Value::Null).await;
+    assert_eq!(warnings(&answer).len(), 0);
 }
 
 #[tokio::test(start_paused = true)]

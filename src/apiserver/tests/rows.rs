@@ -24,9 +24,10 @@ pub(super) fn is_kept(row: &Resource) -> bool {
     row.verbs.contains(&Verb::Get) && row.verbs.contains(&Verb::Create)
 }
 
-/// Definitions have names of their own form, and a life that goes on by itself: see `custom`.
+/// Definitions have names of their own form, and they and ranges of Services a life that goes on by itself: see `custom` and
+/// `services`.
 pub(super) fn is_definition(row: &Resource) -> bool {
-    row.kind == "CustomResourceDefinition"
+    matches!(row.kind, "CustomResourceDefinition" | "ServiceCIDR")
 }
 
 #[tokio::test(start_paused = true)]

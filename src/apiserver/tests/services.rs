@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::world::{World, admin, sample};
 
 const PATH: &str = "/api/v1/namespaces/default/services";
+const RANGES: &str = "/apis/networking.k8s.io/v1/servicecidrs";
 
 fn service(name: &str, spec: Value) -> Value {
     json!({ "metadata": { "name": name }, "spec": spec })
@@ -45,7 +46,6 @@ async fn the_api_is_a_service_and_comes_back_when_removed() {
 /// After the conformance test "ServiceCIDR and IPAddress API should support ServiceCIDR API operations".
 #[tokio::test(start_paused = true)]
 async fn the_range_of_the_settings_is_a_service_cidr_that_is_ready_and_comes_back_when_removed() {
-    const RANGES: &str = "/apis/networking.k8s.io/v1/servicecidrs";
     let world = World::new().await;
     let mut events = world.watch(&format!("{RANGES}?watch=1")).await;
     let first = events.next().await.unwrap();
@@ -54,12 +54,95 @@ async fn the_range_of_the_settings_is_a_service_cidr_that_is_ready_and_comes_bac
     let own = world.ask(&format!("GET {RANGES}/kubernetes/status"), Value::Null).await.expect(200);
     assert_eq!(own["spec"]["cidrs"], json!(["10.43.0.0/16"]));
     assert_eq!((&is_ready(&own)[0]["type"], &is_ready(&own)[0]["status"]), (&json!("Ready"), &json!("True")));
+    // It stays while the API's own Service has an address of it alone.
+    let named = "kubernetes";
+    let said = |range: &Value| is_ready(range).as_array().cloned().unwrap_or_default().pop().unwrap_or_default();
+    until(&world, RANGES, named, |range| range.is_some_and(|range| !range["metadata"]["finalizers"].is_null())).await;
     world.ask(&format!("DELETE {RANGES}/kubernetes"), Value::Null).await.expect(200);
-    assert_eq!(events.brief().await, "DELETED kubernetes");
-    assert_eq!(events.brief().await, "ADDED kubernetes");
-    assert_eq!(events.brief().await, "MODIFIED kubernetes");
-    let again = world.ask(&format!("GET {RANGES}/kubernetes"), Value::Null).await.expect(200);
-    assert_eq!(is_ready(&again)[0]["status"], "True");
+    let told = until(&world, RANGES, named, |range| range.is_some_and(|range| said(range)["status"] == "False")).await;
+    assert_eq!((&said(&told)["type"], &said(&told)["reason"]), (&json!("Ready"), &json!("Terminating")));
+    let status = world.ask(&format!("POST {PATH}"), sample("Service", "web")).await.expect(500);
+    assert!(status["message"].as_str().unwrap().ends_with("failed to allocate a serviceIP: range is full"), "{status}");
+    // A range that has the same addresses lets it go, and it comes back.
+    let wider = json!({ "metadata": { "name": "wider" }, "spec": { "cidrs": ["10.42.0.0/15"] } });
+    world.ask(&format!("POST {RANGES}"), wider).await.expect(201);
+    let is_new = |range: Option<&Value>| range.is_some_and(|range| range["metadata"]["uid"] != own["metadata"]["uid"]);
+    until(&world, RANGES, named, is_new).await;
+    until(&world, RANGES, named, |range| range.is_some_and(|range| said(range)["status"] == "True")).await;
+}
+
+/// Waits until an object is so.
+async fn until(world: &World, path: &str, name: &str, is_so: impl Fn(Option<&Value>) -> bool) -> Value {
+    let mut events = world.watch(&format!("{path}?watch=1")).await;
+    loop {
+        let found = world.ask(&format!("GET {path}/{name}"), Value::Null).await;
+        let found = (found.code == 200).then(|| found.expect(200));
+        if is_so(found.as_ref()) {
+            return found.unwrap_or_default();
+        }
+        events.next().await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_address_of_a_service_is_told_of_for_as_long_as_it_has_it() {
+    const ADDRESSES: &str = "/apis/networking.k8s.io/v1/ipaddresses";
+    let world = World::new().await;
+    let api = until(&world, ADDRESSES, "10.43.0.1", |found| found.is_some()).await;
+    assert_eq!(api["spec"]["parentRef"]["name"], "kubernetes");
+    let body = service("web", json!({ "clusterIP": "10.43.0.9", "ports": [{ "port": 80 }] }));
+    world.ask(&format!("POST {PATH}"), body.clone()).await.expect(201);
+    let told = world.ask(&format!("GET {ADDRESSES}/10.43.0.9"), Value::Null).await.expect(200);
+    let parent = json!({ "group": "", "resource": "services", "namespace": "default", "name": "web" });
+    let labels = json!({
+        "ipaddress.kubernetes.io/ip-family": "IPv4", "ipaddress.kubernetes.io/managed-by": "ipallocator.k8s.io",
+    });
+    assert_eq!((&told["spec"]["parentRef"]["name"], &told["metadata"]["labels"]), (&parent["name"], &labels));
+    assert_eq!(told["spec"]["parentRef"]["namespace"], "default");
+
+    // Who removes it, or makes one for nothing, has changed nothing.
+    world.ask(&format!("DELETE {ADDRESSES}/10.43.0.9"), Value::Null).await.expect(200);
+    let is_another =
+        |found: Option<&Value>| found.is_some_and(|found| found["metadata"]["uid"] != told["metadata"]["uid"]);
+    until(&world, ADDRESSES, "10.43.0.9", is_another).await;
+    let orphan = json!({ "metadata": { "name": "10.43.0.8", "labels": labels }, "spec": { "parentRef": parent } });
+    world.ask(&format!("POST {ADDRESSES}"), orphan).await.expect(201);
+    until(&world, ADDRESSES, "10.43.0.8", |found| found.is_none()).await;
+    // That of somebody else is kept from Services.
+    let gateway = json!({ "group": "gateway.example", "resource": "gateways", "name": "g" });
+    let other = json!({ "metadata": { "name": "10.43.0.7" }, "spec": { "parentRef": gateway } });
+    world.ask(&format!("POST {ADDRESSES}"), other).await.expect(201);
+    let taken = service("taken", json!({ "clusterIP": "10.43.0.7", "ports": [{ "port": 80 }] }));
+    let status = world.ask(&format!("POST {PATH}"), taken).await.expect(422);
+    assert!(status["message"].as_str().unwrap().ends_with("provided IP is already allocated"), "{status}");
+
+    let patch = json!({ "spec": { "type": "ExternalName", "externalName": "example.org" } });
+    world.patch(&format!("{PATH}/web"), "merge-patch", patch).await.expect(200);
+    until(&world, ADDRESSES, "10.43.0.9", |found| found.is_none()).await;
+    let patch = json!({ "spec": { "type": "ClusterIP", "externalName": null, "clusterIP": "10.43.0.9" } });
+    world.patch(&format!("{PATH}/web"), "merge-patch", patch).await.expect(200);
+    world.ask(&format!("GET {ADDRESSES}/10.43.0.9"), Value::Null).await.expect(200);
+    world.ask(&format!("DELETE {PATH}/web"), Value::Null).await.expect(200);
+    until(&world, ADDRESSES, "10.43.0.9", |found| found.is_none()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_further_range_gives_addresses_until_it_goes_for_which_it_waits_until_they_are_given_back() {
+    let world = World::new().await;
+    let wanted = service("web", json!({ "clusterIP": "10.96.0.9", "ports": [{ "port": 80 }] }));
+    let status = world.ask(&format!("POST {PATH}"), wanted.clone()).await.expect(422);
+    assert!(status["message"].as_str().unwrap().ends_with("the provided network does not match the current range"));
+    let range = json!({ "metadata": { "name": "more" }, "spec": { "cidrs": ["10.96.0.0/24"] } });
+    world.ask(&format!("POST {RANGES}"), range).await.expect(201);
+    world.ask(&format!("POST {PATH}"), wanted).await.expect(201);
+    let ready = |range: &Value| range["status"]["conditions"][0]["status"].clone();
+    until(&world, RANGES, "more", |range| range.is_some_and(|range| ready(range) == "True")).await;
+    world.ask(&format!("DELETE {RANGES}/more"), Value::Null).await.expect(200);
+    let late = service("late", json!({ "clusterIP": "10.96.0.8", "ports": [{ "port": 80 }] }));
+    world.ask(&format!("POST {PATH}"), late).await.expect(422);
+    until(&world, RANGES, "more", |range| range.is_some_and(|range| ready(range) == "False")).await;
+    world.ask(&format!("DELETE {PATH}/web"), Value::Null).await.expect(200);
+    until(&world, RANGES, "more", |range| range.is_none()).await;
 }
 
 fn version(object: &Value) -> &str {

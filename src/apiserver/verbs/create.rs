@@ -95,7 +95,7 @@ async fn finish(call: &Call, mut object: Value, dry: bool) -> Result<Value, ApiE
         let shown = if name.is_empty() { meta(&object, "generateName") } else { &name };
         return Err(ApiError::invalid(row.group, row.kind, shown, &wrong));
     }
-    let _given = admission::ask(call, &mut object, None, dry, given).await?;
+    let given = admission::ask(call, &mut object, None, dry, given).await?;
     // Before anything is charged: a webhook may be asked for it, for which no other write is to wait.
     let (mut object, stored) = call.server.settle(row, object).await?;
     let _charged = admission::check(call, &object, None).await?;
@@ -109,6 +109,7 @@ async fn finish(call: &Call, mut object: Value, dry: bool) -> Result<Value, ApiE
     match call.server.config.store.put(&key, value, Expect::Absent, durability).await {
         Ok(revision) => {
             object::stamp(&mut object, revision);
+            services::given(call, &object, None, given).await;
             Ok(object)
         }
         Err(StoreError::Exists { .. } | StoreError::Conflict { .. }) => Err(exists()),

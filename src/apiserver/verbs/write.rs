@@ -93,9 +93,13 @@ pub(super) async fn replace_applied(
     if !wrong.is_empty() {
         return Err(ApiError::invalid(row.group, row.kind, meta(old, "name"), &wrong));
     }
-    let _given = admission::ask(call, &mut new, Some(old), dry, given).await?;
+    let given = admission::ask(call, &mut new, Some(old), dry, given).await?;
     let _charged = admission::check(call, &new, Some(old)).await?;
-    put(call, new, old, entry, dry).await
+    let attempt = put(call, new, old, entry, dry).await?;
+    if let (Attempt::Done(new), false) = (&attempt, dry) {
+        services::given(call, new, Some(old), given).await;
+    }
+    Ok(attempt)
 }
 
 /// Stores the final form of a new state; an object that was only waiting for its last finalizer goes instead.

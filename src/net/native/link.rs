@@ -219,14 +219,45 @@ pub(super) fn set_gateway(host: &mut Socket, address: IpAddr, present: bool) -> 
 /// Lets the host send to addresses of Services, with the node's own as the sender, also if no other route leads anywhere.
 /// It goes with that address. A route of IPv6 by the loopback link would refuse everything (`ip6_route_info_create` of the
 /// kernel's net/ipv6/route.c): there the host needs a route of its own that leads there, such as a default route.
-pub(super) fn set_service_route(host: &mut Socket, services: &Range, gateway: IpAddr) -> io::Result<()> {
+pub(super) fn set_service_route(host: &mut Socket, services: &Range, gateway: IpAddr, whose: Whose) -> io::Result<()> {
     if services.family() == Family::V6 {
         return Ok(());
     }
+    let mut message = service_route(services);
+    message.attributes.push(RouteAttribute::PrefSource(gateway.into()));
+    match whose {
+        Whose::Own => host.change(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE),
+        Whose::Anybody => match host.change(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_EXCL) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            other => other,
+        },
+    }
+}
+
+/// Who has said where Services are.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Whose {
+    /// The settings of the host: a route there is ours.
+    Own,
+    /// An object: a route of the host that is there already stays.
+    Anybody,
+}
+
+/// Undoes [`set_service_route`]; one that is not there is well.
+pub(super) fn remove_service_route(host: &mut Socket, services: &Range) -> io::Result<()> {
+    if services.family() == Family::V6 {
+        return Ok(());
+    }
+    match host.change(RouteNetlinkMessage::DelRoute(service_route(services)), 0) {
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => Ok(()),
+        other => other,
+    }
+}
+
+fn service_route(services: &Range) -> RouteMessage {
     let mut message = route(Destination::Host(services.network()), 1, RouteScope::Link);
     message.header.destination_prefix_length = services.prefix();
-    message.attributes.push(RouteAttribute::PrefSource(gateway.into()));
-    host.change(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE)
+    message
 }
 
 /// Keeps the kernel from giving the link an IPv6 link-local address; a link without IPv6 needs nothing.

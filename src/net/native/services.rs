@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use task::blocking;
 
-use super::link;
+use super::link::{self, Whose};
 use super::netlink::Socket;
 use super::nfnetlink::Netfilter;
 use super::nftables::Table;
@@ -64,7 +64,19 @@ impl ServiceTable {
 impl Inner {
     fn apply(&self, mut wanted: Services) -> Result<(), NetworkError> {
         let mut known = self.book.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(mut book) = known.take() {
+        let mut ranges = vec![self.services];
+        // Who names the pods' own addresses, or those of the settings once more, has said nothing about where Services are.
+        wanted.further.retain(|range| {
+            !range.is_within(&self.services) && !range.is_within(&self.pods) && !self.pods.is_within(range)
+        });
+        ranges.extend(&wanted.further);
+        let mut host = Socket::route().map_err(kernel("netlink socket"))?;
+        let before = known.as_ref().map(|book| book.further().clone()).unwrap_or_default();
+        for gone in before.difference(&wanted.further) {
+            link::remove_service_route(&mut host, gone).map_err(kernel("route of Services"))?;
+        }
+        // Rules about ranges are there from the beginning.
+        if let Some(mut book) = known.take_if(|_| before == wanted.further) {
             let change = book.change(wanted, &self.pods);
             match self.carry_out(&change) {
                 Ok(()) => {
@@ -75,23 +87,26 @@ impl Inner {
             }
             wanted = book.into_wanted();
         }
-        let mut host = Socket::route().map_err(kernel("netlink socket"))?;
-        link::set_service_route(&mut host, &self.services, self.pods.gateway()).map_err(kernel("route of Services"))?;
+        for range in &ranges {
+            let whose = if *range == self.services { Whose::Own } else { Whose::Anybody };
+            link::set_service_route(&mut host, range, self.pods.gateway(), whose)
+                .map_err(kernel("route of Services"))?;
+        }
         let mut book = Book::default();
         let change = book.change(wanted, &self.pods);
         change
-            .commit_whole(&self.netfilter, &self.table, (&self.pods, &self.services))
+            .commit_whole(&self.netfilter, &self.table, (&self.pods, &ranges))
             .map_err(kernel("table of Services"))?;
-        self.forget_old(&book);
+        self.forget_old(&book, &ranges);
         *known = Some(book);
         Ok(())
     }
 
     /// What an earlier table led elsewhere begins anew, where the kernel would not notice: connections of TCP end with their
     /// endpoints, but a sender of datagrams may go on for ever.
-    fn forget_old(&self, book: &Book) {
+    fn forget_old(&self, book: &Book, ranges: &[Range]) {
         let which = (self.table.family, Protocol::Udp);
-        let forgotten = conntrack::forget_if(&self.netfilter, which, |flow| book.is_misled(flow, &self.services));
+        let forgotten = conntrack::forget_if(&self.netfilter, which, |flow| book.is_misled(flow, ranges));
         if let Err(error) = forgotten {
             tracing::warn!(%error, "datagrams may still go to endpoints of before");
         }

@@ -22,7 +22,6 @@ pub(in crate::resources) const ROW: Resource = Resource {
     name_rule: NameRule::Address,
     validate: |address| validate(&address["spec"]),
     validate_update: |new, old| rule::immutable("spec.parentRef", &new["spec"]["parentRef"], &old["spec"]["parentRef"]),
-    warn: |_| vec!["addresses of Services are given regardless of IPAddresses".to_owned()],
     columns: &[cell::NAME, column("ParentRef", "string", "", "What it belongs to.", 0), cell::AGE],
     cells,
     ..BLANK

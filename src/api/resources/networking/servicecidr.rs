@@ -1,4 +1,4 @@
-//! ServiceCIDRs: ranges of addresses for Services.
+//! ServiceCIDRs: ranges of addresses for Services. What becomes of them is in [`crate::resources::service::ranges`].
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::GROUP;
 use crate::resources::cell::{self, column};
 use crate::resources::path::{Path, items};
+use crate::resources::service::ranges::FINALIZER;
 use crate::resources::{BLANK, Generation, Resource, rule, status_of};
 use crate::status::FieldError;
 
@@ -18,12 +19,12 @@ pub(in crate::resources) const ROW: Resource = Resource {
     singular: "servicecidr",
     namespaced: false,
     subresources: &[status_of(GROUP, "v1", "ServiceCIDR")],
+    prepare: hold,
     validate: |range| validate(&range["spec"]),
     validate_update,
     has_status: true,
     new_status: || json!({}),
     generation: Generation::SPEC,
-    warn: |_| vec!["addresses of Services are given from the range of the server's settings alone".to_owned()],
     columns: &[cell::NAME, column("CIDRs", "string", "", "The ranges.", 0), cell::AGE],
     cells: |range, now: Timestamp| {
         let cidrs: Vec<&str> = items(&range["spec"], "cidrs").iter().filter_map(Value::as_str).collect();
@@ -31,6 +32,15 @@ pub(in crate::resources) const ROW: Resource = Resource {
     },
     ..BLANK
 };
+
+/// From its beginning, or it might go while somebody is given an address.
+fn hold(range: &mut Value) {
+    let mut finalizers = items(&range["metadata"], "finalizers").to_vec();
+    if !finalizers.iter().any(|name| name == FINALIZER) {
+        finalizers.push(FINALIZER.into());
+        range["metadata"]["finalizers"] = finalizers.into();
+    }
+}
 
 fn validate(spec: &Value) -> Vec<FieldError> {
     let (cidrs, path) = (items(spec, "cidrs"), Path::new("spec").child("cidrs"));

@@ -3,7 +3,8 @@
 //! Nothing is written down beside the Services themselves: what is taken is what they say, so there is nothing that could
 //! be wrong after a crash. The server must not store another Service between the look at all of them and the write of the
 //! one that was given something. Follows `pkg/registry/core/service/storage/alloc.go`; the lowest addresses and ports are
-//! given out last, so that those who choose themselves find some there (KEP-3070, KEP-3668).
+//! given out last, so that those who choose themselves find some there (KEP-3070, KEP-3668). One range after the other is
+//! filled ([`super::ranges`]).
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -68,7 +69,12 @@ impl Network {
 
     /// The ranges, that of the primary family first.
     pub fn ranges(&self) -> Vec<String> {
-        [Some(self.v4), self.v6].into_iter().flatten().map(|block| block.to_string()).collect()
+        self.blocks().map(|block| block.to_string()).collect()
+    }
+
+    /// As [`Self::ranges`].
+    pub(super) fn blocks(&self) -> impl Iterator<Item = Block> {
+        [Some(self.v4), self.v6].into_iter().flatten()
     }
 
     fn block(&self, family: Family) -> Option<&Block> {
@@ -117,7 +123,7 @@ impl Family {
 
 /// A range of addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Block {
+pub struct Block {
     family: Family,
     base: u128,
     /// How many of the last bits differ.
@@ -149,6 +155,19 @@ impl fmt::Display for Block {
 }
 
 impl Block {
+    /// One that somebody has chosen: of whatever size, and one that is too small for any address has none.
+    pub fn any(text: &str) -> Option<Self> {
+        let (address, prefix) = text.split_once('/')?;
+        let (address, prefix): (IpAddr, u8) = (address.parse().ok()?, prefix.parse().ok()?);
+        let (family, width, number) = match address {
+            IpAddr::V4(own) => (Family::V4, 32_u8, u128::from(own.to_bits())),
+            IpAddr::V6(own) => (Family::V6, 128, own.to_bits()),
+        };
+        let bits = width.checked_sub(prefix)?;
+        let mask = u128::MAX.checked_shl(u32::from(bits)).unwrap_or(0);
+        Some(Self { family, base: number & mask, bits })
+    }
+
     fn at(&self, offset: u64) -> IpAddr {
         let number = self.base + u128::from(offset);
         match (self.family, u32::try_from(number)) {
@@ -160,10 +179,11 @@ impl Block {
     /// How many addresses can be given out: not the first of the range, and not the last, as that is a broadcast address
     /// with IPv4.
     fn size(&self) -> u64 {
-        (1_u64 << self.bits.min(63)) - 2
+        (1_u64 << self.bits.min(63)).saturating_sub(2)
     }
 
-    fn contains(&self, address: IpAddr) -> bool {
+    /// Whether an address of it could be given out.
+    pub fn contains(&self, address: IpAddr) -> bool {
         let number = match address {
             IpAddr::V4(own) => u128::from(own.to_bits()),
             IpAddr::V6(own) => own.to_bits(),
@@ -181,6 +201,11 @@ pub struct Taken {
 }
 
 impl Taken {
+    /// Counts an address that is something else's.
+    pub fn reserve(&mut self, address: IpAddr) {
+        self.addresses.insert(address);
+    }
+
     /// Counts what one more Service has.
     pub fn add(&mut self, service: &Value) {
         let spec = &service["spec"];
@@ -197,6 +222,8 @@ impl Taken {
 pub struct Stock<'s> {
     /// All that there is.
     pub network: &'s Network,
+    /// From where addresses may be given now.
+    pub blocks: &'s [Block],
     /// What other Services have of it.
     pub taken: &'s Taken,
     /// Where the search starts.
@@ -237,12 +264,13 @@ fn addresses(
     let mut own = texts(spec, "clusterIPs");
     for (index, family) in texts(spec, "ipFamilies").iter().enumerate() {
         // Whether a family is there has been settled, unless nothing was changed that depends on it.
-        let Some(block) = Family::named(family).and_then(|family| stock.network.block(family)) else { continue };
+        let family = Family::named(family).filter(|family| stock.network.block(*family).is_some());
+        let Some(family) = family else { continue };
         match own.get(index) {
-            None => own.push(next_address(block, stock)?.to_string()),
+            None => own.push(next_address(family, stock)?.to_string()),
             Some(kept) if before.get(index) == Some(kept) => {}
             Some(chosen) => {
-                if let Some(reason) = cannot_be_chosen(chosen, block, stock.taken) {
+                if let Some(reason) = cannot_be_chosen(chosen, stock) {
                     let detail = format!("failed to allocate IP {chosen}: {reason}");
                     errors.push(FieldError::invalid("spec.clusterIPs", &spec["clusterIPs"], &detail));
                 }
@@ -256,20 +284,21 @@ fn addresses(
     Ok(())
 }
 
-fn cannot_be_chosen(chosen: &str, block: &Block, taken: &Taken) -> Option<String> {
+fn cannot_be_chosen(chosen: &str, stock: Stock<'_>) -> Option<&'static str> {
     let address: IpAddr = chosen.parse().ok()?;
-    if !block.contains(address) {
-        return Some(format!(
-            "the provided IP ({address}) is not in the valid range. The range of valid IPs is {block}"
-        ));
+    if !stock.blocks.iter().any(|block| block.contains(address)) {
+        return Some("the provided network does not match the current range");
     }
-    taken.addresses.contains(&address).then(|| "provided IP is already allocated".to_owned())
+    stock.taken.addresses.contains(&address).then_some("provided IP is already allocated")
 }
 
-fn next_address(block: &Block, stock: Stock<'_>) -> Result<IpAddr, ApiError> {
-    let free = |offset: u64| Some(block.at(1 + offset)).filter(|address| !stock.taken.addresses.contains(address));
-    let size = block.size();
-    let found = search(size, (size / 16).clamp(16, 256), stock.random, free);
+fn next_address(family: Family, stock: Stock<'_>) -> Result<IpAddr, ApiError> {
+    let mut of_family = stock.blocks.iter().filter(|block| block.family == family);
+    let found = of_family.find_map(|block| {
+        let free = |offset: u64| Some(block.at(1 + offset)).filter(|address| !stock.taken.addresses.contains(address));
+        let size = block.size();
+        search(size, (size / 16).clamp(16, 256), stock.random, free)
+    });
     found.ok_or_else(|| ApiError::internal("failed to allocate a serviceIP: range is full"))
 }
 
@@ -359,7 +388,7 @@ impl Ports<'_> {
     }
 
     fn next(&mut self) -> Result<u16, ApiError> {
-        let Stock { network, taken, random } = self.stock;
+        let Stock { network, taken, random, .. } = self.stock;
         let (first, last) = (*network.ports.start(), *network.ports.end());
         let size = u64::from(last - first) + 1;
         let free = |offset: u64| {

@@ -7,6 +7,7 @@ pub mod assign;
 mod check;
 mod default;
 mod idle;
+pub mod ranges;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};

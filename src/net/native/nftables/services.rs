@@ -302,8 +302,13 @@ impl Book {
         }
     }
 
+    /// The further ranges of which the table knows.
+    pub(in crate::native) fn further(&self) -> &BTreeSet<Range> {
+        &self.now.further
+    }
+
     /// Whether datagrams go elsewhere than they would if they were the first (`pkg/proxy/conntrack/cleanup.go`).
-    pub(in crate::native) fn is_misled(&self, flow: &Flow, services: &Range) -> bool {
+    pub(in crate::native) fn is_misled(&self, flow: &Flow, services: &[Range]) -> bool {
         if flow.protocol != Protocol::Udp.number() {
             return false;
         }
@@ -316,7 +321,7 @@ impl Book {
         let (own, host) = (pools(Some(flow.to.ip())), pools(None));
         if own.is_empty() && (host.is_empty() || !is_led) {
             // Nobody is here any more.
-            return is_led && services.contains(flow.to.ip());
+            return is_led && services.iter().any(|range| range.contains(flow.to.ip()));
         }
         let all = if own.is_empty() { host } else { own };
         let is_known = all.iter().any(|pool| pool.endpoints.contains(&flow.by) || pool.serving.contains(&flow.by));

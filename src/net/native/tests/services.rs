@@ -325,3 +325,35 @@ pub(super) fn shown(arguments: &[&str]) -> Option<String> {
 fn run(program: &str, arguments: &[&str]) -> bool {
     std::process::Command::new(program).args(arguments).status().is_ok_and(|status| status.success())
 }
+
+#[test]
+fn addresses_of_a_further_range_are_reached_from_the_host_and_pods_and_refused_where_nobody_has_them() {
+    on_pretend_host(async |state| {
+        let network = NativeNetwork::start(config(state.clone())).await.unwrap();
+        let (a, b) = (namespace(), namespace());
+        let (address_a, address_b) = (attach(&network, "a-0", &a).await, attach(&network, "b-0", &b).await);
+        answering(&a, 8080, b'a');
+        let table = table(state.clone());
+        let (far, nobody) = (Ipv4Addr::new(10, 92, 0, 7), Ipv4Addr::new(10, 92, 0, 8));
+        let own = [frontend(Some(far), Protocol::Tcp, 80)];
+        let plain = services(&own, pool(&[(address_a, 8080)]));
+        let range = crate::Range::block("10.92.0.0/24").unwrap();
+        let further = Services { further: [range].into(), ..plain.clone() };
+        table.apply(plain.clone()).await.unwrap();
+        assert_eq!(ask(None, (far, 80)), Err(io::ErrorKind::NetworkUnreachable), "no route leads there");
+        table.apply(further.clone()).await.unwrap();
+        assert_eq!(ask(None, (far, 80)), Ok((b'a', gateway())));
+        assert_eq!(ask(Some(&b), (far, 80)), Ok((b'a', address_b)));
+        for from in [None, Some(&b)] {
+            assert_eq!(ask(from, (nobody, 80)), Err(io::ErrorKind::ConnectionRefused));
+        }
+        // One that begins anew knows nothing of the route, and one that names addresses of pods changes nothing.
+        let again = self::table(state);
+        let pods = crate::Range::block("10.91.0.0/16").unwrap();
+        again.apply(Services { further: [range, pods].into(), ..plain.clone() }).await.unwrap();
+        assert_eq!(ask(None, (far, 80)), Ok((b'a', gateway())));
+        assert_eq!(ask(Some(&b), (address_a, 8080)), Ok((b'a', address_b)));
+        again.apply(plain).await.unwrap();
+        assert_eq!(ask(None, (far, 80)), Err(io::ErrorKind::NetworkUnreachable));
+    });
+}

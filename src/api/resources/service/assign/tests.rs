@@ -20,7 +20,8 @@ fn assigned_from(network: &Network, spec: Value, others: &[Value]) -> Result<Val
     let mut taken = Taken::default();
     others.iter().for_each(|other| taken.add(other));
     let mut service = service(spec);
-    let stock = Stock { network, taken: &taken, random: 7 };
+    let blocks: Vec<Block> = network.blocks().collect();
+    let stock = Stock { network, blocks: &blocks, taken: &taken, random: 7 };
     assign(&mut service, None, stock).map_err(|error| error.message)?;
     let wrong = find("", "v1", "services").unwrap().check(&service);
     assert!(wrong.is_empty(), "{wrong:?}");
@@ -41,6 +42,23 @@ fn a_service_gets_one_address_of_the_range() {
 }
 
 #[test]
+fn a_further_range_is_used_once_the_first_is_full() {
+    let (network, mut taken) = (Network::default(), Taken::default());
+    let blocks =
+        ["10.43.0.0/30", "fd00:96::/112", "10.96.0.0/31", "10.97.0.0/24"].map(|text| Block::any(text).unwrap());
+    let mut given = |random: u64| {
+        let mut service = service(json!({"ports": port(80)}));
+        let stock = Stock { network: &network, blocks: &blocks, taken: &taken, random };
+        assign(&mut service, None, stock).unwrap();
+        taken.add(&service);
+        service["spec"]["clusterIP"].as_str().unwrap().to_owned()
+    };
+    let first: BTreeSet<String> = (0..2).map(&mut given).collect();
+    assert_eq!(first, ["10.43.0.1", "10.43.0.2"].map(str::to_owned).into());
+    assert!(given(2).starts_with("10.97.0."));
+}
+
+#[test]
 fn what_others_have_cannot_be_chosen() {
     let other = json!({"spec": {"clusterIPs": ["10.43.0.10"], "ports": [{"nodePort": 30080}]}});
     let error =
@@ -57,10 +75,13 @@ fn what_others_have_cannot_be_chosen() {
 fn what_is_outside_the_ranges_cannot_be_chosen() {
     let error = |spec: Value| assigned(spec, &[]).unwrap_err();
     let text = error(json!({"clusterIP": "10.44.0.1", "ports": port(80)}));
-    let expected = "the provided IP (10.44.0.1) is not in the valid range. The range of valid IPs is 10.43.0.0/16";
+    let expected = "failed to allocate IP 10.44.0.1: the provided network does not match the current range";
     assert!(text.ends_with(expected), "{text}");
     for edge in ["10.43.0.0", "10.43.255.255"] {
-        assert!(error(json!({"clusterIP": edge, "ports": port(80)})).contains("is not in the valid range"), "{edge}");
+        assert!(
+            error(json!({"clusterIP": edge, "ports": port(80)})).ends_with("does not match the current range"),
+            "{edge}"
+        );
     }
     let text = error(json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 80}]}));
     assert!(text.ends_with("provided port is not in the valid range. The range of valid ports is 30000-32767"));
@@ -91,7 +112,8 @@ fn changed(network: &Network, old: &Value, change: impl FnOnce(&mut Value)) -> R
         (json!({"metadata": {"name": "web"}, "spec": old}), json!({"metadata": {"name": "web"}, "spec": old}));
     change(&mut new["spec"]);
     row.prepare_update(&mut new, &old);
-    let stock = Stock { network, taken: &Taken::default(), random: 7 };
+    let blocks: Vec<Block> = network.blocks().collect();
+    let stock = Stock { network, blocks: &blocks, taken: &Taken::default(), random: 7 };
     assign(&mut new, Some(&old), stock).map_err(|error| error.message)?;
     let wrong = row.check_update(&new, &old);
     if wrong.is_empty() { Ok(new["spec"].clone()) } else { Err(format!("{wrong:?}")) }
@@ -139,7 +161,7 @@ fn families_that_contradict_each_other_are_refused() {
                     when multiple IP families are specified";
     assert!(text.ends_with(expected), "{text}");
     let text = error(json!({"clusterIP": "fd00:44::1", "ports": port(80)}));
-    let expected = "the provided IP (fd00:44::1) is not in the valid range. The range of valid IPs is fd00:43::/112";
+    let expected = "failed to allocate IP fd00:44::1: the provided network does not match the current range";
     assert!(text.ends_with(expected), "{text}");
     let text = assigned(json!({"clusterIP": "fd00:43::1", "ports": port(80)}), &[]).unwrap_err();
     assert!(
@@ -199,16 +221,17 @@ fn ports_on_nodes_are_given_out_and_shared_by_protocols() {
 #[test]
 fn a_range_is_used_up_to_its_last_address_and_then_full() {
     let network: Network = "192.0.2.0/28".parse().unwrap();
+    let blocks: Vec<Block> = network.blocks().collect();
     let mut taken = Taken::default();
     for round in 0..14 {
         let mut next = service(json!({"ports": port(80)}));
-        assign(&mut next, None, Stock { network: &network, taken: &taken, random: round }).unwrap();
+        assign(&mut next, None, Stock { network: &network, blocks: &blocks, taken: &taken, random: round }).unwrap();
         taken.add(&next);
     }
     assert_eq!(taken.addresses.len(), 14);
     assert!(taken.addresses.contains(&network.first()) && network.first() == Ipv4Addr::new(192, 0, 2, 1));
     let mut one_more = service(json!({"ports": port(80)}));
-    let stock = Stock { network: &network, taken: &taken, random: 0 };
+    let stock = Stock { network: &network, blocks: &blocks, taken: &taken, random: 0 };
     assert_eq!(assign(&mut one_more, None, stock).unwrap_err().code, 500);
     let both = "10.43.0.0/16,fd00:43::/112";
     assert_eq!(both.parse::<Network>().unwrap().to_string(), both);
@@ -229,8 +252,9 @@ proptest! {
         for (index, random) in randoms.iter().enumerate() {
             let mut next = service(json!({"type": "NodePort", "ports": [{"name": "a", "port": 1}, {"name": "b", "port": 2}]}));
             next["spec"]["ipFamilyPolicy"] = "PreferDualStack".into();
-            let network = "10.0.0.0/26,fd00::/122".parse().unwrap();
-            assign(&mut next, None, Stock { network: &network, taken: &taken, random: *random }).unwrap();
+            let network: Network = "10.0.0.0/26,fd00::/122".parse().unwrap();
+            let blocks: Vec<Block> = network.blocks().collect();
+            assign(&mut next, None, Stock { network: &network, blocks: &blocks, taken: &taken, random: *random }).unwrap();
             taken.add(&next);
             prop_assert_eq!(taken.addresses.len(), 2 * (index + 1));
             prop_assert_eq!(taken.ports.len(), 2 * (index + 1));

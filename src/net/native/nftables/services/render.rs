@@ -108,7 +108,7 @@ impl Change {
         &self,
         netfilter: &Netfilter,
         table: &Table,
-        (pods, services): (&Range, &Range),
+        (pods, services): (&Range, &[Range]),
     ) -> io::Result<()> {
         let Table { name: table, family } = table;
         let mut batch = Messages::large_batch();
@@ -121,7 +121,7 @@ impl Change {
     }
 }
 
-fn render_base(batch: &mut Messages, table: &str, pods: &Range, services: &Range) {
+fn render_base(batch: &mut Messages, table: &str, pods: &Range, services: &[Range]) {
     batch.add_chain(table, "prerouting", Hook::ARRIVING);
     batch.add_chain(table, "output", Hook::LEAVING);
     for chain in ["prerouting", "output"] {
@@ -135,7 +135,7 @@ fn render_base(batch: &mut Messages, table: &str, pods: &Range, services: &Range
         batch.add_rule(table, "output", |b| b.spread(by));
     }
     batch.add_rule(table, "prerouting", |b| {
-        b.address_in(DESTINATION, services, Compare::NotEqual);
+        services.iter().for_each(|range| b.address_in(DESTINATION, range, Compare::NotEqual));
         b.spread(By::Address);
     });
     for by in [By::NearPort, By::Port] {
@@ -163,15 +163,15 @@ fn render_base(batch: &mut Messages, table: &str, pods: &Range, services: &Range
     render_refusals(batch, table, pods, services);
 }
 
-fn render_refusals(batch: &mut Messages, table: &str, pods: &Range, services: &Range) {
+fn render_refusals(batch: &mut Messages, table: &str, pods: &Range, services: &[Range]) {
     for (chain, hook) in [("input", Hook::TAKEN), ("forward", Hook::FORWARDED), ("sent", Hook::SENT)] {
         batch.add_chain(table, chain, hook);
-        if chain != "input" {
+        for range in services.iter().filter(|_| chain != "input") {
             refuse(batch, table, chain, |b| {
                 if chain == "forward" {
                     b.address_in(SOURCE, pods, Compare::Equal);
                 }
-                b.address_in(DESTINATION, services, Compare::Equal);
+                b.address_in(DESTINATION, range, Compare::Equal);
             });
         }
         refuse(batch, table, chain, |b| b.is_refused());

@@ -231,7 +231,7 @@ fn datagrams_of_an_earlier_table_that_go_elsewhere_are_known() {
     book.change(services(&[(dns, "dns"), (node, "dns"), (near, "near"), (gone, "none")], &pools), &pods());
     let is_misled = |protocol: Protocol, to: &str, by: &str| {
         let flow = Flow { protocol: protocol.number(), to: to.parse().unwrap(), by: by.parse().unwrap() };
-        book.is_misled(&flow, &"10.43.0.0/16".parse().unwrap())
+        book.is_misled(&flow, &["10.43.0.0/16".parse().unwrap()])
     };
     for (to, by, expected) in [
         ("10.43.0.9:53", "10.42.0.2:53", false),
