@@ -10,8 +10,9 @@ use anyhow::Context;
 use apiserver::authn::certificate_user;
 use apiserver::pki::{Pki, Subject};
 use apiserver::tls_config;
-use client::Client;
 use client::events::{Recorder, Source};
+use client::{Client, Informer, ListOptions, Scope};
+use k8s_openapi::api::core::v1::Node;
 use kubelet::{Door, Kubelet, KubeletConfig, Seams};
 use net::{NativeNetwork, NativeNetworkConfig, NodeRoutes, PolicyTable, ServiceTable};
 use runtime::{Images, LogLimits, NativeConfig, NativeImages, NativeRuntime, PidLimits, RegistryOptions};
@@ -55,9 +56,9 @@ pub(super) async fn start(
     let (services, policies) = (ServiceTable::all(&network, &facts.services), PolicyTable::all(&network));
     let routes = NodeRoutes::new(&network);
     let network = NativeNetwork::start(network).await.context("cannot prepare the pod network")?;
-    keep_routes(server, facts, transport.clone(), routes);
-    let here = proxy::Here { name: facts.name.clone(), addresses: facts.addresses.clone() };
-    proxy::spawn_services(&Client::new(transport.clone(), "service-proxy"), &server.tasks, here, services);
+    let nodes = keep_routes(server, facts, transport.clone(), routes);
+    let here = proxy::Here { name: facts.name.clone(), addresses: facts.addresses.clone(), zone: None };
+    proxy::spawn_services(&Client::new(transport.clone(), "service-proxy"), &server.tasks, (here, &nodes), services);
     proxy::spawn_policies(&Client::new(network_user, "network-policies"), &server.tasks, &facts.name, policies);
     let names = Names::new(settings, facts);
     let config = KubeletConfig {
@@ -103,12 +104,19 @@ pub(super) async fn start(
     Ok(kubelet)
 }
 
-/// Keeps the routes to the pods of other nodes.
-fn keep_routes(server: &Composition, facts: &NodeFacts, transport: Arc<dyn client::Transport>, routes: NodeRoutes) {
+/// Keeps the routes to the pods of other nodes; these nodes.
+fn keep_routes(
+    server: &Composition,
+    facts: &NodeFacts,
+    transport: Arc<dyn client::Transport>,
+    routes: NodeRoutes,
+) -> Informer<Node> {
     let client = Client::new(transport, &format!("coracle-routes/{}", facts.name));
     let source = Source { component: "route-controller".to_owned(), host: facts.name.clone() };
     let recorder = Recorder::spawn(&client, &server.tasks, server.clock.clone(), source);
-    proxy::routes::spawn(&client, &server.tasks, (&facts.name, facts.cluster), recorder, routes);
+    let nodes = Informer::spawn(&client, &server.tasks, Scope::Cluster, ListOptions::default());
+    proxy::routes::spawn(&nodes, &server.tasks, (&facts.name, facts.cluster), recorder, routes);
+    nodes
 }
 
 /// The kubelet's socket. Who has not said which port it is gets another one where the usual is taken, for instance by a

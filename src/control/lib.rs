@@ -102,7 +102,7 @@ impl Controllers {
         dns::spawn(client, tasks, &nodes, config.dns);
         let services: Informer<Service> = Informer::spawn(client, tasks, Scope::Cluster, ListOptions::default());
         let slices: Informer<EndpointSlice> = Informer::spawn(client, tasks, Scope::Cluster, ListOptions::default());
-        endpoints::spawn(client, tasks, &pods, &services, &slices);
+        endpoints::spawn(client, tasks, (&pods, &nodes), &services, &slices);
         let balanced = balancer::Watched { services, slices, nodes: nodes.clone() };
         balancer::spawn(client, clock, tasks, balanced, config.load_balancers);
         expiry::spawn(client, clock, tasks);

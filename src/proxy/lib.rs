@@ -15,11 +15,12 @@ pub mod routes;
 use std::sync::Arc;
 use std::time::Duration;
 
-use client::{Client, Dirty, Informer, ListOptions, Scope};
-use k8s_openapi::api::core::v1::Service;
+use client::{Client, Dirty, Informer, Key, ListOptions, Scope};
+use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::networking::v1::{NetworkPolicy, ServiceCIDR};
 use net::policies::Policies;
+use net::services::Services;
 use net::{Family, NetworkError, PolicyTable, ServiceTable};
 use task::Tasks;
 
@@ -27,41 +28,60 @@ use self::facts::{Known, NamespaceFacts, PodFacts};
 use self::health::Health;
 pub use self::render::Here;
 
+/// Says where a node is.
+const ZONE: &str = "topology.kubernetes.io/zone";
 /// How long to wait after the kernel has refused.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Leads connections to Services on a node.
-pub fn spawn_services(client: &Client, tasks: &Tasks, here: Here, tables: Vec<ServiceTable>) {
+/// Leads connections to Services on a node, one of these.
+pub fn spawn_services(
+    client: &Client,
+    tasks: &Tasks,
+    (here, nodes): (Here, &Informer<Node>),
+    tables: Vec<ServiceTable>,
+) {
+    let nodes = nodes.clone();
     let services: Informer<Service> = Informer::spawn(client, tasks, Scope::Cluster, ListOptions::default());
     let slices: Informer<EndpointSlice> = Informer::spawn(client, tasks, Scope::Cluster, ListOptions::default());
+    let ranges: Informer<ServiceCIDR> = Informer::spawn(client, tasks, Scope::Cluster, ListOptions::default());
     let mut health = Health::new(tasks);
     tasks.spawn("service-proxy", async move {
-        let mut dirty = [services.subscribe(), slices.subscribe()];
+        let mut dirty = [services.subscribe(), slices.subscribe(), ranges.subscribe(), nodes.subscribe()];
         services.synced().await;
         slices.synced().await;
+        ranges.synced().await;
+        nodes.synced().await;
+        let key = Key::cluster(&here.name);
+        let zone = || nodes.get(&key).and_then(|node| node.metadata.labels.as_ref()?.get(ZONE).cloned());
         loop {
             dirty.iter_mut().for_each(|dirty| while dirty.try_next().is_some() {});
-            let (services, slices) = (services.snapshot(), slices.snapshot());
-            let counts = health::render(&services, &slices, &here);
-            let applied = lead(&tables, &services, &slices, &here).await;
+            let here = Here { zone: zone(), ..here.clone() };
+            let all = Snapshot { services: services.snapshot(), slices: slices.snapshot(), ranges: ranges.snapshot() };
+            let counts = health::render(&all.services, &all.slices, &here);
+            let applied = lead(&tables, &all, &here).await;
             health.tell(counts, applied.is_ok());
             match applied {
-                Ok(()) => wait(&mut dirty).await,
+                Ok(()) => wait(&mut dirty, || zone() != here.zone).await,
                 Err(error) => rest(&error, "Services are not forwarded as they should be").await,
             }
         }
     });
 }
 
+/// All objects at a time.
+struct Snapshot {
+    services: Vec<Arc<Service>>,
+    slices: Vec<Arc<EndpointSlice>>,
+    ranges: Vec<Arc<ServiceCIDR>>,
+}
+
 /// Does what is to be done in each family.
-async fn lead(
-    tables: &[ServiceTable],
-    services: &[Arc<Service>],
-    slices: &[Arc<EndpointSlice>],
-    here: &Here,
-) -> Result<(), NetworkError> {
-    let steps = tables.iter().map(|table| table.apply(render::render(services, slices, here, table.family())));
-    each(steps.collect()).await
+async fn lead(tables: &[ServiceTable], all: &Snapshot, here: &Here) -> Result<(), NetworkError> {
+    let wanted = |family: Family| Services {
+        further: render::further(&all.ranges, here, family),
+        ..render::render(&all.services, &all.slices, here, family)
+    };
+    each(tables.iter().map(|table| table.apply(wanted(table.family()))).collect()).await
 }
 
 /// Does all steps, for a family must not wait for what is wrong in another; the first error.
@@ -74,10 +94,17 @@ async fn each<E>(steps: Vec<impl Future<Output = Result<(), E>>>) -> Result<(), 
     all
 }
 
-async fn wait([services, slices]: &mut [Dirty; 2]) {
-    tokio::select! {
-        _ = services.next() => {}
-        _ = slices.next() => {}
+/// Until there is something to do. Nodes change all the time in ways that are of no interest here.
+async fn wait([services, slices, ranges, nodes]: &mut [Dirty; 4], has_moved: impl Fn() -> bool) {
+    loop {
+        tokio::select! {
+            _ = services.next() => return,
+            _ = slices.next() => return,
+            _ = ranges.next() => return,
+            _ = nodes.next() => if has_moved() {
+                return;
+            },
+        }
     }
 }
 

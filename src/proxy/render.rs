@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
+use k8s_openapi::api::networking::v1::ServiceCIDR;
 use net::services::{Frontend, Pool, Senders, Services};
 use net::{Family, Protocol, Range};
 
@@ -29,6 +30,8 @@ pub struct Here {
     pub name: String,
     /// Its addresses.
     pub addresses: Vec<IpAddr>,
+    /// Where it is, once its object says so.
+    pub zone: Option<String>,
 }
 
 /// What the network of a node is to do with addresses of a family.
@@ -62,6 +65,14 @@ pub fn render(services: &[Arc<Service>], slices: &[Arc<EndpointSlice>], here: &H
     all
 }
 
+/// The ranges of Services beside that of the settings (KEP-1880). One that has an address of this node would cut it off from
+/// its own network, and is none.
+pub(crate) fn further(ranges: &[Arc<ServiceCIDR>], here: &Here, family: Family) -> BTreeSet<Range> {
+    let texts = ranges.iter().flat_map(|range| range.spec.iter().flat_map(|spec| spec.cidrs.iter().flatten()));
+    let all = texts.filter_map(|text| Range::block(text).ok()).filter(|range| range.family() == family);
+    all.filter(|range| !here.addresses.iter().any(|own| range.contains(*own))).collect()
+}
+
 /// What a Service says, unless it is left to another proxy.
 pub(crate) fn own(service: &Service) -> Option<&ServiceSpec> {
     let labels = service.metadata.labels.as_ref();
@@ -84,7 +95,7 @@ impl Subject<'_> {
         let name = format!("{namespace}/{name}:{}/{}", port.name.as_deref().unwrap_or_default(), protocol_name(port));
         let Some(protocol) = protocol(port) else { return };
         let candidates = candidates(port, slices, *family);
-        let everywhere = chosen(candidates.iter().copied());
+        let everywhere = chosen(nearest(&candidates, here).iter().copied());
         let is_here = |one: &Candidate<'_>| one.endpoint.node_name.as_ref() == Some(&here.name);
         let own = chosen(candidates.iter().copied().filter(is_here));
         let sticky = sticky(spec);
@@ -174,6 +185,28 @@ fn candidates<'s>(port: &ServicePort, slices: &[&'s EndpointSlice], family: Fami
         }
     }
     candidates
+}
+
+/// Those that are for this node, else those that are for its zone, else all: `topologyModeFromHints`. Hints count only if
+/// every endpoint that is ready has some; then some that are ready are among what is returned.
+fn nearest<'s>(candidates: &[Candidate<'s>], here: &Here) -> Vec<Candidate<'s>> {
+    let for_nodes = |one: &Candidate<'s>| {
+        let nodes = one.endpoint.hints.as_ref().and_then(|hints| hints.for_nodes.as_deref()).unwrap_or_default();
+        nodes.iter().map(|node| node.name.as_str()).collect::<Vec<_>>()
+    };
+    let for_zones = |one: &Candidate<'s>| {
+        let zones = one.endpoint.hints.as_ref().and_then(|hints| hints.for_zones.as_deref()).unwrap_or_default();
+        zones.iter().map(|zone| zone.name.as_str()).collect::<Vec<_>>()
+    };
+    let own = |hints: &dyn Fn(&Candidate<'s>) -> Vec<&'s str>, place: Option<&str>| {
+        let ready = || candidates.iter().filter(|one| one.state().0);
+        let place = place.filter(|_| ready().all(|one| !hints(one).is_empty()))?;
+        let is_near = |one: &&Candidate<'s>| hints(one).contains(&place);
+        ready().any(|one| is_near(&one)).then(|| candidates.iter().filter(is_near).copied().collect())
+    };
+    own(&for_nodes, Some(&here.name))
+        .or_else(|| own(&for_zones, here.zone.as_deref()))
+        .unwrap_or_else(|| candidates.to_vec())
 }
 
 /// Those that answer.

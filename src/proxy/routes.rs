@@ -9,8 +9,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use client::Informer;
 use client::events::{EventType, Recorder, node_reference};
-use client::{Client, Informer, ListOptions, Scope};
 use k8s_openapi::api::core::v1::Node;
 use net::{Family, NodeRoutes, Range, Ranges};
 use task::Tasks;
@@ -53,8 +53,14 @@ fn address_of(node: &Node, family: Family) -> Option<IpAddr> {
 }
 
 /// Keeps the routes until the task group ends.
-pub fn spawn(client: &Client, tasks: &Tasks, (node, cluster): (&str, Ranges), recorder: Recorder, routes: NodeRoutes) {
-    let nodes: Informer<Node> = Informer::spawn(client, tasks, Scope::Cluster, ListOptions::default());
+pub fn spawn(
+    nodes: &Informer<Node>,
+    tasks: &Tasks,
+    (node, cluster): (&str, Ranges),
+    recorder: Recorder,
+    routes: NodeRoutes,
+) {
+    let nodes = nodes.clone();
     let own = node.to_owned();
     tasks.spawn("node-routes", async move {
         let mut dirty = nodes.subscribe();

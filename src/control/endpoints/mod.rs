@@ -1,13 +1,14 @@
 //! Endpoints and EndpointSlices: who answers for a Service.
 //!
 //! Pods that a Service selects are in its slices ([`slices`]) and, for old readers, in an Endpoints object ([`subsets`]);
-//! an Endpoints object that somebody wrote for a Service without selector is said in slices too ([`mirror`]). Those three
-//! and what a pod offers ([`members`]) are pure. Everything with one name is worked out together. Slices of a Service that
+//! an Endpoints object that somebody wrote for a Service without selector is said in slices too ([`mirror`]). Those three,
+//! what a pod offers ([`members`]) and for whom ([`places`]) are pure. Everything with one name is worked out together. Slices of a Service that
 //! is gone are the garbage collector's; its Endpoints object, which has no owner, is removed here. Not kept: the
-//! annotation `endpoints.kubernetes.io/last-change-trigger-time`, zones and hints.
+//! annotation `endpoints.kubernetes.io/last-change-trigger-time`.
 
 mod members;
 mod mirror;
+mod places;
 mod slices;
 mod subsets;
 #[cfg(test)]
@@ -18,7 +19,7 @@ use std::sync::Arc;
 
 use client::reconcile::{self, Outcome, Queue};
 use client::{Client, ClientError, DeleteOptions, Informer, Key, ListOptions, Scope};
-use k8s_openapi::api::core::v1::{Endpoints, Pod, Service};
+use k8s_openapi::api::core::v1::{Endpoints, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use task::Tasks;
 
@@ -35,6 +36,7 @@ struct Shell {
     client: Client,
     services: Informer<Service>,
     pods: Informer<Pod>,
+    nodes: Informer<Node>,
     endpoints: Informer<Endpoints>,
     slices: Informer<EndpointSlice>,
     /// Slices that were made or removed, by the Service.
@@ -46,7 +48,7 @@ struct Shell {
 pub fn spawn(
     client: &Client,
     tasks: &Tasks,
-    pods: &Informer<Pod>,
+    (pods, nodes): (&Informer<Pod>, &Informer<Node>),
     services: &Informer<Service>,
     slices: &Informer<EndpointSlice>,
 ) {
@@ -54,6 +56,7 @@ pub fn spawn(
         client: client.clone(),
         services: services.clone(),
         pods: pods.clone(),
+        nodes: nodes.clone(),
         endpoints: Informer::spawn(client, tasks, Scope::Cluster, ListOptions::default()),
         slices: slices.clone(),
         unseen: Unseen::default(),
@@ -62,6 +65,7 @@ pub fn spawn(
     let (queue, leftovers) = (Queue::default(), Queue::default());
     tasks.spawn("endpoints-services", feed_by_services(Arc::clone(&shell), queue.clone(), leftovers.clone()));
     tasks.spawn("endpoints-pods", feed_by_pods(Arc::clone(&shell), queue.clone()));
+    tasks.spawn("endpoints-nodes", feed_by_nodes(Arc::clone(&shell), queue.clone()));
     tasks.spawn("endpoints-objects", reconcile::feed(shell.endpoints.subscribe(), queue.clone()));
     tasks.spawn("endpoints-slices", feed_by_slices(Arc::clone(&shell), queue.clone()));
     let own = Arc::clone(&shell);
@@ -110,6 +114,23 @@ async fn feed_by_pods(shell: Arc<Shell>, queue: Queue<Key>) {
     }
 }
 
+/// A node that comes, goes or moves to another zone concerns all Services; most changes of nodes are others.
+async fn feed_by_nodes(shell: Arc<Shell>, queue: Queue<Key>) {
+    let mut dirty = shell.nodes.subscribe();
+    let mut zone_of: HashMap<Key, Option<String>> = HashMap::new();
+    loop {
+        let key = dirty.next().await;
+        let zone = shell.nodes.get(&key).map(|node| places::zone(&node));
+        let former = match zone.clone() {
+            Some(zone) => zone_of.insert(key, zone),
+            None => zone_of.remove(&key),
+        };
+        if former != zone {
+            shell.services.snapshot().iter().for_each(|service| queue.add(Key::of(&service.metadata)));
+        }
+    }
+}
+
 /// A slice that somebody else changes or removes is put right.
 async fn feed_by_slices(shell: Arc<Shell>, queue: Queue<Key>) {
     let mut dirty = shell.slices.subscribe();
@@ -153,6 +174,7 @@ impl Shell {
     async fn synced(&self) {
         self.services.synced().await;
         self.pods.synced().await;
+        self.nodes.synced().await;
         self.endpoints.synced().await;
         self.slices.synced().await;
     }
@@ -184,7 +206,8 @@ impl Shell {
             };
             quietly(written.map(drop))?;
         }
-        let groups = slices::groups(service, pods.iter().map(|pod| &**pod));
+        let zones = places::zones(&self.nodes.snapshot());
+        let groups = slices::groups(service, pods.iter().map(|pod| &**pod), &zones);
         let frame = slices::frame(service, managed_by(service));
         self.keep_slices(&self.unseen, key, slices::KEEPER, Some((frame, groups))).await
     }

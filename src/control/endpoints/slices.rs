@@ -1,8 +1,8 @@
 //! The EndpointSlices of a Service, and how what is there becomes what should be there by few changes.
 //!
 //! After `staging/src/k8s.io/endpointslice/reconciler.go`: endpoints stay in the slice where they are; new ones go where
-//! something changes anyway, then into the fullest slice that has room for them, then into new slices. Zones and hints
-//! are not worked out. Invariant: [`fit`] applied to its own result changes nothing.
+//! something changes anyway, then into the fullest slice that has room for them, then into new slices.
+//! Invariant: [`fit`] applied to its own result changes nothing.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
 use super::members::{self, Labels};
+use super::places::{self, Zones};
 
 /// The most endpoints of a slice that is made here, upstream's `--max-endpoints-per-slice`.
 pub(super) const PER_SLICE: usize = 100;
@@ -79,15 +80,18 @@ pub(super) fn frame(service: &Service, owner: OwnerReference) -> Frame {
     }
 }
 
-/// The endpoints of a Service, grouped as slices can have them.
-pub(super) fn groups<'p>(service: &Service, pods: impl IntoIterator<Item = &'p Pod>) -> Vec<Group> {
+/// The endpoints of a Service, grouped as slices can have them. A pod whose node is gone is none, unless the Service takes
+/// pods as they are.
+pub(super) fn groups<'p>(service: &Service, pods: impl IntoIterator<Item = &'p Pod>, zones: &Zones) -> Vec<Group> {
     let families = members::families(service);
+    let is_somewhere = |pod: &Pod| members::publishes_not_ready(service) || zone_of(pod, zones).is_some();
     let mut groups: Vec<Group> = Vec::new();
-    for pod in pods.into_iter().filter(|pod| members::takes_part(pod)) {
+    for pod in pods.into_iter().filter(|pod| members::takes_part(pod) && is_somewhere(pod)) {
+        let zone = zone_of(pod, zones).flatten();
         let ports: Vec<EndpointPort> = members::ports(service, pod).into_iter().map(port).collect();
         for family in &families {
             let Some(address) = members::address(pod, family) else { continue };
-            let endpoint = endpoint(service, pod, address);
+            let endpoint = endpoint(service, pod, address, zone);
             match groups.iter_mut().find(|group| group.family == *family && same_ports(&group.ports, &ports)) {
                 Some(group) => group.endpoints.push(endpoint),
                 None => groups.push(Group { family: family.clone(), ports: ports.clone(), endpoints: vec![endpoint] }),
@@ -106,7 +110,12 @@ fn port((port, number): (&k8s_openapi::api::core::v1::ServicePort, i32)) -> Endp
     }
 }
 
-fn endpoint(service: &Service, pod: &Pod, address: String) -> Endpoint {
+/// The zone of a pod's node, if that is there.
+fn zone_of<'z>(pod: &Pod, zones: &'z Zones) -> Option<Option<&'z str>> {
+    zones.get(&members::node_name(pod)?).map(Option::as_deref)
+}
+
+fn endpoint(service: &Service, pod: &Pod, address: String, zone: Option<&str>) -> Endpoint {
     let (serving, terminating) = (members::is_ready(pod), members::is_terminating(pod));
     let ready = members::publishes_not_ready(service) || (serving && !terminating);
     let conditions = EndpointConditions { ready: Some(ready), serving: Some(serving), terminating: Some(terminating) };
@@ -114,8 +123,10 @@ fn endpoint(service: &Service, pod: &Pod, address: String) -> Endpoint {
         addresses: vec![address],
         conditions: Some(conditions),
         hostname: members::hostname(pod, service),
+        hints: if ready { places::hints(service, members::node_name(pod).as_deref(), zone) } else { None },
         node_name: members::node_name(pod),
         target_ref: Some(members::reference(pod)),
+        zone: zone.map(str::to_owned),
         ..Endpoint::default()
     }
 }

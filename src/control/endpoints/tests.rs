@@ -36,6 +36,15 @@ fn pods(count: usize) -> Vec<Pod> {
     (0..count).map(|number| read(pod(number))).collect()
 }
 
+/// Two nodes, the first in a zone.
+fn zones() -> places::Zones {
+    [("n1".to_owned(), Some("z1".to_owned())), ("n2".to_owned(), None)].into()
+}
+
+fn groups<'p>(service: &Service, pods: impl IntoIterator<Item = &'p Pod>) -> Vec<slices::Group> {
+    slices::groups(service, pods, &zones())
+}
+
 fn owner() -> OwnerReference {
     OwnerReference {
         kind: "Service".to_owned(),
@@ -68,7 +77,7 @@ fn apply(existing: &[Arc<EndpointSlice>], changes: Changes, next: &mut usize) ->
 fn conditions(pod: Value, spec: Value) -> [Option<bool>; 3] {
     let mut spec = spec;
     spec["ports"] = json!([{ "port": 80 }]);
-    let groups = slices::groups(&service(spec), [&read::<Pod>(pod)]);
+    let groups = groups(&service(spec), [&read::<Pod>(pod)]);
     let conditions = groups[0].endpoints[0].conditions.clone().unwrap();
     [conditions.ready, conditions.serving, conditions.terminating]
 }
@@ -97,8 +106,47 @@ fn pods_that_have_ended_or_have_no_address_are_no_endpoints() {
     let mut young = pod(3);
     young["status"] = json!({ "phase": "Pending" });
     let pods: Vec<Pod> = [ended, failed, young].into_iter().map(read).collect();
-    assert!(slices::groups(&one_port(), &pods).is_empty());
+    assert!(groups(&one_port(), &pods).is_empty());
     assert_eq!(subsets::decide(&one_port(), &pods, None).unwrap().subsets, None);
+}
+
+#[test]
+fn an_endpoint_says_its_zone_and_for_whom_it_is_if_the_service_prefers_what_is_close() {
+    let on = |node: &str, ready: &str| {
+        let mut pod = pod(1);
+        pod["spec"]["nodeName"] = json!(node);
+        pod["status"]["conditions"][0]["status"] = json!(ready);
+        pod
+    };
+    let said = |distribution: Value, pod: Value| {
+        let service = service(json!({ "ports": [{ "port": 80 }], "trafficDistribution": distribution }));
+        let mut endpoint = json!(groups(&service, [&read::<Pod>(pod)])[0].endpoints[0]);
+        let mut take = |field: &str| endpoint.as_object_mut().unwrap().remove(field);
+        (take("zone"), take("hints"))
+    };
+    let zone = Some(json!("z1"));
+    let (of_zone, of_node) = (json!([{ "name": "z1" }]), json!([{ "name": "n1" }]));
+    assert_eq!(said(Value::Null, on("n1", "True")), (zone.clone(), None));
+    for close in ["PreferClose", "PreferSameZone"] {
+        let hints = Some(json!({ "forZones": of_zone }));
+        assert_eq!(said(json!(close), on("n1", "True")), (zone.clone(), hints));
+        assert_eq!(said(json!(close), on("n2", "True")), (None, None));
+    }
+    let hints = Some(json!({ "forZones": of_zone, "forNodes": of_node }));
+    assert_eq!(said(json!("PreferSameNode"), on("n1", "True")), (zone.clone(), hints));
+    let hints = Some(json!({ "forNodes": [{ "name": "n2" }] }));
+    assert_eq!(said(json!("PreferSameNode"), on("n2", "True")), (None, hints));
+    assert_eq!(said(json!("PreferSameNode"), on("n1", "False")), (zone, None));
+}
+
+#[test]
+fn a_pod_whose_node_is_gone_is_no_endpoint_unless_the_service_takes_pods_as_they_are() {
+    let mut lost = pod(1);
+    lost["spec"]["nodeName"] = json!("gone");
+    let lost: Pod = read(lost);
+    assert_eq!(groups(&one_port(), [&lost]), []);
+    let all = service(json!({ "ports": [{ "port": 80 }], "publishNotReadyAddresses": true }));
+    assert_eq!(groups(&all, [&lost])[0].endpoints.len(), 1);
 }
 
 #[test]
@@ -114,7 +162,7 @@ fn a_named_port_is_what_each_pod_calls_so_and_pods_without_it_have_other_slices(
         json!([{ "name": "s", "restartPolicy": "Always", "ports": [{ "name": "http", "containerPort": 1 }] }]);
     helper["spec"]["containers"] = json!([{ "name": "c" }]);
     let pods: Vec<Pod> = [pod(1), other, helper].into_iter().map(read).collect();
-    let groups = slices::groups(&named, &pods);
+    let groups = groups(&named, &pods);
     let ports: Vec<Vec<(String, i32)>> = groups
         .iter()
         .map(|group| group.ports.iter().map(|port| (port.name.clone().unwrap(), port.port.unwrap())).collect())
@@ -146,7 +194,7 @@ fn an_endpoint_names_its_pod_node_and_host_of_a_headless_service() {
     stranger["spec"]["hostname"] = json!("second");
     stranger["spec"]["subdomain"] = json!("other");
     let pods: Vec<Pod> = [own, stranger].into_iter().map(read).collect();
-    let groups = slices::groups(&headless, &pods);
+    let groups = groups(&headless, &pods);
     assert_eq!(groups.len(), 1);
     assert!(groups[0].ports.is_empty());
     let first = &groups[0].endpoints[0];
@@ -175,12 +223,12 @@ fn an_endpoint_names_its_pod_node_and_host_of_a_headless_service() {
 fn a_change_of_one_pod_touches_one_slice_of_many() {
     let (frame, mut next) = (slices::frame(&one_port(), owner()), 0);
     let mut all = pods(250);
-    let first = slices::fit(&frame, slices::groups(&one_port(), &all), &[]);
+    let first = slices::fit(&frame, groups(&one_port(), &all), &[]);
     let sizes: Vec<usize> = first.create.iter().map(|slice| slice.endpoints.as_ref().unwrap().len()).collect();
     assert_eq!(sizes, [100, 100, 50]);
     let slices = apply(&[], first, &mut next);
     let change = |pods: &[Pod], slices: &[Arc<EndpointSlice>]| {
-        let changes = slices::fit(&frame, slices::groups(&one_port(), pods), slices);
+        let changes = slices::fit(&frame, groups(&one_port(), pods), slices);
         let counts = [changes.create.len(), changes.update.len(), changes.delete.len()];
         (changes, counts)
     };
@@ -204,7 +252,7 @@ fn a_change_of_one_pod_touches_one_slice_of_many() {
     let mut relabelled = one_port();
     relabelled.metadata.labels = None;
     let frame = slices::frame(&relabelled, owner());
-    assert_eq!(slices::fit(&frame, slices::groups(&one_port(), &all), &slices).update.len(), 3);
+    assert_eq!(slices::fit(&frame, groups(&one_port(), &all), &slices).update.len(), 3);
 }
 
 #[test]
@@ -214,7 +262,7 @@ fn a_service_without_endpoints_has_one_empty_slice_which_is_used_later() {
     assert_eq!(slices.len(), 1);
     assert_eq!(slices[0].endpoints.as_deref(), Some(&[][..]));
     assert_eq!(slices::fit(&frame, Vec::new(), &slices), Changes::default());
-    let changes = slices::fit(&frame, slices::groups(&one_port(), &pods(1)), &slices);
+    let changes = slices::fit(&frame, groups(&one_port(), &pods(1)), &slices);
     assert_eq!((changes.create.len(), changes.update.len(), changes.delete.len()), (0, 1, 0));
     let slices = apply(&slices, changes, &mut next);
     let changes = slices::fit(&frame, Vec::new(), &slices);

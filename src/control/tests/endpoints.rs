@@ -8,13 +8,19 @@ use std::time::Duration;
 
 use client::{DeleteOptions, Informer, Key, ListOptions, Patch, Scope};
 use http::Method;
-use k8s_openapi::api::core::v1::{Endpoints, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{Endpoints, Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
 use support::{Cluster, cluster, read, until};
 
 fn key(name: &str) -> Key {
     Key::namespaced("default", name)
+}
+
+/// The node of all pods here.
+async fn node(cluster: &Cluster) {
+    let node: Node = read(json!({ "metadata": { "name": "edge-1" } }));
+    cluster.client.create(&node).await.unwrap();
 }
 
 async fn running(cluster: &Cluster, name: &str, address: &str) {
@@ -86,10 +92,23 @@ async fn a_service_knows_its_pods_as_they_come_become_ready_and_go() {
     running(&cluster, "a", "10.42.0.2").await;
     let service: Service = read(json!({
         "metadata": { "name": "web", "namespace": "default" },
-        "spec": { "selector": { "app": "web" }, "ports": [{ "port": 80, "targetPort": 8080 }] },
+        "spec": {
+            "selector": { "app": "web" }, "ports": [{ "port": 80, "targetPort": 8080 }],
+            "trafficDistribution": "PreferSameZone",
+        },
     }));
     let service = cluster.client.create(&service).await.unwrap();
+    until_slices(&cluster, "web", &[], 1).await;
+    node(&cluster).await;
     let slices = until_slices(&cluster, "web", &[("10.42.0.2", true)], 1).await;
+    let label = |zone: &str| Patch::Merge(json!({ "metadata": { "labels": { "topology.kubernetes.io/zone": zone } } }));
+    cluster.client.patch::<Node>(&Key::cluster("edge-1"), &label("z")).await.unwrap();
+    let slice = Key::of(&slices[0].metadata);
+    until::<EndpointSlice>(&cluster, slice, |slice| {
+        let hints = slice.and_then(|slice| slice.endpoints.as_ref()?.first()?.hints.clone());
+        hints.and_then(|hints| hints.for_zones).is_some_and(|zones| zones[0].name == "z")
+    })
+    .await;
     let owner = &slices[0].metadata.owner_references.as_ref().unwrap()[0];
     assert_eq!((owner.kind.as_str(), Some(&owner.uid)), ("Service", service.metadata.uid.as_ref()));
     assert_eq!(slices[0].ports.as_ref().unwrap()[0].port, Some(8080));

@@ -4,7 +4,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::*;
 
 fn here() -> Here {
-    Here { name: "n1".to_owned(), addresses: Vec::new() }
+    Here { name: "n1".to_owned(), addresses: Vec::new(), zone: None }
 }
 
 fn service(spec: &Value) -> Arc<Service> {

@@ -32,7 +32,7 @@ fn endpoint(address: &str, node: &str, [ready, serving, terminating]: [bool; 3])
 }
 
 fn here() -> Here {
-    Here { name: "n1".to_owned(), addresses: vec![[198, 51, 100, 7].into()] }
+    Here { name: "n1".to_owned(), addresses: vec![[198, 51, 100, 7].into()], zone: Some("z1".to_owned()) }
 }
 
 const READY: [bool; 3] = [true, true, false];
@@ -142,6 +142,45 @@ fn a_local_policy_keeps_to_this_node_and_is_silent_if_others_would_answer() {
 }
 
 #[test]
+fn hints_lead_to_what_is_for_this_node_or_its_zone_if_all_that_are_ready_have_some() {
+    let to = |here: &Here, endpoints: &[Value]| {
+        let all = render(&[service(json!({}))], &[slice(json!(endpoints))], here, Family::V4);
+        all.pools["a/s:web/TCP"].endpoints.iter().map(|at| at.ip().to_string()).collect::<Vec<_>>().join(" ")
+    };
+    let hinted = |address: &str, state: [bool; 3], nodes: &[&str], zones: &[&str]| {
+        let named = |all: &[&str]| all.iter().map(|name| json!({ "name": name })).collect::<Vec<_>>();
+        let mut endpoint = endpoint(address, "x", state);
+        endpoint["hints"] = json!({ "forNodes": named(nodes), "forZones": named(zones) });
+        endpoint
+    };
+    let (a, b) = (hinted("10.42.0.1", READY, &["n1"], &["z1"]), hinted("10.42.0.2", READY, &["n2"], &["z1"]));
+    let c = hinted("10.42.0.3", READY, &["n3"], &["z2"]);
+    let all = [a.clone(), b.clone(), c.clone()];
+    let other =
+        |name: &str, zone: Option<&str>| Here { name: name.to_owned(), zone: zone.map(str::to_owned), ..here() };
+    assert_eq!(to(&here(), &all), "10.42.0.1");
+    assert_eq!(to(&other("n9", Some("z1")), &all), "10.42.0.1 10.42.0.2");
+    assert_eq!(to(&other("n9", Some("z9")), &all), "10.42.0.1 10.42.0.2 10.42.0.3");
+    assert_eq!(to(&other("n9", None), &all), "10.42.0.1 10.42.0.2 10.42.0.3");
+    // One without hints for nodes, then one without any: what is known is not the whole of it.
+    let zonal = hinted("10.42.0.4", READY, &[], &["z1"]);
+    assert_eq!(to(&here(), &[a.clone(), c.clone(), zonal]), "10.42.0.1 10.42.0.4");
+    let plain = endpoint("10.42.0.5", "x", READY);
+    assert_eq!(to(&here(), &[a.clone(), c.clone(), plain]), "10.42.0.1 10.42.0.3 10.42.0.5");
+    // Those that are not ready have no say, and nobody is led to none while others are ready.
+    let unready = endpoint("10.42.0.6", "x", UNREADY);
+    assert_eq!(to(&here(), &[a.clone(), c.clone(), unready]), "10.42.0.1");
+    let ending = hinted("10.42.0.1", ENDING, &["n1"], &["z1"]);
+    assert_eq!(to(&here(), &[ending.clone(), c.clone()]), "10.42.0.3");
+    assert_eq!(to(&here(), &[ending]), "10.42.0.1");
+    // Hints concern who may go anywhere.
+    let outside = json!({ "internalTrafficPolicy": "Local" });
+    let mut own = b;
+    own["nodeName"] = json!("n1");
+    assert_eq!(shown(service(outside), json!([a, own])), ["10.43.0.9 TCP 80 → 10.42.0.2:8080"]);
+}
+
+#[test]
 fn clients_return_for_as_long_as_the_service_says() {
     let sticky = |spec: Value| {
         let all = render(&[service(spec)], &[slice(json!([endpoint("10.42.0.2", "n1", READY)]))], &here(), Family::V4);
@@ -192,4 +231,18 @@ fn each_family_has_its_own_addresses_endpoints_and_ports_of_nodes() {
     assert_eq!(shown(&dual, Family::V6), expected);
     let only_v4 = service(json!({ "type": "NodePort" }));
     assert_eq!(shown(&only_v4, Family::V6), Vec::<String>::new());
+}
+
+#[test]
+fn services_are_in_further_ranges_unless_this_node_is_there() {
+    let ranges =
+        [json!(["10.96.0.0/24", "fd00:96::/112"]), json!(["198.51.100.0/24"]), json!(["0.0.0.0/0"])].map(|cidrs| {
+            let range = json!({ "metadata": { "name": "r" }, "spec": { "cidrs": cidrs } });
+            Arc::new(serde_json::from_value::<ServiceCIDR>(range).unwrap())
+        });
+    let shown = |family: Family| further(&ranges, &here(), family).iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(
+        (shown(Family::V4), shown(Family::V6)),
+        (vec!["10.96.0.0/24".to_owned()], vec!["fd00:96::/112".to_owned()])
+    );
 }
