@@ -7,7 +7,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,14 +19,17 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use net::Family;
 use task::Tasks;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{Semaphore, watch};
 
 use crate::render::{self, Here, SERVICE};
 
 /// How many ask about one Service at a time.
 const CONNECTIONS: usize = 32;
+/// How many may wait to be let in.
+const BACKLOG: u32 = 64;
 /// How long a question may take to arrive, and a client may say nothing.
 const SLOW: Duration = Duration::from_secs(10);
 /// How long to wait for a port that another program has.
@@ -118,17 +122,44 @@ impl Health {
 }
 
 async fn listen(tasks: Tasks, subject: Subject, known: watch::Receiver<Known>) {
-    let listener = loop {
-        match TcpListener::bind(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, subject.port)).await {
-            Ok(listener) => break listener,
-            Err(error) => {
-                let (namespace, name, port) = (&subject.namespace, &subject.name, subject.port);
-                tracing::warn!(%error, namespace, name, port, "a healthCheckNodePort cannot be listened on");
-                tokio::time::sleep(PATIENCE).await;
-            }
+    let listener = |family: Family| {
+        let (tasks, subject, known) = (tasks.clone(), subject.clone(), known.clone());
+        async move {
+            let listener = loop {
+                match bind(family, subject.port) {
+                    Ok(listener) => break listener,
+                    // A host without IPv6 is asked by IPv4 alone.
+                    Err(error) if family == Family::V6 && has_no_family(&error) => return,
+                    Err(error) => {
+                        let (namespace, name, port) = (&subject.namespace, &subject.name, subject.port);
+                        tracing::warn!(%error, %family, namespace, name, port, "a healthCheckNodePort cannot be listened on");
+                        tokio::time::sleep(PATIENCE).await;
+                    }
+                }
+            };
+            serve(tasks, listener, subject, known).await;
         }
     };
-    serve(tasks, listener, subject, known).await;
+    tokio::join!(listener(Family::V4), listener(Family::V6));
+}
+
+/// One family does not stand in for the other: somebody else may have the port in one of them.
+fn bind(family: Family, port: u16) -> io::Result<TcpListener> {
+    let (socket, address): (TcpSocket, IpAddr) = match family {
+        Family::V4 => (TcpSocket::new_v4()?, Ipv4Addr::UNSPECIFIED.into()),
+        Family::V6 => (TcpSocket::new_v6()?, Ipv6Addr::UNSPECIFIED.into()),
+    };
+    if family == Family::V6 {
+        rustix::net::sockopt::set_ipv6_v6only(&socket, true)?;
+    }
+    socket.set_reuseaddr(true)?;
+    socket.bind(SocketAddr::new(address, port))?;
+    socket.listen(BACKLOG)
+}
+
+fn has_no_family(error: &io::Error) -> bool {
+    let numbers = [rustix::io::Errno::AFNOSUPPORT, rustix::io::Errno::ADDRNOTAVAIL].map(|errno| errno.raw_os_error());
+    error.raw_os_error().is_some_and(|number| numbers.contains(&number))
 }
 
 async fn serve(tasks: Tasks, listener: TcpListener, subject: Subject, known: watch::Receiver<Known>) {

@@ -96,3 +96,14 @@ async fn whoever_asks_hears_what_is_known_by_then() {
     tasks.shutdown().await;
     assert!(tokio::net::TcpStream::connect(address).await.is_err());
 }
+
+#[tokio::test]
+async fn a_port_is_listened_on_in_both_families_beside_each_other() {
+    let v4 = bind(Family::V4, 0).unwrap();
+    let port = v4.local_addr().unwrap().port();
+    match bind(Family::V6, port) {
+        Ok(v6) => assert_eq!(v6.local_addr().unwrap().port(), port),
+        Err(error) => assert!(has_no_family(&error), "{error}"),
+    }
+    assert!(bind(Family::V4, port).is_err_and(|error| !has_no_family(&error)));
+}
