@@ -173,7 +173,7 @@ impl Shop {
 }
 
 /// Whether another server would say the same.
-fn is_final(code: ResponseCode) -> bool {
+pub(crate) fn is_final(code: ResponseCode) -> bool {
     matches!(code, ResponseCode::NoError | ResponseCode::NXDomain | ResponseCode::YXDomain)
 }
 

@@ -11,7 +11,7 @@ use hickory_proto::rr::{Name, Record};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::answer::{Answer, Ask, answer};
-use crate::forward::Forwarder;
+use crate::forward::{Forwarder, is_final};
 use crate::message::{Known, Question, Read, Sections, Transport, read};
 use crate::zone::Zone;
 
@@ -90,9 +90,17 @@ impl Server {
     pub(crate) async fn finish(&self, waiting: Box<Waiting>) -> Vec<u8> {
         let Waiting { question, begun, _place } = *waiting;
         let name = begun.as_ref().map_or(question.query.name(), |(_, name)| name);
-        match self.forwarder.ask(name, question.query.query_type(), question.flags).await {
-            Some(message) => passed(&question, begun, message),
-            None => question.failed(),
+        let message = self.forwarder.ask(name, question.query.query_type(), question.flags).await;
+        match (message, begun) {
+            (Some(message), begun) if begun.is_none() || is_final(message.metadata.response_code) => {
+                passed(&question, begun, message)
+            }
+            // What is known here is said though nobody tells more, as CoreDNS does (`plugin/backend_lookup.go`).
+            (_, Some((records, _))) => {
+                let sections = Sections { answers: &records, authorities: &[], additionals: &[] };
+                question.reply(ResponseCode::NoError, sections, Known { authoritative: true, authentic: false })
+            }
+            (_, None) => question.failed(),
         }
     }
 }

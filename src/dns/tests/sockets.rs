@@ -300,6 +300,19 @@ async fn a_name_of_others_is_followed_and_ends_as_they_say() {
 }
 
 #[tokio::test]
+async fn a_name_of_others_is_said_though_nobody_knows_more_of_it() {
+    let world = world(vec![says(|question| Some(of_code(question, ResponseCode::Refused)))]).await;
+    let said = world.ask(&question("outside.default.svc.cluster.local.", RecordType::A)).await;
+    assert_eq!(
+        (data(&said), said.metadata.response_code),
+        (vec!["www.example.com.".to_owned()], ResponseCode::NoError)
+    );
+    assert!(said.metadata.authoritative);
+    let other = world.ask(&question("www.example.com.", RecordType::A)).await;
+    assert_eq!(other.metadata.response_code, ResponseCode::Refused);
+}
+
+#[tokio::test]
 async fn the_world_is_not_asked_for_who_does_not_want_it() {
     let world = world(vec![says(|_| panic!("nobody is to be asked"))]).await;
     let mut iterative = question("www.example.com.", RecordType::A);
