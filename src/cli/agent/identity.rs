@@ -68,6 +68,12 @@ struct Wish<'a> {
     addresses: &'a [IpAddr],
 }
 
+/// Where the certificate of a kubelet at these addresses is kept.
+fn file_of(addresses: &[IpAddr]) -> String {
+    let addresses: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
+    format!("kubelet-{}", addresses.join("+"))
+}
+
 /// The user that a certificate makes of who has it.
 fn user_of(credential: &Credential) -> Option<String> {
     certificate_user(&credential.to_der()?.0).map(|user| user.username)
@@ -147,8 +153,13 @@ impl Member {
         }
     }
 
-    /// Lets new certificates take the place of old ones, until the tasks end.
-    pub(super) fn keep_fresh(self: &Arc<Self>, transport: &Arc<Rotating>, serving: Arc<Serving>, address: IpAddr) {
+    /// Lets new certificates take the place of old ones, until the tasks end. The kubelet is known by all these addresses.
+    pub(super) fn keep_fresh(
+        self: &Arc<Self>,
+        transport: &Arc<Rotating>,
+        serving: Arc<Serving>,
+        addresses: Vec<IpAddr>,
+    ) {
         let client = Client::new(transport.clone(), &format!("coracle-agent/{}", self.own.name));
         let (member, rotating, own) = (Arc::clone(self), Arc::clone(transport), client.clone());
         self.own.tasks.spawn("client certificate", async move {
@@ -170,7 +181,7 @@ impl Member {
         self.own.tasks.spawn("kubelet certificate", async move {
             let mut pause = PAUSE.0;
             loop {
-                match member.renew_serving(&client, &serving, address).await {
+                match member.renew_serving(&client, &serving, &addresses).await {
                     Ok(next) => {
                         pause = PAUSE.0;
                         tokio::time::sleep(next).await;
@@ -199,9 +210,14 @@ impl Member {
     }
 
     /// The same for the kubelet's API.
-    async fn renew_serving(&self, client: &Client, serving: &Serving, address: IpAddr) -> anyhow::Result<Duration> {
-        // A node that has moved is known by another address.
-        let file = format!("kubelet-{address}");
+    async fn renew_serving(
+        &self,
+        client: &Client,
+        serving: &Serving,
+        addresses: &[IpAddr],
+    ) -> anyhow::Result<Duration> {
+        // A node that has moved is known by other addresses.
+        let file = file_of(addresses);
         let kept = self.kept(&file)?;
         if let Some(kept) = &kept
             && let State::Good(at) = self.state(kept)
@@ -212,8 +228,8 @@ impl Member {
         if let Some(kept) = kept.filter(|kept| self.state(kept) == State::Due) {
             serving.replace(certified_key(&self.authority, &kept)?);
         }
-        let (names, addresses) = ([self.own.name.clone()], [address]);
-        let wish = Wish { signer: SERVING, purpose: "server auth", names: &names, addresses: &addresses };
+        let names = [self.own.name.clone()];
+        let wish = Wish { signer: SERVING, purpose: "server auth", names: &names, addresses };
         let next = self.ask(client, &wish).await?;
         self.keep(&file, &next)?;
         tracing::info!("the kubelet has a new certificate for its API");

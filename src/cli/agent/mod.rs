@@ -112,7 +112,7 @@ impl Agent {
         let serving = Arc::new(Serving::default());
         let door = Door { tls: tls_config_by(identity.authority(), serving.clone())?, identify: certificate_user };
         let kubelet = node::start(&self.composition, &facts, transport.clone(), network, door).await?;
-        identity.keep_fresh(&transport, serving, address);
+        identity.keep_fresh(&transport, serving, facts.addresses);
         server::announce_ready(&self.composition, kubelet, started);
         Ok(())
     }
