@@ -1,6 +1,6 @@
 //! Names in the composition: where the DNS of a node answers, and whom its pods are told to ask.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use anyhow::Context;
@@ -16,6 +16,8 @@ use super::settings::Settings;
 pub(super) struct Names {
     /// Where the node's own answers.
     gateway: IpAddr,
+    /// The same with IPv6, if pods have it.
+    second: Option<IpAddr>,
     /// The Service that leads there; none if pods are told of another server.
     service: Option<Ipv4Addr>,
     asked: Vec<IpAddr>,
@@ -36,6 +38,7 @@ impl Names {
         let file = settings.resolv_conf.clone();
         Self {
             gateway,
+            second: facts.pods.v6.map(|range| range.gateway()),
             service: tenth.filter(|tenth| asked.contains(tenth)).and_then(|tenth| match tenth {
                 IpAddr::V4(tenth) => Some(tenth),
                 IpAddr::V6(_) => None,
@@ -70,7 +73,7 @@ impl Names {
     pub(super) fn start(self, client: &Client, tasks: &Tasks) -> anyhow::Result<()> {
         let config = dns::Config {
             domain: self.domain,
-            listen: SocketAddr::from((self.gateway, 53)),
+            listen: [Some(self.gateway), self.second].into_iter().flatten().map(|own| (own, 53).into()).collect(),
             told: vec![self.service.map_or(self.gateway, IpAddr::V4)],
             resolv_conf: self.resolv_conf,
         };
@@ -91,7 +94,7 @@ mod tests {
             pods: "10.42.0.0/24".parse().unwrap(),
             cluster: "10.42.0.0/16".parse().unwrap(),
             services: services.parse().unwrap(),
-            advertise: SocketAddr::from((Ipv4Addr::LOCALHOST, 6443)),
+            advertise: (Ipv4Addr::LOCALHOST, 6443).into(),
         };
         Names::new(&settings, &facts)
     }

@@ -1,12 +1,13 @@
 //! Keeps the Service `kube-system/kube-dns` and who answers for it: the DNS that every node has (`src/dns`).
 //!
 //! Each node answers at the first address of its pods' range, so the Service has no selector, its endpoints are made from
-//! the nodes, and its traffic stays on the node where it arises. Name and labels are those of kubeadm's, which people and
+//! the nodes, and its traffic stays on the node where it arises. It has addresses of all families that Services have, so that
+//! who has IPv6 alone is answered as well. Name and labels are those of kubeadm's, which people and
 //! programs look for. [`service`] and [`slice`] are pure. A Service of that name which has a selector is somebody else's,
 //! who brings his own DNS, and is left alone; where pods are told of another server, what was made here goes.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use client::reconcile::{self, Outcome, Queue};
@@ -22,10 +23,14 @@ use crate::endpoints::SERVICE;
 const NAMESPACE: &str = "kube-system";
 const NAME: &str = "kube-dns";
 const PORT: i32 = 53;
+/// Addresses of both families, if there are any.
+const BOTH: &str = "PreferDualStack";
 /// Both ports, name and protocol.
 const PORTS: [(&str, &str); 2] = [("dns", "UDP"), ("dns-tcp", "TCP")];
 const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 const KEEPER: &str = "dns-controller.coracle";
+/// The kinds of addresses, and the slice of each.
+const FAMILIES: [(&str, &str); 2] = [("IPv4", NAME), ("IPv6", "kube-dns-ipv6")];
 
 struct Shell {
     client: Client,
@@ -89,21 +94,24 @@ async fn feed(shell: Arc<Shell>, queue: Queue<Key>) {
 
 async fn sync(shell: Arc<Shell>) -> Result<Outcome, ClientError> {
     let found = shell.services.get(&own_key());
-    take(&shell.client, service(found.as_deref(), shell.address)).await?;
+    take(&shell.client, &own_key(), service(found.as_deref(), shell.address)).await?;
     // The Service as it was seen: what was done just now will be seen as well.
     let is_own = shell.address.is_some() && found.as_deref().is_none_or(is_own);
     let nodes = is_own.then(|| shell.nodes.snapshot());
-    let found = shell.slices.get(&own_key());
-    take(&shell.client, slice(found.as_deref(), nodes.as_deref())).await?;
+    for (family, name) in FAMILIES {
+        let key = Key::namespaced(NAMESPACE, name);
+        let found = shell.slices.get(&key);
+        take(&shell.client, &key, slice(found.as_deref(), nodes.as_deref(), (family, name))).await?;
+    }
     Ok(Outcome::Done)
 }
 
-async fn take<K: Object>(client: &Client, step: Step<K>) -> Result<(), ClientError> {
+async fn take<K: Object>(client: &Client, key: &Key, step: Step<K>) -> Result<(), ClientError> {
     let result = match step {
         Step::Fine => return Ok(()),
         Step::Create(object) => client.create(&object).await.map(drop),
         Step::Replace(object) => client.replace(&object).await.map(drop),
-        Step::Remove => client.delete::<K>(&own_key(), &DeleteOptions::default()).await,
+        Step::Remove => client.delete::<K>(key, &DeleteOptions::default()).await,
     };
     match result {
         // The informer will tell of the newer state.
@@ -133,6 +141,7 @@ pub fn service(found: Option<&Service>, address: Option<Ipv4Addr>) -> Step<Servi
         };
         let spec = ServiceSpec {
             cluster_ip: Some(address),
+            ip_family_policy: Some(BOTH.to_owned()),
             internal_traffic_policy: Some("Local".to_owned()),
             ports: Some(ports()),
             ..ServiceSpec::default()
@@ -155,7 +164,12 @@ pub fn service(found: Option<&Service>, address: Option<Ipv4Addr>) -> Step<Servi
     for port in &mut ports {
         port.node_port = given.iter().find(|one| one.name == port.name).and_then(|one| one.node_port);
     }
-    right.spec = Some(ServiceSpec { internal_traffic_policy: Some("Local".to_owned()), ports: Some(ports), ..spec });
+    right.spec = Some(ServiceSpec {
+        ip_family_policy: Some(BOTH.to_owned()),
+        internal_traffic_policy: Some("Local".to_owned()),
+        ports: Some(ports),
+        ..spec
+    });
     if right == *found { Step::Fine } else { Step::Replace(right) }
 }
 
@@ -175,12 +189,17 @@ fn ports() -> Vec<ServicePort> {
     PORTS.into_iter().map(port).collect()
 }
 
-/// What is to be done about the slice of those who answer: the nodes that are ready. None: it is not to be.
-pub fn slice(found: Option<&EndpointSlice>, nodes: Option<&[Arc<Node>]>) -> Step<EndpointSlice> {
-    let Some(nodes) = nodes else {
+/// What is to be done about the slice of those who answer in a family: the nodes. None: it is not to be, nor is that of a
+/// second family in which nobody answers.
+pub fn slice(
+    found: Option<&EndpointSlice>,
+    nodes: Option<&[Arc<Node>]>,
+    (family, name): (&str, &str),
+) -> Step<EndpointSlice> {
+    let endpoints = nodes.map(|nodes| nodes.iter().filter_map(|node| endpoint(node, family)).collect());
+    let Some(mut endpoints) = endpoints.filter(|all: &Vec<Endpoint>| name == NAME || !all.is_empty()) else {
         return if found.is_some() { Step::Remove } else { Step::Fine };
     };
-    let mut endpoints: Vec<Endpoint> = nodes.iter().filter_map(|node| endpoint(node)).collect();
     endpoints.sort_by(|a, b| a.node_name.cmp(&b.node_name));
     let labels = [(SERVICE, NAME), (MANAGED_BY, KEEPER), ("k8s-app", NAME)];
     let port = |(name, protocol): (&str, &str)| EndpointPort {
@@ -191,10 +210,10 @@ pub fn slice(found: Option<&EndpointSlice>, nodes: Option<&[Arc<Node>]>) -> Step
     };
     let mut right = found.cloned().unwrap_or_default();
     right.metadata.namespace = Some(NAMESPACE.to_owned());
-    right.metadata.name = Some(NAME.to_owned());
+    right.metadata.name = Some(name.to_owned());
     let labels = labels.map(|(key, value)| (key.to_owned(), value.to_owned()));
     right.metadata.labels.get_or_insert_default().extend(labels);
-    right.address_type = "IPv4".to_owned();
+    right.address_type = family.to_owned();
     right.endpoints = Some(endpoints);
     right.ports = Some(PORTS.into_iter().map(port).collect());
     match found {
@@ -208,10 +227,16 @@ pub fn slice(found: Option<&EndpointSlice>, nodes: Option<&[Arc<Node>]>) -> Step
 
 /// A node that has addresses for pods answers at the first of them. Only its own pods ask it, so whether others find it
 /// ready matters to nobody.
-fn endpoint(node: &Node) -> Option<Endpoint> {
-    let range = node.spec.as_ref()?.pod_cidr.as_deref()?;
-    let network: Ipv4Addr = range.split('/').next()?.parse().ok()?;
-    let first = Ipv4Addr::from(u32::from(network).checked_add(1)?);
+fn endpoint(node: &Node, family: &str) -> Option<Endpoint> {
+    let spec = node.spec.as_ref()?;
+    let ranges = spec.pod_cidrs.iter().flatten().chain(&spec.pod_cidr);
+    let networks = ranges.filter_map(|range| range.split('/').next()?.parse::<IpAddr>().ok());
+    let mut firsts = networks.filter_map(|network| match (network, family) {
+        (IpAddr::V4(network), "IPv4") => Some(Ipv4Addr::from(u32::from(network).checked_add(1)?).into()),
+        (IpAddr::V6(network), "IPv6") => Some(Ipv6Addr::from(u128::from(network).checked_add(1)?).into()),
+        _ => None,
+    });
+    let first: IpAddr = firsts.next()?;
     Some(Endpoint {
         addresses: vec![first.to_string()],
         conditions: Some(EndpointConditions { ready: Some(true), serving: Some(true), terminating: Some(false) }),
@@ -230,7 +255,7 @@ mod tests {
 
     fn node(name: &str, range: Value, ready: &str) -> Arc<Node> {
         let object = json!({
-            "metadata": { "name": name }, "spec": { "podCIDR": range },
+            "metadata": { "name": name }, "spec": { "podCIDR": range, "podCIDRs": range.as_str().map(|range| [range]) },
             "status": { "conditions": [{ "type": "Ready", "status": ready }] },
         });
         Arc::new(serde_json::from_value(object).unwrap())
@@ -293,7 +318,7 @@ mod tests {
             node("c", json!("10.42.2.0/24"), "Unknown"),
             node("d", Value::Null, "True"),
         ];
-        let right = made(slice(None, Some(&nodes)));
+        let right = made(slice(None, Some(&nodes), FAMILIES[0]));
         let said: Vec<_> = right
             .endpoints
             .iter()
@@ -301,9 +326,26 @@ mod tests {
             .map(|endpoint| (endpoint.addresses[0].as_str(), endpoint.node_name.as_deref()))
             .collect();
         assert_eq!(said, [("10.42.0.1", Some("a")), ("10.42.1.1", Some("b")), ("10.42.2.1", Some("c"))]);
-        assert_eq!(slice(Some(&right), Some(&nodes)), Step::Fine);
-        let fewer = made(slice(Some(&right), Some(&nodes[..1])));
+        assert_eq!(slice(Some(&right), Some(&nodes), FAMILIES[0]), Step::Fine);
+        let fewer = made(slice(Some(&right), Some(&nodes[..1]), FAMILIES[0]));
         assert_eq!(fewer.endpoints.unwrap().len(), 1);
-        assert_eq!((slice(Some(&right), None), slice(None, None)), (Step::Remove, Step::Fine));
+        assert_eq!(
+            (slice(Some(&right), None, FAMILIES[0]), slice(None, None, FAMILIES[0])),
+            (Step::Remove, Step::Fine)
+        );
+    }
+
+    #[test]
+    fn nodes_with_addresses_of_ipv6_answer_there_too() {
+        let mut dual = (*node("a", json!("10.42.0.0/24"), "True")).clone();
+        dual.spec.as_mut().unwrap().pod_cidrs = Some(vec!["10.42.0.0/24".to_owned(), "fd00:42::/64".to_owned()]);
+        let nodes = [Arc::new(dual), node("b", json!("10.42.1.0/24"), "True")];
+        let second = made(slice(None, Some(&nodes), FAMILIES[1]));
+        assert_eq!((second.address_type.as_str(), second.metadata.name.as_deref()), ("IPv6", Some("kube-dns-ipv6")));
+        assert_eq!(second.endpoints.as_ref().unwrap()[0].addresses, ["fd00:42::1"]);
+        assert_eq!(second.endpoints.as_ref().unwrap().len(), 1);
+        assert_eq!(slice(Some(&second), Some(&nodes), FAMILIES[1]), Step::Fine);
+        assert_eq!(slice(Some(&second), Some(&nodes[1..]), FAMILIES[1]), Step::Remove);
+        assert_eq!(slice(None, Some(&nodes[1..]), FAMILIES[1]), Step::Fine);
     }
 }

@@ -47,8 +47,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub struct Config {
     /// The cluster's domain, usually `cluster.local`.
     pub domain: String,
-    /// Where it listens, by UDP and TCP.
-    pub listen: SocketAddr,
+    /// Where it listens, by UDP and TCP; one address of each family that pods have.
+    pub listen: Vec<SocketAddr>,
     /// The addresses that pods are told.
     pub told: Vec<IpAddr>,
     /// Where the host says whom it asks.
@@ -104,8 +104,12 @@ pub fn zone(config: &Config) -> Result<Zone, InvalidDomain> {
 pub fn spawn(client: &Client, tasks: &Tasks, config: Config) -> Result<(), InvalidDomain> {
     let zone = Arc::new(RwLock::new(zone(&config)?));
     follow::feed(client, tasks, &zone);
-    let group = tasks.clone();
-    tasks.spawn("dns-listen", async move { serve(listen(config.listen).await, zone, config, &group) });
+    let addresses = config.listen.clone();
+    let server = server_of(zone, config, tasks);
+    for address in addresses {
+        let (server, group) = (server.clone(), tasks.clone());
+        tasks.spawn("dns-listen", async move { attend(listen(address).await, server, &group) });
+    }
     Ok(())
 }
 
@@ -129,10 +133,17 @@ async fn listen(address: SocketAddr) -> Sockets {
 
 /// Answers on these sockets from a zone, until the task group ends.
 pub fn serve(sockets: Sockets, zone: Arc<RwLock<Zone>>, config: Config, tasks: &Tasks) {
+    attend(sockets, server_of(zone, config, tasks), tasks);
+}
+
+fn server_of(zone: Arc<RwLock<Zone>>, config: Config, tasks: &Tasks) -> server::Server {
     let mut own = config.told;
-    own.push(config.listen.ip());
+    own.extend(config.listen.iter().map(SocketAddr::ip));
     let resolvers = resolvers::Resolvers::new(config.resolv_conf, own);
-    let server = server::Server::new(zone, forward::Forwarder::new(resolvers, tasks.clone()));
+    server::Server::new(zone, forward::Forwarder::new(resolvers, tasks.clone()))
+}
+
+fn attend(sockets: Sockets, server: server::Server, tasks: &Tasks) {
     tasks.spawn("dns-datagrams", serve::datagrams(sockets.udp, server.clone(), tasks.clone()));
     tasks.spawn("dns-connections", serve::connections(sockets.tcp, server, tasks.clone()));
 }

@@ -36,8 +36,12 @@ async fn main() {
 }
 
 async fn serve(listen: SocketAddr, services: u32) {
-    let config =
-        Config { domain: "cluster.local".to_owned(), listen, told: Vec::new(), resolv_conf: ResolvConf::of_host() };
+    let config = Config {
+        domain: "cluster.local".to_owned(),
+        listen: vec![listen],
+        told: Vec::new(),
+        resolv_conf: ResolvConf::of_host(),
+    };
     let mut zone = dns::zone(&config).unwrap();
     let all = (0..services).map(|number| {
         let address = Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 43, 1, 0)) + number);

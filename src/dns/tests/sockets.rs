@@ -57,7 +57,7 @@ async fn world(servers: Vec<Arc<Says>>) -> World {
     let address = sockets.udp.local_addr().unwrap();
     let config = Config {
         domain: "cluster.local".to_owned(),
-        listen: address,
+        listen: vec![address],
         told: vec![IpAddr::from([10, 43, 0, 10])],
         resolv_conf: ResolvConf { file, behind_stub: folder.path().join("none"), port },
     };
