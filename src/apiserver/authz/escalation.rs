@@ -3,7 +3,8 @@
 //! The attack: somebody who may write roles or bindings, which an administrator of a namespace may, gives himself all
 //! rights. So a role may hold only rules that its author has himself in that place, and a binding may name only a role
 //! whose rules its author has, unless the verbs `escalate` and `bind` are granted for it
-//! (`pkg/registry/rbac/{role,rolebinding,…}/policybased/storage.go` of upstream). Called by every write of these kinds.
+//! (`pkg/registry/rbac/{role,rolebinding,…}/policybased/storage.go` of upstream). Called by every write of these kinds, and
+//! of policies, whose settings [`settings`] looks at.
 
 use api::resources::rbac::GROUP;
 use api::status::ApiError;
@@ -11,6 +12,7 @@ use api::user::{MASTERS, UserInfo};
 use serde_json::Value;
 
 use super::rbac::{Rule, uncovered};
+use super::settings;
 use crate::call::Call;
 use crate::object::meta;
 use crate::query::Query;
@@ -18,6 +20,9 @@ use crate::request::{RequestInfo, ResourceRequest};
 
 /// Refuses a role or a binding that grants more than its author has.
 pub(crate) async fn check(call: &Call, new: &Value, old: Option<&Value>) -> Result<(), ApiError> {
+    if call.row.group == settings::GROUP {
+        return settings::check(call, new, old).await;
+    }
     if call.row.group != GROUP || call.user.is_in(MASTERS) {
         return Ok(());
     }

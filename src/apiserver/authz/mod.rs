@@ -10,6 +10,7 @@ pub(crate) mod escalation;
 mod node;
 pub(crate) mod rbac;
 pub(crate) mod relations;
+mod settings;
 
 use api::status::ApiError;
 use api::user::{MASTERS, UserInfo};

@@ -116,6 +116,49 @@ async fn questions_are_answered_and_forgotten() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn nobody_has_a_policy_read_what_he_may_not_read_himself() {
+    const GROUP: &str = "/apis/admissionregistration.k8s.io/v1";
+    let world = World::new().await;
+    let mut all = role("policies", &["*"], &["*"]);
+    all["rules"][0]["apiGroups"] = json!(["admissionregistration.k8s.io"]);
+    world.ask(&format!("POST {RBAC}/clusterroles"), all).await.expect(201);
+    let bound = binding("policies", "ClusterRole", "policies");
+    world.ask(&format!("POST {RBAC}/clusterrolebindings"), bound).await.expect(201);
+    for (kind, plural) in [("Validating", "validatingadmissionpolicies"), ("Mutating", "mutatingadmissionpolicies")] {
+        let path = format!("{GROUP}/{plural}");
+        let mut policy = sample(&format!("{kind}AdmissionPolicy"), "p");
+        policy["spec"]["paramKind"] = json!({ "apiVersion": "v1", "kind": "Secret" });
+        let refused = world.as_jane(&format!("POST {path}"), policy.clone()).await.expect(422);
+        let told = "spec.paramKind: Forbidden: user jane (groups=[\"dev\", \"system:authenticated\"]) must have \"get\" \
+                    permission on all objects of the referenced paramKind (kind=Secret, apiVersion=v1)";
+        assert!(refused["message"].as_str().unwrap().ends_with(told), "{refused}");
+        world.ask(&format!("POST {path}"), policy).await.expect(201);
+        let label = json!({ "metadata": { "labels": { "a": "b" } } }).to_string();
+        let merge = [("content-type", "application/merge-patch+json")];
+        world.send(jane(), &format!("PATCH {path}/p"), &merge, &label).await.expect(200);
+
+        let bindings = format!("POST {GROUP}/{}bindings", plural.replace("policies", "policy"));
+        let mut binding = sample(&format!("{kind}AdmissionPolicyBinding"), "b");
+        binding["spec"]["paramRef"] =
+            json!({ "name": "s", "namespace": "default", "parameterNotFoundAction": "Allow" });
+        let refused = world.as_jane(&bindings, binding.clone()).await.expect(422);
+        let told = "does not have \"get\" permission on the object referenced by paramRef";
+        assert!(refused["message"].as_str().unwrap().ends_with(told), "{refused}");
+        let (roles, held) =
+            (format!("{RBAC}/namespaces/default/roles"), format!("{RBAC}/namespaces/default/rolebindings"));
+        world.ask(&format!("POST {roles}"), role("r", &["get"], &["secrets"])).await.expect(201);
+        world.ask(&format!("POST {held}"), self::binding("r", "Role", "r")).await.expect(201);
+        world.as_jane(&bindings, binding.clone()).await.expect(201);
+        let some = json!({ "selector": {}, "namespace": "default", "parameterNotFoundAction": "Allow" });
+        (binding["metadata"]["name"], binding["spec"]["paramRef"]) = (json!("c"), some);
+        let refused = world.as_jane(&bindings, binding).await.expect(422);
+        assert!(refused["message"].as_str().unwrap().contains("\"list\""), "{refused}");
+        world.ask(&format!("DELETE {held}/r"), Value::Null).await.expect(200);
+        world.ask(&format!("DELETE {roles}/r"), Value::Null).await.expect(200);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_node_has_no_more_than_before() {
     let world = World::new().await;
     let node = super::world::node("n1");
