@@ -61,37 +61,49 @@ async fn follow(server: &Arc<ApiServer>) -> Result<(), ApiError> {
     }
 }
 
-/// Does what is to be done now.
+/// Does what is to be done now. A definition with which that fails keeps no other from its names.
 async fn settle(server: &Arc<ApiServer>) -> Result<Progress, ApiError> {
-    let mut progress = Progress::Done;
+    let (mut progress, mut first) = (Progress::Done, None);
     let names: Vec<String> = server.kinds().await?.definitions.keys().cloned().collect();
     for name in names {
         // The names that one gets are taken for the next.
         let snapshot = server.kinds().await?;
         let Some(definition) = snapshot.definitions.get(&name) else { continue };
-        if status::is_terminating(&definition.brief) {
-            if empty(server, definition).await? == Progress::Waiting {
-                progress = Progress::Waiting;
-            }
-        } else if let Some(next) = next_status(server, &snapshot, &name, definition) {
-            write_status(server, &name, definition, &next).await?;
+        match settle_one(server, &snapshot, &name, definition).await {
+            Ok(Progress::Done) => {}
+            Ok(Progress::Waiting) => progress = Progress::Waiting,
+            Err(error) => drop(first.get_or_insert(error)),
         }
     }
-    Ok(progress)
+    first.map_or(Ok(progress), Err)
+}
+
+async fn settle_one(
+    server: &Arc<ApiServer>,
+    snapshot: &Snapshot,
+    name: &str,
+    definition: &Definition,
+) -> Result<Progress, ApiError> {
+    if status::is_terminating(&definition.brief) {
+        return empty(server, definition).await;
+    }
+    if let Some(next) = next_status(&now(server), snapshot, name, definition) {
+        write_status(server, name, definition, &next).await?;
+    }
+    Ok(Progress::Done)
 }
 
 fn now(server: &ApiServer) -> String {
     server.config.clock.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
-fn next_status(server: &ApiServer, snapshot: &Snapshot, name: &str, definition: &Definition) -> Option<Value> {
-    let now = now(server);
+fn next_status(now: &str, snapshot: &Snapshot, name: &str, definition: &Definition) -> Option<Value> {
     if let Err(error) = &definition.rows {
-        return status::refused(&definition.brief, &error.to_string(), &now);
+        return status::refused(&definition.brief, &error.to_string(), now);
     }
     let others = snapshot.definitions.iter().filter(|(other, _)| *other != name);
     let others = others.map(|(_, other)| other).filter(|other| other.group() == definition.group());
-    status::next(&definition.brief, others.map(|other| &other.brief), &now)
+    status::next(&definition.brief, others.map(|other| &other.brief), now)
 }
 
 async fn write_status(
@@ -178,5 +190,39 @@ async fn remove_objects(server: &Arc<ApiServer>, definition: &Value) -> Result<P
         }
         let Some(last) = page.entries.last().filter(|_| page.remaining > 0) else { return Ok(progress) };
         range.after = Some(last.key.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use api::resources::Resource;
+    use api::resources::custom::TooManyNames;
+
+    use super::*;
+
+    /// What the status of a definition becomes in so many rounds at most.
+    fn settled(mut object: Value, rows: fn(&Value) -> Result<Vec<Arc<Resource>>, TooManyNames>) -> Value {
+        for _ in 0..4 {
+            let definition = Definition::of(&object, rows);
+            let Some(next) = next_status("2026-01-02T03:04:05Z", &Snapshot::default(), "a", &definition) else {
+                return object["status"].take();
+            };
+            object["status"] = next;
+        }
+        panic!("no end: {object}");
+    }
+
+    #[test]
+    fn a_kind_that_cannot_be_served_says_so_until_it_can_be() {
+        let names = json!({ "plural": "things", "singular": "thing", "kind": "Thing", "listKind": "ThingList" });
+        let object = json!({ "spec": { "group": "example.com", "scope": "Cluster", "names": names } });
+        let refused = settled(object.clone(), |_| Err(TooManyNames));
+        assert!(
+            !status::is_established(&json!({ "status": refused })) && status::is_refused(&json!({ "status": refused }))
+        );
+        let mut object = object;
+        object["status"] = refused;
+        let served = settled(object, |_| Ok(Vec::new()));
+        assert!(status::is_established(&json!({ "status": served })), "{served}");
     }
 }

@@ -36,14 +36,21 @@ pub(crate) struct Definition {
 
 impl Definition {
     fn read(bytes: &Bytes) -> Option<Self> {
-        let object: Value = serde_json::from_slice(bytes).ok()?;
+        Some(Self::of(&serde_json::from_slice(bytes).ok()?, custom::rows))
+    }
+
+    /// The definition, whose rows are made by `rows`.
+    fn of(object: &Value, rows: fn(&Value) -> Result<Vec<Arc<Resource>>, TooManyNames>) -> Self {
         let spec = &object["spec"];
         let brief = json!({
             "metadata": object["metadata"], "status": object["status"],
             "spec": { "group": spec["group"], "scope": spec["scope"], "names": spec["names"] },
         });
-        let rows = if status::is_established(&object) { custom::rows(&object) } else { Ok(Vec::new()) };
-        Some(Self { brief, rows, converter: Converter::new(&spec["conversion"]) })
+        let is_served = status::is_established(object);
+        // One that could not be served is looked at again: it is to say so until it can be.
+        let rows = if is_served || status::is_refused(object) { rows(object) } else { Ok(Vec::new()) };
+        let rows = rows.map(|rows| if is_served { rows } else { Vec::new() });
+        Self { brief, rows, converter: Converter::new(&spec["conversion"]) }
     }
 
     fn group(&self) -> &str {

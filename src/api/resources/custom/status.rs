@@ -13,6 +13,8 @@ use crate::resources::path::{items, present, put, text};
 /// What keeps a definition while there are objects of its kind.
 pub const FINALIZER: &str = "customresourcecleanup.apiextensions.k8s.io";
 
+const NOT_SERVABLE: &str = "NotServable";
+
 /// The status of a condition.
 fn condition<'a>(definition: &'a Value, ty: &str) -> Option<&'a Value> {
     items(&definition["status"], "conditions").iter().find(|condition| condition["type"] == ty)
@@ -116,10 +118,15 @@ pub fn next<'a>(definition: &'a Value, others: impl Iterator<Item = &'a Value>, 
     (status != definition["status"]).then_some(status)
 }
 
+/// Whether the kind of a definition could not be served although it is in order.
+pub fn is_refused(definition: &Value) -> bool {
+    condition(definition, "Established").is_some_and(|condition| condition["reason"] == NOT_SERVABLE)
+}
+
 /// The status of a definition whose kind cannot be served although it is in order.
 pub fn refused(definition: &Value, why: &str, now: &str) -> Option<Value> {
     let mut next = json!({"status": definition["status"]});
-    set(&mut next, now, &("Established", "False", "NotServable", why));
+    set(&mut next, now, &("Established", "False", NOT_SERVABLE, why));
     let status = next["status"].take();
     (status != definition["status"]).then_some(status)
 }
