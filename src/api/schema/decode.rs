@@ -51,6 +51,8 @@ fn walk(ty: TypeRef, object: &mut Value, keeps_all: bool) -> Result<Vec<FieldPro
 
 enum Step {
     Name(String),
+    /// Of a map: Go does not say which.
+    Key(String),
     Index(usize),
 }
 
@@ -100,7 +102,7 @@ impl Walk {
             Shape::Map => {
                 let entries = self.entries(ty, field, value)?;
                 for (key, value) in entries {
-                    self.path.push(Step::Name(key.clone()));
+                    self.path.push(Step::Key(key.clone()));
                     self.single(ty, field.base, value)?;
                     self.path.pop();
                 }
@@ -109,7 +111,7 @@ impl Walk {
             Shape::MapOfLists => {
                 let entries = self.entries(ty, field, value)?;
                 for (key, value) in entries {
-                    self.path.push(Step::Name(key.clone()));
+                    self.path.push(Step::Key(key.clone()));
                     self.list(ty, field.base, value)?;
                     self.path.pop();
                 }
@@ -201,8 +203,8 @@ impl Walk {
         let mut text = String::new();
         for step in &self.path {
             match step {
-                Step::Name(name) if text.is_empty() => text.push_str(name),
-                Step::Name(name) => text.extend([".", name]),
+                Step::Name(name) | Step::Key(name) if text.is_empty() => text.push_str(name),
+                Step::Name(name) | Step::Key(name) => text.extend([".", name]),
                 Step::Index(index) => text.push_str(&format!("[{index}]")),
             }
         }

@@ -63,7 +63,7 @@ fn wrong_types_are_refused_with_the_path() {
         ),
         (
             json!({"metadata": {"labels": {"a": 1}}}),
-            "json: cannot unmarshal number into Go struct field ObjectMeta.metadata.labels.a of type string",
+            "json: cannot unmarshal number into Go struct field ObjectMeta.metadata.labels of type string",
         ),
         (json!([]), "json: cannot unmarshal array into Go value of type Pod"),
     ] {

@@ -130,6 +130,11 @@ async fn conflicts_name_fields_and_managers_and_force_ends_them() {
         r#"{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": {"e": "\ud83d\ude00"}}"#;
     let escaped = world.apply(&format!("{path}?dryRun=All"), "python", escaped).await.expect(200);
     assert_eq!(escaped["data"]["e"], "\u{1f600}");
+    let nameless = "{apiVersion: v1, kind: ConfigMap, data: {f: '1'}}";
+    world.apply(&format!("{path}?dryRun=All"), "one", nameless).await.expect(200);
+    let refused = world.apply(&format!("{CONFIG}/d"), "one", nameless).await.expect(400);
+    let told = "the name of the object (d based on URL) was undeterminable: name must be provided";
+    assert_eq!(refused["message"], told);
     let conflict = world.apply(&path, "two", &config(json!({"a": "2", "b": "2"}))).await.expect(409);
     let wanted = "Apply failed with 2 conflicts: conflicts with \"editor\" using v1:\n- .data.b\nconflicts with \"one\":\n- .data.a";
     assert_eq!((&conflict["reason"], &conflict["message"]), (&json!("Conflict"), &json!(wanted)));

@@ -123,6 +123,8 @@ async fn an_update_of_a_stale_version_conflicts_and_one_without_version_does_not
     world.ask(&format!("PUT {CONFIG}/absent"), sample("", "absent")).await.expect(404);
     let error = world.ask(&format!("PUT {CONFIG}/c"), sample("", "d")).await.expect(400);
     assert!(at(&error, "/message").contains("(d) does not match the name on the URL (c)"));
+    let error = world.ask(&format!("PUT {CONFIG}/c"), json!({ "data": {} })).await.expect(400);
+    assert!(at(&error, "/message").starts_with("the name of the object (c based on URL) was undeterminable"));
 }
 
 #[tokio::test(start_paused = true)]

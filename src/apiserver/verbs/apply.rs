@@ -102,7 +102,6 @@ impl Configuration {
 
 pub(super) async fn apply(call: &Call, bytes: &Bytes) -> Result<Outcome, ApiError> {
     let configuration = Configuration::read(call, &call.row, bytes)?;
-    check_name(call, &configuration.object)?;
     for _ in 0..ATTEMPTS {
         let (old, entry) = match call.server.read(&call.row, call.namespace(), call.name()).await {
             Ok(found) => found,
@@ -115,6 +114,8 @@ pub(super) async fn apply(call: &Call, bytes: &Bytes) -> Result<Outcome, ApiErro
         };
         let mut new = configuration.apply(call, &call.row, &old)?;
         place(call, &mut new)?;
+        // A configuration of an object that is there need not name it.
+        check_name(call, &new)?;
         preconditions(call, &new, &old)?;
         match replace_applied(call, new, &old, &entry, configuration.dry).await? {
             Attempt::Done(object) => return Ok(configuration.outcome(200, object)),
@@ -128,10 +129,10 @@ pub(super) async fn apply(call: &Call, bytes: &Bytes) -> Result<Outcome, ApiErro
 /// As [`apply`], where the configuration is of a Scale.
 pub(super) async fn apply_scale(call: &Call, bytes: &Bytes) -> Result<Outcome, ApiError> {
     let configuration = Configuration::read(call, &api::resources::scale::ROW, bytes)?;
-    check_name(call, &configuration.object)?;
     for _ in 0..ATTEMPTS {
         let (old, entry) = call.server.read(&call.row, call.namespace(), call.name()).await?;
         let scale = configuration.apply(call, &api::resources::scale::ROW, &scale::view(call, &old)?)?;
+        check_name(call, &scale)?;
         let (new, _) = scale::scaled(call, &old, &scale)?;
         match replace_applied(call, new, &old, &entry, configuration.dry).await? {
             Attempt::Done(object) => {
@@ -177,5 +178,6 @@ async fn create(call: &Call, configuration: &Configuration) -> Result<Value, Api
         return Err(call.conflict(call.name(), &text));
     }
     let object = configuration.apply(call, &call.row, &json!({}))?;
+    check_name(call, &object)?;
     create::store_applied(call, object, configuration.dry).await
 }

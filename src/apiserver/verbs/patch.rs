@@ -88,8 +88,10 @@ pub(super) fn check_name(call: &Call, object: &Value) -> Result<(), ApiError> {
     if given == wanted {
         return Ok(());
     }
-    let text = format!("the name of the object ({given}) does not match the name on the URL ({wanted})");
-    Err(ApiError::bad_request(text))
+    Err(ApiError::bad_request(match given {
+        "" => format!("the name of the object ({wanted} based on URL) was undeterminable: name must be provided"),
+        given => format!("the name of the object ({given}) does not match the name on the URL ({wanted})"),
+    }))
 }
 
 /// Whether a patch names the resourceVersion that it is for; a repetition would then meet another one anyway, so this

@@ -50,7 +50,7 @@ pub(super) fn match_path(call: &Call, object: &mut Value) -> Result<(), ApiError
     let (given, wanted) = (meta(object, "name"), call.name());
     if given != wanted {
         let text = if given.is_empty() {
-            "name must be provided".to_owned()
+            format!("the name of the object ({wanted} based on URL) was undeterminable: name must be provided")
         } else {
             format!("the name of the object ({given}) does not match the name on the URL ({wanted})")
         };
