@@ -20,6 +20,9 @@ use crate::query::Query;
 const SUMMARY: usize = 30;
 /// Upstream's limit of a body.
 pub(crate) const LIMIT: u32 = 3 * 1024 * 1024;
+/// How much of a body that goes beyond it is taken in and forgotten, and how long the next piece may take to come.
+const MOST_DISCARDED: u32 = 2 * LIMIT;
+const LINGER: Duration = Duration::from_millis(500);
 /// A body that takes longer, even over a bad line, will not come.
 const PATIENCE: Duration = Duration::from_secs(60);
 const ACCEPTED: [&str; 3] = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
@@ -54,16 +57,41 @@ where
         return Err(ApiError::new(415, "UnsupportedMediaType", text));
     }
     let too_large = || ApiError::too_large(format!("Request entity too large: limit is {LIMIT}"));
-    if body.size_hint().lower() > LIMIT.into() {
+    let announced = body.size_hint().lower();
+    let mut body = std::pin::pin!(body);
+    if announced > LIMIT.into() {
+        if announced <= MOST_DISCARDED.into() {
+            discard(&mut body).await;
+        }
         return Err(too_large());
     }
-    let reading = tokio::time::timeout(PATIENCE, Limited::new(body, LIMIT as usize).collect());
+    let reading = tokio::time::timeout(PATIENCE, Limited::new(&mut body, LIMIT as usize).collect());
     let late = |_| ApiError::new(408, "Timeout", "the body of the request did not arrive in time");
     match reading.await.map_err(late)? {
         Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
+        Err(error) if error.is::<LengthLimitError>() => {
+            discard(&mut body).await;
+            Err(too_large())
+        }
         Err(error) => Err(ApiError::bad_request(format!("the body of the request could not be read: {error}"))),
     }
+}
+
+/// Takes in the rest of a body that is a little too large: most clients read an answer only when they have sent all, and
+/// find the connection closed otherwise. Who waits for the answer first gets it soon.
+async fn discard<B: http_body::Body<Data = Bytes> + Unpin>(body: &mut B) {
+    let mut left = MOST_DISCARDED as usize;
+    let rest = async {
+        while let Ok(Some(Ok(frame))) = tokio::time::timeout(LINGER, body.frame()).await {
+            let length = frame.data_ref().map_or(0, Bytes::len);
+            if length > left {
+                return;
+            }
+            left -= length;
+        }
+    };
+    // It is refused either way.
+    let _ = tokio::time::timeout(PATIENCE, rest).await;
 }
 
 /// The media type of the body without parameters; JSON if the client does not say.
@@ -265,6 +293,23 @@ mod tests {
         ] {
             assert_eq!((error.code, error.reason.as_str()), (413, "RequestEntityTooLarge"));
         }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_sends_a_little_too_much_can_send_all_of_it_and_no_more() {
+        let taken = async |frames: usize| {
+            let taken = std::cell::Cell::new(0);
+            let piece = || {
+                taken.set(taken.get() + 1);
+                Ok::<_, BoxError>(http_body::Frame::data(Bytes::from(vec![b' '; 1 << 20])))
+            };
+            let body = http_body_util::StreamBody::new(futures_util::stream::iter((0..frames).map(|_| piece())));
+            let refused = read(&HeaderMap::new(), body).await;
+            assert_eq!(refused.unwrap_err().code, 413);
+            taken.get()
+        };
+        assert_eq!((taken(5).await, taken(6).await), (5, 6));
+        assert!(taken(100).await < 12);
     }
 
     #[tokio::test(start_paused = true)]

@@ -11,7 +11,7 @@ use api::status::ApiError;
 use api::user::UserInfo;
 use bytes::Bytes;
 use futures_util::FutureExt;
-use http::header::ACCEPT_ENCODING;
+use http::header::{ACCEPT_ENCODING, CACHE_CONTROL, HeaderValue};
 use http::request::Parts;
 use http::{Request, Response};
 use http_body_util::combinators::BoxBody;
@@ -165,6 +165,8 @@ impl ApiServer {
         if let Some(label) = label {
             label.put(&mut response);
         }
+        // Upstream's `WithCacheControl`: what one user may see is not kept for another.
+        response.headers_mut().entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
         self.requests.count(&asked, response.status().as_u16());
         tracing::debug!(%method, path, user = caller.user.username, code = response.status().as_u16(), "request");
         response
