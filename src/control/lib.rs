@@ -108,8 +108,9 @@ impl Controllers {
         expiry::spawn(client, clock, tasks);
         garbage::spawn(client, clock, tasks);
         let storage = volumes::spawn(client, clock, tasks, &pods);
+        let claims = storage.claims.clone();
         localpath::spawn(client, clock, tasks, (storage, &nodes), config.local_storage);
-        workload::spawn(client, clock, tasks, &pods, &nodes);
+        workload::spawn(client, clock, tasks, workload::Watched { pods: &pods, nodes: &nodes, claims: &claims });
         scheduler::spawn(&clients.scheduler, clock, tasks, scheduler::Watched { pods, nodes, namespaces });
         Self
     }

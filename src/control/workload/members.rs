@@ -25,17 +25,24 @@ pub(super) struct Members {
     pub(super) client: Client,
     pub(super) recorder: Recorder,
     pub(super) unseen: Unseen,
-    /// What is told of a pod that was made or removed.
+    /// What is told of a pod that was made or removed, or was not.
     pub(super) words: Words,
 }
 
-/// From what happened (`create`, `delete`), the pod's name and the owner's to what is told.
-pub(super) type Words = fn(&'static str, &str, &str) -> String;
+/// What was tried: the verb, the pod's name and the owner's.
+pub(super) struct Deed<'a> {
+    pub(super) verb: &'static str,
+    pub(super) pod: &'a str,
+    pub(super) owner: &'a str,
+}
+
+/// From what was tried, and the refusal if it failed, to what is told.
+pub(super) type Words = fn(&Deed<'_>, Option<&str>) -> String;
 
 /// What most controllers tell.
-pub(super) fn created(what: &'static str, pod: &str, _: &str) -> String {
-    let done = if what == "create" { "Created" } else { "Deleted" };
-    format!("{done} pod: {pod}")
+pub(super) fn created(deed: &Deed<'_>, refusal: Option<&str>) -> String {
+    let (done, doing) = if deed.verb == "create" { ("Created", "creating") } else { ("Deleted", "deleting") };
+    refusal.map_or_else(|| format!("{done} pod: {}", deed.pod), |refusal| format!("Error {doing}: {refusal}"))
 }
 
 /// A pod that an owner's template describes.
@@ -77,17 +84,18 @@ impl Members {
 
     async fn create_one<O: Object>(&self, owner: &O, pod: &Pod) -> Result<(), ClientError> {
         let subject = reference(owner);
+        let deed = |pod| Deed { verb: "create", pod, owner: owner_name(owner) };
         match self.client.create(pod).await {
             Ok(created) => {
                 self.unseen.created(&Key::of(owner.metadata()), &created);
-                let text = (self.words)("create", name(&created), owner_name(owner));
+                let text = (self.words)(&deed(name(&created)), None);
                 self.recorder.event(&subject, EventType::Normal, "SuccessfulCreate", &text);
                 Ok(())
             }
             // The owner goes as well.
             Err(error) if is_ending_namespace(&error) => Ok(()),
             Err(error) => {
-                self.fail(&subject, "FailedCreate", &format!("Error creating: {}", in_words(&error)));
+                self.fail(&subject, "FailedCreate", &(self.words)(&deed(name(pod)), Some(&in_words(&error))));
                 Err(error)
             }
         }
@@ -105,18 +113,19 @@ impl Members {
 
     async fn delete_one<O: Object>(&self, owner: &O, pod: &Pod) -> Result<(), ClientError> {
         let (subject, key) = (reference(owner), Key::of(owner.metadata()));
+        let deed = Deed { verb: "delete", pod: name(pod), owner: owner_name(owner) };
         let uid = pod.metadata.uid.clone().unwrap_or_default();
         let options = DeleteOptions { uid, ..DeleteOptions::default() };
         match self.client.delete::<Pod>(&Key::of(&pod.metadata), &options).await {
             Ok(()) => {
                 self.unseen.deleted(&key, pod);
-                let text = (self.words)("delete", name(pod), owner_name(owner));
+                let text = (self.words)(&deed, None);
                 self.recorder.event(&subject, EventType::Normal, "SuccessfulDelete", &text);
                 Ok(())
             }
             Err(error) if error.is_overtaken() => Ok(()),
             Err(error) => {
-                self.fail(&subject, "FailedDelete", &format!("Error deleting: {}", in_words(&error)));
+                self.fail(&subject, "FailedDelete", &(self.words)(&deed, Some(&in_words(&error))));
                 Err(error)
             }
         }

@@ -25,15 +25,25 @@ use client::{Client, ClientError, Informer, ListOptions, Scope};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, ReplicaSet};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Serialize;
 use task::{SharedClock, Tasks};
 
 use owned::{Owned, Routes};
 
+/// What others follow already.
+pub struct Watched<'a> {
+    /// All pods.
+    pub pods: &'a Informer<Pod>,
+    /// All nodes.
+    pub nodes: &'a Informer<Node>,
+    /// All claims.
+    pub claims: &'a Informer<PersistentVolumeClaim>,
+}
+
 /// Starts the controllers.
-pub fn spawn(client: &Client, clock: &SharedClock, tasks: &Tasks, pods: &Informer<Pod>, nodes: &Informer<Node>) {
+pub fn spawn(client: &Client, clock: &SharedClock, tasks: &Tasks, Watched { pods, nodes, claims }: Watched<'_>) {
     let sets: Informer<ReplicaSet> = Informer::spawn(client, tasks, Scope::Cluster, ListOptions::default());
     let jobs: Informer<Job> = Informer::spawn(client, tasks, Scope::Cluster, ListOptions::default());
     let revisions: Informer<ControllerRevision> =
@@ -47,7 +57,7 @@ pub fn spawn(client: &Client, clock: &SharedClock, tasks: &Tasks, pods: &Informe
     job::spawn(client, clock, tasks, &pods, jobs.informer(), &mut of_pods);
     let objects = daemon::Objects { pods: &pods, nodes, revisions: &revisions };
     daemon::spawn(client, clock, tasks, &objects, (&mut of_pods, &mut of_revisions));
-    stateful::spawn(client, clock, tasks, (&pods, &revisions), (&mut of_pods, &mut of_revisions));
+    stateful::spawn(client, clock, tasks, (&pods, &revisions), (&mut of_pods, &mut of_revisions), claims);
     cronjob::spawn(client, clock, tasks, &jobs, &mut of_jobs);
     deployment::spawn(client, clock, tasks, &pods, &sets, &mut of_sets);
     tasks.spawn("owned-pods", owned::follow(pods, of_pods));

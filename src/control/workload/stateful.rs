@@ -5,9 +5,11 @@
 
 mod decide;
 mod member;
+mod retention;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use client::events::{EventType, Recorder, Source, reference};
@@ -18,11 +20,11 @@ use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use serde_json::json;
 use task::{SharedClock, Tasks};
 
-use super::members::{Members, in_words};
+use super::members::{Deed, Members, in_words};
 use super::owned::{Owned, Routes};
 use super::unseen::PATIENCE;
 use super::{is_deleting, revision, selector};
-use decide::{Picture, Plan, decide};
+use decide::{Claims, Inheritance, Picture, Plan, decide};
 
 /// StatefulSets worked on at a time.
 const WORKERS: usize = 2;
@@ -33,6 +35,7 @@ struct Shell {
     sets: Informer<StatefulSet>,
     pods: Arc<Owned<Pod>>,
     revisions: Arc<Owned<ControllerRevision>>,
+    claims: Informer<PersistentVolumeClaim>,
 }
 
 /// Starts the controller.
@@ -42,6 +45,7 @@ pub(super) fn spawn(
     tasks: &Tasks,
     (pods, revisions): (&Arc<Owned<Pod>>, &Arc<Owned<ControllerRevision>>),
     (of_pods, of_revisions): (&mut Routes, &mut Routes),
+    claims: &Informer<PersistentVolumeClaim>,
 ) {
     let source = Source { component: "statefulset-controller".to_owned(), host: String::new() };
     let recorder = Recorder::spawn(client, tasks, SharedClock::clone(clock), source);
@@ -51,6 +55,7 @@ pub(super) fn spawn(
         sets: Informer::spawn(client, tasks, Scope::Cluster, ListOptions::default()),
         pods: Arc::clone(pods),
         revisions: Arc::clone(revisions),
+        claims: claims.clone(),
     });
     let queue = Queue::default();
     of_pods.add(&queue, &shell.sets);
@@ -59,12 +64,15 @@ pub(super) fn spawn(
     tasks.spawn("statefulset-controller", async move {
         shell.pods.informer().synced().await;
         shell.revisions.informer().synced().await;
+        shell.claims.synced().await;
         reconcile::run(queue, WORKERS, move |key| sync(Arc::clone(&shell), key)).await;
     });
 }
 
-fn words(what: &'static str, pod: &str, set: &str) -> String {
-    format!("{what} Pod {pod} in StatefulSet {set} successful")
+fn words(deed: &Deed<'_>, refusal: Option<&str>) -> String {
+    let (verb, pod, set) = (deed.verb, deed.pod, deed.owner);
+    let end = refusal.map_or_else(|| "successful".to_owned(), |refusal| format!("failed error: {refusal}"));
+    format!("{verb} Pod {pod} in StatefulSet {set} {end}")
 }
 
 async fn sync(shell: Arc<Shell>, key: Key) -> Result<Outcome, ClientError> {
@@ -89,7 +97,9 @@ async fn sync(shell: Arc<Shell>, key: Key) -> Result<Outcome, ClientError> {
         shell.tell(&set, status).await?;
         return Ok(Outcome::Done);
     }
-    let mut plan = decide(&Picture { set: &set, pods: &pods, history: &history, is_settled, now: shell.clock.now() });
+    let claims = shell.claims_of(&set, &pods).await?;
+    let now = shell.clock.now();
+    let mut plan = decide(&Picture { set: &set, pods: &pods, history: &history, claims: &claims, is_settled, now });
     for old in revision::surplus(&history.former, spec.revision_history_limit, |hash| plan.live.contains(hash)) {
         shell.members.forget(old).await?;
     }
@@ -105,17 +115,49 @@ impl Shell {
         for (pod, claim) in &plan.claims {
             self.make_claim(set, pod, claim).await?;
         }
-        for (claim, owner) in &plan.bequeathed {
-            let patch = json!({ "metadata": { "ownerReferences": [owner] } });
-            match self.members.client.patch::<PersistentVolumeClaim>(claim, &Patch::Strategic(patch)).await {
-                Err(error) if error.is_not_found() => {}
-                result => drop(result?),
-            }
+        for (set_pod, claim) in &plan.awaited {
+            let deed = Deed { verb: "create", pod: set_pod, owner: set.metadata.name.as_deref().unwrap_or_default() };
+            let text = words(&deed, Some(&format!("pvc {claim} is being deleted")));
+            self.members.recorder.event(&reference(set), EventType::Warning, "FailedCreate", &text);
+        }
+        // A pod that is too much goes only after its claims have been told, so that they go with it.
+        for one in &plan.bequeathed {
+            self.bequeath(one).await?;
         }
         if let Some(error) = self.members.delete(set, plan.delete.iter().map(|pod| &**pod)).await {
             return Err(error);
         }
         self.members.create(set, std::mem::take(&mut plan.create)).await.1.map_or(Ok(()), Err)
+    }
+
+    /// The claims of a set's pods, as far as they are there. Those of pods that are there are asked for if they cannot be
+    /// seen: they may have been made only now.
+    async fn claims_of(&self, set: &StatefulSet, pods: &[Arc<Pod>]) -> Result<Claims, ClientError> {
+        let mut found = Claims::default();
+        let Some(spec) = &set.spec else { return Ok(found) };
+        let present: Vec<i32> = pods.iter().filter_map(|pod| member::ordinal(set, pod)).collect();
+        let ordinals: BTreeSet<i32> = member::ordinals(spec).chain(present.iter().copied()).collect();
+        for ordinal in ordinals {
+            for member::Claim { key, .. } in member::claims(set, spec, ordinal) {
+                let claim = match self.claims.get(&key) {
+                    None if present.contains(&ordinal) => self.members.client.get_opt(&key).await?.map(Arc::new),
+                    known => known,
+                };
+                found.extend(claim.map(|claim| (key.name, claim)));
+            }
+        }
+        Ok(found)
+    }
+
+    async fn bequeath(&self, one: &Inheritance) -> Result<(), ClientError> {
+        let seen = &one.claim.metadata;
+        let patch = Patch::Merge(json!({ "metadata": {
+            "uid": seen.uid, "resourceVersion": seen.resource_version, "ownerReferences": one.owners,
+        } }));
+        match self.members.client.patch::<PersistentVolumeClaim>(&Key::of(seen), &patch).await {
+            Err(error) if error.is_not_found() => Ok(()),
+            result => result.map(drop),
+        }
     }
 
     /// Makes a claim that is not there.

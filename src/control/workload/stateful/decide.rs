@@ -7,7 +7,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use client::Key;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetSpec, StatefulSetStatus};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
@@ -15,7 +14,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
 use super::super::number;
 use super::member::{self, claims, ordinal, revision_of};
-use crate::workload::owned::managed_by;
+use super::retention;
 use crate::workload::revision::{History, hash_of};
 use crate::workload::rounding::{Round, part};
 use crate::workload::{availability, has_ended, is_deleting, ready_since};
@@ -25,9 +24,21 @@ pub(super) struct Picture<'a> {
     pub(super) set: &'a StatefulSet,
     pub(super) pods: &'a [Arc<Pod>],
     pub(super) history: &'a History,
+    /// The claims of its pods that are there.
+    pub(super) claims: &'a Claims,
     /// Whether everything that was done can be seen.
     pub(super) is_settled: bool,
     pub(super) now: Timestamp,
+}
+
+/// Claims by their names.
+pub(super) type Claims = BTreeMap<String, Arc<PersistentVolumeClaim>>;
+
+/// A claim that others own from now on.
+#[derive(Debug)]
+pub(super) struct Inheritance {
+    pub(super) claim: Arc<PersistentVolumeClaim>,
+    pub(super) owners: Vec<OwnerReference>,
 }
 
 /// What is to be done, in this order.
@@ -35,8 +46,9 @@ pub(super) struct Picture<'a> {
 pub(super) struct Plan {
     /// Claims that must be there, with the names of their pods.
     pub(super) claims: Vec<(String, PersistentVolumeClaim)>,
-    /// Claims that go with these owners.
-    pub(super) bequeathed: Vec<(Key, OwnerReference)>,
+    /// Pods that cannot be made before these claims have gone.
+    pub(super) awaited: Vec<(String, String)>,
+    pub(super) bequeathed: Vec<Inheritance>,
     pub(super) delete: Vec<Arc<Pod>>,
     pub(super) create: Vec<Pod>,
     pub(super) status: StatefulSetStatus,
@@ -44,6 +56,9 @@ pub(super) struct Plan {
     pub(super) live: BTreeSet<String>,
     pub(super) again: Option<Duration>,
 }
+
+/// How long a pod waits before it is looked again whether an old claim of its has gone.
+const AWAITING: Duration = Duration::from_secs(1);
 
 struct Work<'a> {
     picture: &'a Picture<'a>,
@@ -78,11 +93,11 @@ pub(super) fn decide(picture: &Picture<'_>) -> Plan {
 
 impl<'a> Work<'a> {
     fn start(&self) -> i32 {
-        self.spec.ordinals.as_ref().and_then(|ordinals| ordinals.start).unwrap_or(0)
+        member::ordinals(self.spec).start
     }
 
     fn end(&self) -> i32 {
-        self.start() + self.spec.replicas.unwrap_or(1)
+        member::ordinals(self.spec).end
     }
 
     fn is_parallel(&self) -> bool {
@@ -110,6 +125,7 @@ impl<'a> Work<'a> {
     }
 
     fn act(&mut self) {
+        self.bequeath();
         for ordinal in self.start()..self.end() {
             if !self.see_to(ordinal) && !self.is_parallel() {
                 return;
@@ -124,7 +140,9 @@ impl<'a> Work<'a> {
     /// Sees to one pod that should be there; whether the next one may be seen to.
     fn see_to(&mut self, ordinal: i32) -> bool {
         let Some(pod) = self.pods.get(&ordinal).copied() else {
-            self.make(ordinal);
+            if !self.awaits_claims(ordinal) {
+                self.make(ordinal);
+            }
             return false;
         };
         if is_deleting(&pod.metadata) {
@@ -134,7 +152,37 @@ impl<'a> Work<'a> {
             self.plan.delete.push(Arc::clone(pod));
             return false;
         }
+        if pod.status.as_ref().is_none_or(|status| status.phase.as_deref() == Some("Pending")) {
+            self.make_claims(ordinal);
+        }
         Self::is_healthy(pod) && self.is_available(pod)
+    }
+
+    /// Whether claims of a pod that is to be made are on their way out still, by themselves or with a former pod of its name
+    /// (`createPersistentVolumeClaims`, `PodClaimIsStale`).
+    fn awaits_claims(&mut self, ordinal: i32) -> bool {
+        let pod = member::name(self.picture.set, ordinal);
+        let goes_with_pods = retention::when_scaled(self.spec) == retention::Policy::Delete;
+        let mut awaits = false;
+        for claim in claims(self.picture.set, self.spec, ordinal) {
+            let Some(found) = self.picture.claims.get(&claim.key.name) else { continue };
+            if is_deleting(&found.metadata) {
+                self.plan.awaited.push((pod.clone(), claim.key.name));
+                awaits = true;
+            }
+            awaits |= goes_with_pods && retention::belongs_to_a_pod(found, &pod);
+        }
+        awaits.then(|| self.plan.again = Some(AWAITING));
+        awaits
+    }
+
+    /// Makes claims of a pod that are not there.
+    fn make_claims(&mut self, ordinal: i32) {
+        let set = self.picture.set;
+        let missing = claims(set, self.spec, ordinal)
+            .into_iter()
+            .filter(|claim| !self.picture.claims.contains_key(&claim.key.name));
+        self.plan.claims.extend(missing.map(|claim| (member::name(set, ordinal), claim.object)));
     }
 
     fn make(&mut self, ordinal: i32) {
@@ -144,8 +192,7 @@ impl<'a> Work<'a> {
         let former = history.former.iter().find(|one| is_former && name(one) == self.current);
         let revision = former.unwrap_or(&history.present);
         let template = member::template(revision).unwrap_or_else(|| self.spec.template.clone());
-        let of_it = claims(set, self.spec, ordinal);
-        self.plan.claims.extend(of_it.into_iter().map(|claim| (member::name(set, ordinal), claim.object)));
+        self.make_claims(ordinal);
         self.plan.create.push(member::pod(set, self.spec, &template, &name(revision), ordinal));
     }
 
@@ -165,12 +212,11 @@ impl<'a> Work<'a> {
             .map(|(ordinal, pod)| (*ordinal, *pod))
             .collect();
         // In order, the next one goes when the one before it is gone and nothing else is amiss.
-        for (ordinal, pod) in &condemned {
+        for (_, pod) in &condemned {
             if !self.is_parallel() && self.is_held_up(pod, &condemned) {
                 return false;
             }
             if !is_deleting(&pod.metadata) {
-                self.bequeath(*ordinal, pod);
                 self.plan.delete.push(Arc::clone(pod));
             }
             if !self.is_parallel() {
@@ -188,13 +234,18 @@ impl<'a> Work<'a> {
         !works(pod) && first.is_some_and(|(_, first)| first.metadata.name != pod.metadata.name)
     }
 
-    /// Where the set says so, the claims of a pod that is too much go with it.
-    fn bequeath(&mut self, ordinal: i32, pod: &Pod) {
-        let policy = self.spec.persistent_volume_claim_retention_policy.as_ref();
-        if policy.and_then(|policy| policy.when_scaled.as_deref()) == Some("Delete") {
-            let owner = OwnerReference { controller: None, block_owner_deletion: None, ..managed_by(pod) };
-            let claims = claims(self.picture.set, self.spec, ordinal);
-            self.plan.bequeathed.extend(claims.into_iter().map(|claim| (claim.key, owner.clone())));
+    /// Sees to whom the claims of all pods belong, so that a policy that has changed holds for those that are there, too.
+    fn bequeath(&mut self) {
+        let set = self.picture.set;
+        for (ordinal, pod) in &self.pods {
+            for claim in claims(set, self.spec, *ordinal) {
+                let Some(found) = self.picture.claims.get(&claim.key.name) else { continue };
+                let whose =
+                    retention::Whose { set, spec: self.spec, pod, stays: (self.start()..self.end()).contains(ordinal) };
+                if let Some(owners) = whose.owners(found) {
+                    self.plan.bequeathed.push(Inheritance { claim: Arc::clone(found), owners });
+                }
+            }
         }
     }
 
@@ -261,6 +312,7 @@ impl<'a> Work<'a> {
 
     fn look_again(&mut self) {
         let min_ready = self.spec.min_ready_seconds.unwrap_or(0);
-        self.plan.again = self.pods.values().filter_map(|pod| availability(pod, min_ready, self.picture.now).1).min();
+        let coming = self.pods.values().filter_map(|pod| availability(pod, min_ready, self.picture.now).1);
+        self.plan.again = coming.chain(self.plan.again).min();
     }
 }

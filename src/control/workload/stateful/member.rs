@@ -1,12 +1,15 @@
 //! One pod of a StatefulSet: its name, and what it is made of.
 
+use std::ops::Range;
+
 use client::Key;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetSpec};
 use k8s_openapi::api::core::v1::{
     PersistentVolumeClaim, PersistentVolumeClaimVolumeSource, Pod, PodTemplateSpec, Volume,
 };
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use super::retention;
 use crate::workload::members::pod_of;
 use crate::workload::owned::managed_by;
 use crate::workload::revision::HASH;
@@ -30,6 +33,12 @@ pub(super) fn ordinal(set: &StatefulSet, pod: &Pod) -> Option<i32> {
     let (parent, number) = pod.metadata.name.as_deref()?.rsplit_once('-')?;
     let number: i32 = number.parse().ok()?;
     (parent == name_of(set) && name(set, number) == pod.metadata.name.as_deref()?).then_some(number)
+}
+
+/// The numbers of the pods that should be there.
+pub(super) fn ordinals(spec: &StatefulSetSpec) -> Range<i32> {
+    let start = spec.ordinals.as_ref().and_then(|ordinals| ordinals.start).unwrap_or(0);
+    start..start.saturating_add(spec.replicas.unwrap_or(1))
 }
 
 /// The revision that a pod is of.
@@ -84,10 +93,7 @@ pub(super) struct Claim {
 
 /// The claims of a pod (`getPersistentVolumeClaims`).
 pub(super) fn claims(set: &StatefulSet, spec: &StatefulSetSpec, ordinal: i32) -> Vec<Claim> {
-    let policy = spec.persistent_volume_claim_retention_policy.as_ref();
-    let goes_along = policy.and_then(|policy| policy.when_deleted.as_deref()) == Some("Delete");
-    let owner =
-        goes_along.then(|| vec![OwnerReference { controller: None, block_owner_deletion: None, ..managed_by(set) }]);
+    let owner = (retention::when_deleted(spec) == retention::Policy::Delete).then(|| vec![managed_by(set)]);
     let of = |template: &PersistentVolumeClaim| {
         let from = &template.metadata;
         let volume = from.name.clone().unwrap_or_default();

@@ -1,4 +1,3 @@
-use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use k8s_openapi::api::core::v1::PodStatus;
@@ -14,7 +13,7 @@ struct World {
     revisions: Vec<ControllerRevision>,
     now: jiff::Timestamp,
     told: String,
-    claims: BTreeSet<String>,
+    claims: Claims,
 }
 
 fn world(spec: Value) -> World {
@@ -35,7 +34,7 @@ fn world(spec: Value) -> World {
         revisions: Vec::new(),
         now: "2026-01-02T03:04:05Z".parse().unwrap(),
         told: String::new(),
-        claims: BTreeSet::new(),
+        claims: Claims::new(),
     }
 }
 
@@ -48,24 +47,35 @@ fn name(pod: &Pod) -> &str {
 }
 
 impl World {
-    /// Decides and carries out once; whether anything happened.
-    fn step(&mut self) -> bool {
+    fn decide(&mut self) -> Plan {
         let spec = self.set.spec.clone().unwrap();
         let history = revision::history(&self.set, &spec.template, None, self.revisions.clone());
         self.revisions.clone_from(&history.former);
         self.revisions.push(history.present.clone());
         let pods: Vec<_> = self.pods.iter().cloned().map(Arc::new).collect();
-        let plan = decide(&Picture { set: &self.set, pods: &pods, history: &history, is_settled: true, now: self.now });
+        let (set, claims, now) = (&self.set, &self.claims, self.now);
+        decide(&Picture { set, pods: &pods, history: &history, claims, is_settled: true, now })
+    }
+
+    /// Decides and carries out once; whether anything happened.
+    fn step(&mut self) -> bool {
+        let plan = self.decide();
         let happened = !plan.create.is_empty() || !plan.delete.is_empty();
         for pod in &plan.delete {
             let _ = write!(self.told, "-{} ", name(pod).trim_start_matches("db-"));
             self.pods.retain(|own| own.metadata.name != pod.metadata.name);
         }
-        for pod in plan.create {
+        for mut pod in plan.create {
+            pod.metadata.uid = Some(format!("uid of {}", name(&pod)));
             let _ = write!(self.told, "+{}:{} ", name(&pod).trim_start_matches("db-"), image(&pod));
             self.pods.push(pod);
         }
-        self.claims.extend(plan.claims.iter().map(|(_, claim)| claim.metadata.name.clone().unwrap()));
+        let made = plan.claims.into_iter().map(|(_, claim)| (claim.metadata.name.clone().unwrap(), Arc::new(claim)));
+        self.claims.extend(made);
+        for Inheritance { claim, owners } in plan.bequeathed {
+            let name = claim.metadata.name.clone().unwrap();
+            Arc::make_mut(self.claims.get_mut(&name).unwrap()).metadata.owner_references = Some(owners);
+        }
         self.set.status = Some(plan.status);
         happened
     }
@@ -91,6 +101,19 @@ impl World {
         panic!("it does not come to rest: {}", self.told);
     }
 
+    /// To whom a claim belongs.
+    fn owners(&self, claim: &str) -> Vec<String> {
+        let owners = self.claims[claim].metadata.owner_references.iter().flatten();
+        owners.map(|owner| format!("{} {} {}", owner.kind, owner.name, owner.controller.unwrap_or_default())).collect()
+    }
+
+    fn retain(&mut self, when_deleted: &str, when_scaled: &str) {
+        let mut set = serde_json::to_value(&self.set).unwrap();
+        let policy = json!({ "whenDeleted": when_deleted, "whenScaled": when_scaled });
+        set["spec"]["persistentVolumeClaimRetentionPolicy"] = policy;
+        self.set = serde_json::from_value(set).unwrap();
+    }
+
     fn change(&mut self, field: &str, value: &Value) {
         let mut set = serde_json::to_value(&self.set).unwrap();
         *set.pointer_mut(&format!("/spec/{field}")).unwrap() = value.clone();
@@ -110,7 +133,7 @@ fn pods_come_in_order_and_go_in_the_opposite_one() {
     let spec = pod.spec.clone().unwrap();
     assert_eq!((spec.hostname.as_deref(), spec.subdomain.as_deref()), (Some("db-1"), Some("db")));
     let claim = spec.volumes.unwrap()[0].persistent_volume_claim.clone().unwrap().claim_name;
-    assert!(claim == "data-db-1" && world.claims.contains("data-db-1"));
+    assert!(claim == "data-db-1" && world.claims.contains_key("data-db-1"));
     let labels = pod.metadata.labels.unwrap();
     assert_eq!(
         (labels["apps.kubernetes.io/pod-index"].as_str(), labels["statefulset.kubernetes.io/pod-name"].as_str()),
@@ -174,20 +197,78 @@ fn a_pod_that_has_ended_is_made_again_and_one_that_goes_is_waited_for() {
 
 #[test]
 fn claims_go_with_their_set_or_pod_where_it_says_so() {
-    let policy = json!({ "whenDeleted": "Delete", "whenScaled": "Delete" });
-    let mut world = world(json!({ "persistentVolumeClaimRetentionPolicy": policy }));
+    for (deleted, scaled, stays, is_too_much) in [
+        ("Retain", "Retain", None, None),
+        ("Delete", "Retain", Some("StatefulSet db true"), Some("StatefulSet db true")),
+        ("Retain", "Delete", None, Some("Pod db-2 true")),
+        ("Delete", "Delete", Some("StatefulSet db true"), Some("Pod db-2 true")),
+    ] {
+        let mut world = world(json!({}));
+        world.retain(deleted, scaled);
+        world.rest(|_| true);
+        world.change("replicas", &json!(2));
+        world.step();
+        assert_eq!(world.owners("data-db-0"), Vec::from_iter(stays), "{deleted} {scaled}");
+        assert_eq!(world.owners("data-db-2"), Vec::from_iter(is_too_much), "{deleted} {scaled}");
+    }
+}
+
+#[test]
+fn a_policy_that_changes_holds_for_claims_that_are_there_unless_they_are_somebody_elses() {
+    let mut world = world(json!({}));
     world.rest(|_| true);
-    let spec = world.set.spec.clone().unwrap();
-    let claim = member::claims(&world.set, &spec, 0).remove(0).object;
-    assert_eq!(claim.metadata.owner_references.unwrap()[0].kind, "StatefulSet");
+    let other = json!([{ "apiVersion": "v1", "kind": "Tape", "name": "t", "uid": "t", "controller": true }]);
+    let former = json!([{ "apiVersion": "apps/v1", "kind": "StatefulSet", "name": "db", "uid": "former" }]);
+    for (claim, owners) in [("data-db-1", other), ("data-db-2", former)] {
+        let metadata = &mut Arc::make_mut(world.claims.get_mut(claim).unwrap()).metadata;
+        metadata.owner_references = serde_json::from_value(owners).unwrap();
+    }
+    world.retain("Delete", "Retain");
+    world.step();
+    assert_eq!(world.owners("data-db-0"), ["StatefulSet db true"]);
+    assert_eq!(
+        (world.owners("data-db-1"), world.owners("data-db-2")),
+        (vec!["Tape t true".to_owned()], vec!["StatefulSet db false".to_owned()])
+    );
+    world.retain("Retain", "Retain");
+    world.step();
+    assert!(world.owners("data-db-0").is_empty());
+}
+
+#[test]
+fn a_pod_is_made_once_claims_that_went_with_a_former_one_have_gone() {
+    let mut world = world(json!({}));
+    world.retain("Retain", "Delete");
+    world.rest(|_| true);
     world.change("replicas", &json!(2));
-    world.revisions.sort_by_key(|one| one.revision);
-    let spec = world.set.spec.clone().unwrap();
-    let history = revision::history(&world.set, &spec.template, None, world.revisions.clone());
-    let pods: Vec<_> = world.pods.iter().cloned().map(Arc::new).collect();
-    let plan = decide(&Picture { set: &world.set, pods: &pods, history: &history, is_settled: true, now: world.now });
-    let (claim, owner) = &plan.bequeathed[0];
-    assert_eq!((claim.name.as_str(), owner.kind.as_str(), owner.name.as_str()), ("data-db-2", "Pod", "db-2"));
+    world.rest(|_| true);
+    world.change("replicas", &json!(3));
+    assert!(!world.step(), "the garbage collector has not seen it yet");
+    Arc::make_mut(world.claims.get_mut("data-db-2").unwrap()).metadata.deletion_timestamp = Some(Time(world.now));
+    let plan = world.decide();
+    assert_eq!(plan.awaited, [("db-2".to_owned(), "data-db-2".to_owned())]);
+    assert!(plan.create.is_empty() && plan.again.is_some());
+    world.claims.remove("data-db-2");
+    assert!(world.step() && world.owners("data-db-2").is_empty());
+}
+
+#[test]
+fn a_pod_that_has_not_started_gets_a_lost_claim_again() {
+    let mut world = world(json!({}));
+    world.rest(|_| true);
+    world.claims.clear();
+    assert!(world.decide().claims.is_empty());
+    world.pods[0].status = Some(serde_json::from_value(json!({ "phase": "Pending" })).unwrap());
+    world.step();
+    assert_eq!(world.claims.keys().collect::<Vec<_>>(), ["data-db-0"]);
+}
+
+#[test]
+fn of_a_pod_that_could_not_be_made_the_refusal_is_told() {
+    let deed = Deed { verb: "create", pod: "db-0", owner: "db" };
+    assert_eq!(words(&deed, None), "create Pod db-0 in StatefulSet db successful");
+    let refusal = "create Pod db-0 in StatefulSet db failed error: exceeded quota";
+    assert_eq!(words(&deed, Some("exceeded quota")), refusal);
 }
 
 #[test]
