@@ -65,6 +65,9 @@ async fn sync(shell: Arc<Shell>, key: Key) -> Result<Outcome, ClientError> {
     };
     let jobs = shell.jobs.managed(cron.metadata.uid.as_deref().unwrap_or_default());
     let plan = decide(&Picture { cron: &cron, jobs, zone, now: shell.clock.now() });
+    if plan.is_surprised && !shell.is_present(&cron).await? {
+        return Ok(Outcome::Done);
+    }
     shell.carry_out(&cron, plan).await
 }
 
@@ -82,6 +85,12 @@ async fn zone(name: Option<&str>) -> Result<TimeZone, String> {
 }
 
 impl Shell {
+    /// Whether a CronJob is still as it was seen; if not, the informer will tell.
+    async fn is_present(&self, cron: &CronJob) -> Result<bool, ClientError> {
+        let present = self.client.get_opt::<CronJob>(&Key::of(&cron.metadata)).await?;
+        Ok(present.is_some_and(|present| present.metadata.resource_version == cron.metadata.resource_version))
+    }
+
     async fn carry_out(&self, cron: &CronJob, plan: Plan) -> Result<Outcome, ClientError> {
         let subject = reference(cron);
         for job in &plan.delete {

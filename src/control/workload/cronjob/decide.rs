@@ -29,6 +29,8 @@ pub(super) struct Picture<'a> {
 /// What is to be done, in this order.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
+    /// Whether there is a Job that this was not known to have made, as far as could be seen.
+    pub(super) is_surprised: bool,
     pub(super) events: Vec<(EventType, &'static str, String)>,
     pub(super) delete: Vec<Arc<Job>>,
     pub(super) create: Option<Job>,
@@ -87,7 +89,7 @@ pub(super) fn decide(picture: &Picture<'_>) -> Plan {
     plan
 }
 
-/// Keeps the list of active Jobs.
+/// Keeps the list of active Jobs, of which those of others are none (`syncCronJob`).
 fn follow_jobs(plan: &mut Plan, jobs: &[Arc<Job>]) {
     let mut active = plan.status.active.take().unwrap_or_default();
     for job in jobs {
@@ -98,7 +100,12 @@ fn follow_jobs(plan: &mut Plan, jobs: &[Arc<Job>]) {
                 let text = format!("Saw completed job: {}, condition: {end}", name(&job.metadata));
                 plan.events.push((EventType::Normal, "SawCompletedJob", text));
             }
-            (None, None) if !is_deleting(&job.metadata) => active.push(reference_of(job)),
+            // Made by hand (`create job --from`), most likely; what this made and could not note is met again when it is due.
+            (None, None) => {
+                plan.is_surprised = true;
+                let text = format!("Saw a job that the controller did not create or forgot: {}", name(&job.metadata));
+                plan.events.push((EventType::Warning, "UnexpectedJob", text));
+            }
             _ => {}
         }
         let completed = job.status.as_ref().and_then(|status| status.completion_time.clone());
@@ -169,7 +176,6 @@ fn start(
         plan.events.push((EventType::Warning, "MissSchedule", text));
         return;
     }
-    let is_active = |job: &&Arc<Job>| end_of(job).is_none() && !is_deleting(&job.metadata);
     match spec.concurrency_policy.as_deref() {
         Some("Forbid") if plan.status.active.is_some() => {
             let text = "Not starting job because prior execution is running and concurrency policy is Forbid";
@@ -177,8 +183,9 @@ fn start(
             return;
         }
         Some("Replace") => {
+            let active = plan.status.active.take().unwrap_or_default();
+            let is_active = |job: &&Arc<Job>| active.iter().any(|one| one.uid == job.metadata.uid);
             plan.delete.extend(jobs.iter().filter(is_active).cloned());
-            plan.status.active = None;
         }
         _ => {}
     }

@@ -71,6 +71,15 @@ fn what_runs_still_is_let_be_or_replaced_or_waited_for() {
 }
 
 #[test]
+fn one_that_somebody_else_made_is_told_of_and_is_in_nobodys_way() {
+    for policy in ["Forbid", "Replace"] {
+        let plan = plan(&cron(json!({ "concurrencyPolicy": policy }), json!({})), vec![job(3, "")]);
+        assert!(plan.create.is_some() && plan.delete.is_empty() && plan.status.active.is_none(), "{policy}");
+        assert_eq!(reasons(&plan), ["UnexpectedJob"]);
+    }
+}
+
+#[test]
 fn one_that_is_over_is_told_of_and_the_oldest_go() {
     let status = json!({ "active": [{ "uid": "j4", "name": "c-4" }, { "uid": "gone", "name": "x" }] });
     let jobs = vec![job(0, "Complete"), job(1, "Complete"), job(2, "Failed"), job(3, "Failed"), job(4, "Complete")];
