@@ -73,9 +73,6 @@ async fn sync(shell: Arc<Shell>, key: Key) -> Result<Outcome, ClientError> {
         true => scale::of_pods(&shell.client, &pods).await?,
         false => Ok(Scales::default()),
     };
-    if pods.is_empty() {
-        shell.recorder.event(&reference(&*budget), EventType::Normal, "NoPods", "No matching pods found");
-    }
     let now = shell.clock.now();
     let members: Vec<Member> = pods.iter().map(decide::member).collect();
     let verdict = match scales {
@@ -93,6 +90,10 @@ async fn sync(shell: Arc<Shell>, key: Key) -> Result<Outcome, ClientError> {
         }
     };
     if verdict.status != value["status"] {
+        // Told when it is news: all pods of the namespace lead here, also those that the budget never covered.
+        if pods.is_empty() {
+            shell.recorder.event(&reference(&*budget), EventType::Normal, "NoPods", "No matching pods found");
+        }
         let mut new = value;
         new["status"] = verdict.status;
         let path = format!("/apis/policy/v1/namespaces/{}/poddisruptionbudgets/{}/status", key.namespace, key.name);

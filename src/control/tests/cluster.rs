@@ -174,6 +174,11 @@ async fn a_budget_follows_its_pods_and_lets_them_go_one_after_another() {
         "spec": {"maxUnavailable": "34%", "selector": {"matchLabels": labels}},
     }));
     client.create(&budget).await.unwrap();
+    let mut of_nobody = budget.clone();
+    of_nobody.metadata.name = Some("nobody".to_owned());
+    of_nobody.spec.as_mut().unwrap().selector =
+        serde_json::from_value(json!({"matchLabels": {"app": "nobody"}})).unwrap();
+    client.create(&of_nobody).await.unwrap();
     let key = Key::namespaced("default", "web");
     let says = |expected: i32, healthy: i32, allowed: i32| {
         move |budget: Option<&PodDisruptionBudget>| {
@@ -196,6 +201,10 @@ async fn a_budget_follows_its_pods_and_lets_them_go_one_after_another() {
     evict("web-2").await.unwrap();
     until(&cluster, key.clone(), says(3, 1, 0)).await;
     assert_eq!(evict("web-3").await.unwrap_err().api().unwrap().code, 429);
+    // That a budget covers nobody is told once, not whenever a pod of others changes.
+    let events: Vec<Event> = client.list(&Scope::namespace("default"), &ListOptions::default()).await.unwrap().items;
+    let lonely: Vec<&Event> = events.iter().filter(|event| event.reason.as_deref() == Some("NoPods")).collect();
+    assert!(matches!(&lonely[..], [one] if one.count.unwrap_or(1) == 1), "{lonely:?}");
     // Nobody collects the pod of a set that is there; with the set, it goes too, and the budget expects nothing.
     client.delete::<ReplicaSet>(&key, &DeleteOptions::default()).await.unwrap();
     until::<Pod>(&cluster, Key::namespaced("default", "web-3"), |pod| {
