@@ -16,6 +16,13 @@ HEADER = """\
 # T type description                a type; its fields follow
 # name description                  a field; line breaks are written \\n"""
 
+# Where the types of a group are that does not stand with the others.
+ELSEWHERE = {
+    "meta/v1": "apimachinery/pkg/apis/meta/v1",
+    "apiextensions/v1": "apiextensions_apiserver/pkg/apis/apiextensions/v1",
+    "apiregistration/v1": "kube_aggregator/pkg/apis/apiregistration/v1",
+}
+
 
 def comments(lines):
     lines = (line.strip()[3:].strip() for line in lines if line.strip().startswith("///"))
@@ -24,19 +31,20 @@ def comments(lines):
 
 
 def main():
-    known = {line.split()[1] for line in open("src/api/schema/types.txt") if line.startswith("T ")}
+    tables = [line for table in ("types", "extensions") for line in open(f"src/api/schema/{table}.txt")]
+    known = {line.split()[1] for line in tables if line.startswith("T ")}
     print(HEADER)
     for group in sorted({name.rsplit("/", 1)[0] for name in known}):
-        folder = f"{sys.argv[1]}/apimachinery/pkg/apis/meta/v1" if group == "meta/v1" else f"{sys.argv[1]}/api/{group}"
+        folder = f"{sys.argv[1]}/{ELSEWHERE.get(group, f'api/{group}')}"
         for file in sorted(os.listdir(folder)):
             text = open(f"{folder}/{file}").read()
-            found = re.search(r"Generated from definition \S+\.(\w+)\n(.*?)^pub struct \w+ \{(.*?)^\}", text, re.M | re.S)
+            found = re.search(r"Generated from definition \S+\.(\w+)\n(.*?)^pub struct \w+(?:\(| \{(.*?)^\})", text, re.M | re.S)
             if not found or f"{group}/{found[1]}" not in known:
                 continue
             names = {key: name for name, key in re.findall(r'"([^"]+)" => Field::Key_(\w+),', text)}
             print(f"T {group}/{found[1]} {comments(found[2].splitlines())}")
             lines = []
-            for line in found[3].splitlines():
+            for line in (found[3] or "").splitlines():
                 lines.append(line)
                 if field := re.match(r"    pub (?:r#)?(\w+): ", line):
                     name = names.get(field[1]) or names.get(field[1] + "_")

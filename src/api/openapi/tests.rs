@@ -85,3 +85,25 @@ fn the_v2_document_is_a_message_that_names_the_kinds() {
         assert!(text.contains(needle), "{needle}");
     }
 }
+
+#[test]
+fn every_type_that_kubectl_explains_has_its_description_also_of_extensions() {
+    for (path, name) in [
+        ("apis/apiextensions.k8s.io/v1", "CustomResourceDefinition"),
+        ("apis/apiregistration.k8s.io/v1", "APIService"),
+        ("api/v1", "Pod"),
+        ("apis/apps/v1", "Deployment"),
+    ] {
+        let group = path.strip_prefix("apis/").and_then(|rest| rest.split_once('/')).map_or("", |(group, _)| group);
+        let of_it = [kind(group, "v1", name, "plural", false)];
+        let document = v3_document(path, &of_it).unwrap();
+        let schemas = document["components"]["schemas"].as_object().unwrap();
+        let (own, _) = schemas.iter().find(|(key, _)| key.ends_with(&format!(".{name}"))).unwrap();
+        let package = own.strip_suffix(name).unwrap();
+        let of_package =
+            schemas.iter().filter(|(key, _)| key.strip_prefix(package).is_some_and(|key| !key.ends_with("List")));
+        for (key, schema) in of_package {
+            assert!(schema["description"].is_string(), "{key}");
+        }
+    }
+}
