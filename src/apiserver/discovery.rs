@@ -1,9 +1,12 @@
 //! Paths that describe the server: discovery, OpenAPI, version.
 
+use std::collections::BTreeSet;
+
 use api::discovery::{self, Aggregated};
 use api::status::ApiError;
 use http::header::HeaderValue;
 use http::{HeaderMap, Response};
+use serde_json::{Value, json};
 
 use crate::Body;
 use crate::aggregation::discovery::{into_aggregated, into_group, into_groups, into_index};
@@ -14,6 +17,22 @@ use crate::openid;
 use crate::query::Query;
 use crate::respond;
 use crate::server::ApiServer;
+
+/// What is there without groups.
+const PATHS: [&str; 12] = [
+    "/.well-known/openid-configuration",
+    "/api",
+    "/api/v1",
+    "/apis",
+    "/healthz",
+    "/livez",
+    "/metrics",
+    "/openapi/v2",
+    "/openapi/v3",
+    "/openid/v1/jwks",
+    "/readyz",
+    "/version",
+];
 
 /// Answers a path that names no objects.
 pub(crate) async fn answer(
@@ -47,10 +66,10 @@ pub(crate) async fn answer(
             return Ok(respond::full(200, content_type, document.to_string()));
         }
         ["api"] => Some(discovery::versions(host(headers))),
-        ["apis"] => {
+        [] | ["apis"] => {
             let mut document = discovery::groups(rows);
             into_groups(&mut document, own_groups(), &remotes);
-            Some(document)
+            Some(if segments.is_empty() { index(&document) } else { document })
         }
         ["api", version] => discovery::resources(rows, "", version),
         ["apis", group] => into_group(discovery::group(rows, group), group, &remotes),
@@ -77,6 +96,17 @@ pub(crate) async fn answer(
         return Ok(respond::large(headers, respond::JSON, document.to_string().into_bytes()));
     }
     Err(ApiError::not_acceptable(&["application/json"]))
+}
+
+/// The paths that lead on, with those of groups (`apiserver/pkg/server/routes/index.go`).
+fn index(groups: &Value) -> Value {
+    let mut paths: BTreeSet<String> = PATHS.map(str::to_owned).into();
+    for group in groups["groups"].as_array().into_iter().flatten() {
+        let versions = group["versions"].as_array().into_iter().flatten().map(|version| &version["groupVersion"]);
+        let names = versions.chain([&group["name"]]).filter_map(Value::as_str);
+        paths.extend(names.map(|name| format!("/apis/{name}")));
+    }
+    json!({ "paths": paths })
 }
 
 /// The highest version of aggregated discovery that the client lists, if it prefers one to the legacy form.

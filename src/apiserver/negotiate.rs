@@ -5,7 +5,7 @@
 
 use api::status::ApiError;
 use http::HeaderMap;
-use http::header::{ACCEPT, ACCEPT_ENCODING};
+use http::header::{ACCEPT, ACCEPT_ENCODING, USER_AGENT};
 
 const YAML: &str = "application/yaml";
 const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
@@ -105,6 +105,16 @@ pub(crate) fn prefers_yaml(headers: &HeaderMap) -> bool {
     is_named && accepted(headers).iter().find(|entry| is_ours(entry)).is_some_and(|entry| entry.name == YAML)
 }
 
+/// Whether a person reads the answer: the query says so, or it is asked by what people ask with (`isPrettyPrint` in
+/// apiserver/pkg/endpoints/handlers/negotiation/negotiate.go).
+pub(crate) fn is_read_by_people(headers: &HeaderMap, pretty: Option<&str>) -> bool {
+    if let Some(pretty) = pretty.filter(|pretty| !pretty.is_empty()) {
+        return matches!(pretty, "1" | "t" | "T" | "true" | "TRUE" | "True");
+    }
+    let agent = headers.get(USER_AGENT).map_or(&b""[..], |agent| agent.as_bytes());
+    ["curl", "Wget", "Mozilla/5.0"].iter().any(|name| agent.starts_with(name.as_bytes()))
+}
+
 fn is_ours(entry: &MediaType) -> bool {
     matches!(entry.name.as_str(), "application/json" | YAML | "application/*" | "*/*")
 }
@@ -176,6 +186,20 @@ mod tests {
         for (accept, yaml, streams) in cases {
             let headers = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(accept))]);
             assert_eq!((prefers_yaml(&headers), stream_form(&headers, true).is_ok()), (yaml, streams), "{accept}");
+        }
+    }
+
+    #[test]
+    fn people_get_a_field_a_line() {
+        for (agent, pretty, wanted) in [
+            ("curl/8.5.0", None, true),
+            ("Wget/1.21", Some(""), true),
+            ("Mozilla/5.0 (X11)", Some("false"), false),
+            ("kubectl/v1.33.1", None, false),
+            ("kubectl/v1.33.1", Some("true"), true),
+        ] {
+            let headers = HeaderMap::from_iter([(USER_AGENT, HeaderValue::from_static(agent))]);
+            assert_eq!(is_read_by_people(&headers, pretty), wanted, "{agent} {pretty:?}");
         }
     }
 }

@@ -57,20 +57,34 @@ pub(crate) fn large(request: &HeaderMap, content_type: HeaderValue, text: Vec<u8
 
 /// A JSON document in YAML; anything else, and what has no end, as it is.
 pub(crate) async fn as_yaml(response: Response<Body>) -> Response<Body> {
+    rewritten(response, YAML, api::json::to_yaml).await
+}
+
+/// A JSON document for people, a field a line; anything else, and what has no end, as it is.
+pub(crate) async fn indented(response: Response<Body>) -> Response<Body> {
+    rewritten(response, JSON, |value| serde_json::to_string_pretty(value).map_err(ApiError::internal)).await
+}
+
+/// A JSON document in another form; anything else, and what has no end, as it is.
+async fn rewritten(
+    response: Response<Body>,
+    content_type: HeaderValue,
+    write: impl Fn(&Value) -> Result<String, ApiError>,
+) -> Response<Body> {
     let is_json = response.headers().get(CONTENT_TYPE) == Some(&JSON);
     if !is_json || response.headers().contains_key(CONTENT_ENCODING) || response.body().size_hint().exact().is_none() {
         return response;
     }
     let (mut parts, body) = response.into_parts();
     let text = match body.collect().await {
-        Ok(body) => serde_json::from_slice(&body.to_bytes())
-            .map_err(ApiError::internal)
-            .and_then(|value| api::json::to_yaml(&value)),
+        Ok(body) => {
+            serde_json::from_slice(&body.to_bytes()).map_err(ApiError::internal).and_then(|value| write(&value))
+        }
         Err(failed) => Err(ApiError::internal(failed)),
     };
     match text {
         Ok(text) => {
-            parts.headers.insert(CONTENT_TYPE, YAML);
+            parts.headers.insert(CONTENT_TYPE, content_type);
             Response::from_parts(parts, Full::new(Bytes::from(text)).map_err(|never| match never {}).boxed())
         }
         Err(failed) => error(&failed),

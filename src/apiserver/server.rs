@@ -140,7 +140,10 @@ impl ApiServer {
         let is_ours = remote.is_none() && !info.is_proxied();
         let as_yaml = is_ours && negotiate::prefers_yaml(&parts.headers);
         let as_protobuf = is_ours && negotiate::wants_protobuf(&parts.headers);
-        if as_yaml || as_protobuf {
+        // What describes the server itself is for people always (`WriteRawJSON` upstream).
+        let describes = matches!(parts.uri.path(), "/" | "/version" | "/version/");
+        let for_people = is_ours && (describes || negotiate::is_read_by_people(&parts.headers, query.get("pretty")));
+        if as_yaml || as_protobuf || for_people {
             // What is compressed could not be written in another form any more.
             parts.headers.remove(ACCEPT_ENCODING);
         }
@@ -160,6 +163,7 @@ impl ApiServer {
         let mut response = match (as_yaml, as_protobuf) {
             (true, _) => respond::as_yaml(response).await,
             (_, true) => respond::as_protobuf(response).await,
+            _ if for_people => respond::indented(response).await,
             _ => response,
         };
         if let Some(label) = label {

@@ -250,6 +250,26 @@ async fn a_dry_deletion_deletes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn people_get_a_field_a_line_and_programs_do_not() {
+    let world = World::new().await;
+    let curl = [("user-agent", "curl/8.5.0"), ("accept-encoding", "gzip")];
+    let list = world.send(admin(), &format!("GET {CONFIG}"), &curl, "").await;
+    assert!(list.text.contains("\n  \"kind\": \"ConfigMapList\","), "{}", list.text);
+    let missing = world.send(admin(), &format!("GET {CONFIG}/none"), &curl, "").await;
+    assert!(missing.code == 404 && missing.text.contains("\n  \"reason\": \"NotFound\","), "{}", missing.text);
+    let asked = world.send(admin(), &format!("GET {CONFIG}?pretty=true"), &[], "").await;
+    assert_eq!(asked.text, list.text);
+    let plain = world.send(admin(), &format!("GET {CONFIG}?pretty=0"), &curl, "").await;
+    assert!(!plain.text.trim_end().contains('\n'), "{}", plain.text);
+    let index = world.ask("GET /", Value::Null).await.expect(200);
+    for path in ["/api/v1", "/apis/apps", "/apis/apps/v1", "/version"] {
+        assert!(index["paths"].as_array().unwrap().contains(&json!(path)), "{index}");
+    }
+    let version = world.send(admin(), "GET /version", &[], "").await;
+    assert!(version.text.contains("\n  \"major\": "), "{}", version.text);
+}
+
+#[tokio::test(start_paused = true)]
 async fn yaml_is_written_for_those_who_ask_for_it() {
     let world = World::new().await;
     let accept = [("accept", "application/yaml"), ("content-type", "application/yaml"), ("accept-encoding", "gzip")];
