@@ -2,9 +2,10 @@
 //!
 //! [`create`] and [`update`] are called after decoding and may change objects; [`ask`] and [`check`] are called when their
 //! final form has been validated. Follows the plugins NamespaceLifecycle, LimitRanger, ServiceAccount, Priority,
-//! DefaultTolerationSeconds, RuntimeClass, DefaultStorageClass, DefaultIngressClass, PersistentVolumeClaimResize, NodeRestriction,
-//! PodSecurity and ResourceQuota of upstream, in [`certificates`] those for signing requests, in [`policies`]
-//! ValidatingAdmissionPolicy, in [`mutations`] MutatingAdmissionPolicy, and in [`hooks`] both kinds of webhooks.
+//! DefaultTolerationSeconds, RuntimeClass, DefaultStorageClass, DefaultIngressClass, PersistentVolumeClaimResize,
+//! StorageObjectInUseProtection, NodeRestriction, PodSecurity and ResourceQuota of upstream, in [`certificates`] those for
+//! signing requests, in [`policies`] ValidatingAdmissionPolicy, in [`mutations`] MutatingAdmissionPolicy, and in [`hooks`]
+//! both kinds of webhooks.
 
 mod attempt;
 pub(crate) mod certificates;
@@ -47,6 +48,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_millis(20);
 const RESTRICTED: &str = "node-restriction.kubernetes.io";
 const MIRROR: &str = "kubernetes.io/config.mirror";
+/// What stays until nobody uses it, and the finalizers that a controller takes away then.
+const PROTECTED: [(&str, &str); 2] =
+    [("persistentvolumeclaims", "kubernetes.io/pvc-protection"), ("persistentvolumes", "kubernetes.io/pv-protection")];
 
 /// A new object, its namespace set; changes it and may refuse it.
 pub(crate) async fn create(call: &Call, object: &mut Value, dry: bool) -> Result<(), ApiError> {
@@ -95,6 +99,12 @@ async fn complete(call: &Call, object: &mut Value) -> Result<(), ApiError> {
     if is_core(call, "persistentvolumeclaims") && lacks_storage_class(object) {
         default_storage_class(object, &all(call, "storage.k8s.io", "storageclasses").await?);
     }
+    // From the first: a controller that did it later would be in the way of the scheduler's first write.
+    for (plural, finalizer) in PROTECTED {
+        if is_core(call, plural) {
+            protect(object, finalizer);
+        }
+    }
     if call.row.group == "networking.k8s.io" && call.row.plural == "ingresses" && lacks_ingress_class(object) {
         default_ingress_class(object, &all(call, "networking.k8s.io", "ingressclasses").await?);
     }
@@ -113,6 +123,9 @@ pub(crate) async fn check<'a>(
     if !matches!(subresource, "" | "ephemeralcontainers" | "resize") {
         return Ok(None);
     }
+    if call.row.group == "scheduling.k8s.io" && call.row.plural == "priorityclasses" && new["globalDefault"] == true {
+        only_default(call, new).await?;
+    }
     podsecurity::check(call, new, old).await?;
     limits::check(call, new, old).await?;
     if let Some(old) = old
@@ -123,6 +136,15 @@ pub(crate) async fn check<'a>(
             .map_err(|text| ApiError::forbidden("", call.row.plural, meta(new, "name"), text))?;
     }
     if call.row.namespaced { limits::charge(call, new, old).await } else { Ok(None) }
+}
+
+fn protect(object: &mut Value, finalizer: &str) {
+    let Some(metadata) = object["metadata"].as_object_mut() else { return };
+    match metadata.get_mut("finalizers").and_then(Value::as_array_mut) {
+        Some(list) if list.iter().any(|one| one == finalizer) => {}
+        Some(list) => list.push(finalizer.into()),
+        None => drop(metadata.insert("finalizers".to_owned(), vec![finalizer].into())),
+    }
 }
 
 /// The RuntimeClass that a pod names.
@@ -256,6 +278,18 @@ fn mirror(pod: &Value) -> Result<(), ApiError> {
         return refuse("a mirror pod may not use ServiceAccountToken volume projections");
     }
     Ok(())
+}
+
+/// That pods without a class have one meaning (`validatePriorityClass`).
+async fn only_default(call: &Call, class: &Value) -> Result<(), ApiError> {
+    let (classes, name) = (all(call, call.row.group, call.row.plural).await?, meta(class, "name"));
+    match global_default(&classes).map(|known| meta(known, "name")).filter(|known| *known != name) {
+        Some(known) => {
+            let text = format!("PriorityClass {known} is already marked as default. Only one default can exist");
+            Err(ApiError::forbidden(call.row.group, call.row.plural, name, &text))
+        }
+        None => Ok(()),
+    }
 }
 
 /// The class that a pod's priority follows from.

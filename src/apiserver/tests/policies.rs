@@ -247,6 +247,7 @@ async fn claims_and_ingresses_get_the_default_class_and_claims_grow_if_it_permit
     let path = format!("{NS}/persistentvolumeclaims");
     let claim = world.ask(&format!("POST {path}"), sample("PersistentVolumeClaim", "c")).await.expect(201);
     assert_eq!(claim["spec"]["storageClassName"], "fast");
+    assert_eq!(claim["metadata"]["finalizers"], json!(["kubernetes.io/pvc-protection"]));
     let path_of_ingresses = "/apis/networking.k8s.io/v1/namespaces/default/ingresses";
     let made = world.ask(&format!("POST {path_of_ingresses}"), sample("Ingress", "i")).await.expect(201);
     assert_eq!(made["spec"]["ingressClassName"], "front");

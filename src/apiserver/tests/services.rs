@@ -222,7 +222,13 @@ async fn a_pod_has_the_priority_of_its_class() {
     let status = world.ask(&format!("POST {pods}"), pod).await.expect(403);
     assert_eq!(status["message"], "pods \"b\" is forbidden: no PriorityClass with name none was found");
     let usual = json!({ "metadata": { "name": "usual" }, "value": 5, "globalDefault": true });
-    world.ask(&format!("POST {classes}"), usual).await.expect(201);
+    let usual = world.ask(&format!("POST {classes}"), usual).await.expect(201);
+    let other = json!({ "metadata": { "name": "other" }, "value": 6, "globalDefault": true });
+    let status = world.ask(&format!("POST {classes}"), other).await.expect(403);
+    let wanted = "priorityclasses.scheduling.k8s.io \"other\" is forbidden: PriorityClass usual is already marked as default. \
+                  Only one default can exist";
+    assert_eq!(status["message"], wanted);
+    world.ask(&format!("PUT {classes}/usual"), usual).await.expect(200);
     let made = world.ask(&format!("POST {pods}"), sample("Pod", "c")).await.expect(201);
     assert_eq!((&made["spec"]["priority"], &made["spec"]["priorityClassName"]), (&json!(5), &json!("usual")));
     let put = world.ask(&format!("PUT {pods}/c"), made.clone()).await.expect(200);
