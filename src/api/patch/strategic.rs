@@ -139,7 +139,7 @@ fn set_element_orders(original: &mut Object, patch: &mut Object, schema: Schema)
         }
         let merged = match (old.clone(), new) {
             (Some(old), None) => old,
-            (None, Some(new)) => new.into_iter().filter_map(without_directives).collect(),
+            (None, Some(new)) => without_directive_items(new),
             (Some(old), Some(new)) => merge_list(old, new, field, key)?,
             (None, None) => continue,
         };
@@ -269,7 +269,13 @@ fn without_directives(value: Value) -> Option<Value> {
             let fields = fields.into_iter().filter_map(|(key, value)| Some((key, without_directives(value)?)));
             Some(Value::Object(fields.collect()))
         }
-        Value::Array(items) => Some(Value::Array(items.into_iter().filter_map(without_directives).collect())),
+        Value::Array(items) => Some(Value::Array(without_directive_items(items))),
         value => Some(value),
     }
+}
+
+/// The same for a list, in which an item that is nothing but a directive is none.
+fn without_directive_items(items: Vec<Value>) -> Vec<Value> {
+    let is_bare = |item: &Value| item.as_object().is_some_and(|item| item.len() == 1 && item.contains_key(DIRECTIVE));
+    items.into_iter().filter(|item| !is_bare(item)).filter_map(without_directives).collect()
 }
