@@ -123,9 +123,8 @@ fn is_manifest(path: &Path) -> bool {
 
 /// Makes a pod of a manifest.
 pub(super) fn parse(text: &[u8], node: &str) -> Result<StaticPod, ManifestError> {
-    let text = std::str::from_utf8(text).map_err(|error| ManifestError::Syntax(error.into()))?;
-    let mut value: serde_json::Value =
-        serde_saphyr::from_str(text).map_err(|error| ManifestError::Syntax(error.to_string().into()))?;
+    let parsed = api::json::parse_yaml(text).map_err(|error| ManifestError::Syntax(error.message.into()))?;
+    let mut value = parsed.value;
     if value["kind"] != "Pod" || value["apiVersion"] != "v1" {
         return Err(ManifestError::NotAPod);
     }
@@ -164,7 +163,7 @@ pub(super) fn parse(text: &[u8], node: &str) -> Result<StaticPod, ManifestError>
 }
 
 /// 32 hexadecimal digits, as upstream's UIDs of static pods have.
-fn hash(text: &str, node: &str) -> String {
+fn hash(text: &[u8], node: &str) -> String {
     let digest = Sha256::new().chain_update(node).chain_update([0]).chain_update(text).finalize();
     digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
@@ -218,6 +217,15 @@ mod tests {
         let pods = read_all(directory.path(), "edge");
         let names: Vec<_> = pods.iter().filter_map(|own| own.pod.metadata.name.clone()).collect();
         assert_eq!(names, ["w5-edge", "w8-edge"]);
+    }
+
+    #[test]
+    fn modes_of_files_are_octal_as_upstream_reads_them() {
+        let volumes =
+            "volumes: [{name: data, hostPath: {path: /}}, {name: c, downwardAPI: {defaultMode: 0640}}], containers:";
+        let own = parse(WEB.replace("containers:", volumes).as_bytes(), "edge").expect("a valid manifest");
+        let volumes = own.pod.spec.as_ref().and_then(|spec| spec.volumes.as_ref()).expect("volumes");
+        assert_eq!(volumes[1].downward_api.as_ref().and_then(|source| source.default_mode), Some(0o640));
     }
 
     #[test]
