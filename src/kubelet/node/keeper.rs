@@ -134,7 +134,12 @@ impl Keeper {
     }
 
     async fn write(&self, status: &NodeStatus) -> Result<Node, ClientError> {
-        self.client.patch_status(&self.key(), &Patch::Merge(json!({ "status": status }))).await
+        let mut status = json!(status);
+        // Strategic, so that conditions of others stay; addresses have no key that tells them apart.
+        if let Some(addresses) = status["addresses"].as_array_mut() {
+            addresses.insert(0, json!({ "$patch": "replace" }));
+        }
+        self.client.patch_status(&self.key(), &Patch::Strategic(json!({ "status": status }))).await
     }
 
     /// What others have said of the node's conditions meanwhile, as the controller does that has heard nothing for long.

@@ -279,7 +279,7 @@ fn tell_stop(job: &Job, Stop { name, reason, .. }: &Stop) {
 /// Writes a status to the API server.
 pub(super) async fn write_status(shared: Arc<Shared>, target: Target, status: PodStatus) -> Outcome {
     let Some(client) = &shared.client else { return Outcome::StatusWritten(Box::new(status)) };
-    let patch = Patch::Merge(json!({ "metadata": { "uid": target.uid }, "status": status }));
+    let patch = Patch::Strategic(json!({ "metadata": { "uid": target.uid }, "status": super::status::patch(&status) }));
     match client.patch_status::<Pod>(&target.key, &patch).await {
         Ok(_) => Outcome::StatusWritten(Box::new(status)),
         Err(error) if is_gone(client, &target, &error).await => Outcome::ObjectGone,

@@ -73,6 +73,15 @@ impl SimulatedApi {
         self.put(&format!("{collection}/{name}"), "ADDED", object)
     }
 
+    /// Changes an object by a strategic merge patch.
+    fn patch_strategically(&self, path: &str, patch: &[u8]) -> Option<Value> {
+        let before = self.get(path)?;
+        let kind = if path.contains("/pods/") { "Pod" } else { "Node" };
+        let ty = api::schema::lookup("", "v1", kind);
+        let after = api::patch::apply(api::patch::PatchType::Strategic, ty, &before, patch).expect("a good patch");
+        Some(if after == before { before } else { self.put(path, "MODIFIED", after) })
+    }
+
     /// Changes an object by an RFC 7396 patch.
     pub(crate) fn patch(&self, path: &str, patch: &Value) -> Option<Value> {
         let mut object = self.get(path)?;
@@ -178,6 +187,14 @@ impl SimulatedApi {
                     return (409, json!({"kind": "Status", "reason": "AlreadyExists", "code": 409}));
                 }
                 Some(self.create(path, body))
+            }
+            Method::PATCH
+                if request
+                    .headers()
+                    .get("content-type")
+                    .is_some_and(|kind| kind.as_bytes().starts_with(b"application/strategic")) =>
+            {
+                self.patch_strategically(object_path, request.body())
             }
             Method::PATCH => self.patch(object_path, &body),
             Method::DELETE => self.delete(path, body["gracePeriodSeconds"].as_i64()),

@@ -11,7 +11,11 @@ use super::phase::{Phase, Verdict};
 const OWN: [&str; 5] = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
 
 /// Ours too, while there is something to say.
-const RESIZES: [&str; 2] = ["PodResizePending", "PodResizeInProgress"];
+pub(super) const PASSING: [&str; 2] = ["PodResizePending", "PodResizeInProgress"];
+
+/// Ours if the kubelet has evicted the pod; others say it as well.
+const DISRUPTION: &str = "DisruptionTarget";
+const BY_KUBELET: &str = "TerminationByKubelet";
 
 /// What a condition says.
 struct Says {
@@ -51,22 +55,32 @@ pub(super) fn render(
     own.chain(foreign(view)).chain(disruption(view)).chain(resizes(view)).collect()
 }
 
+/// Whether it is the kubelet that says a condition.
+pub(super) fn is_own(condition: &PodCondition) -> bool {
+    let evicts = condition.type_ == DISRUPTION && condition.reason.as_deref() == Some(BY_KUBELET);
+    evicts || is_own_type(&condition.type_)
+}
+
+fn is_own_type(name: &str) -> bool {
+    OWN.contains(&name) || PASSING.contains(&name)
+}
+
 /// Says of an evicted pod that its node has ended it (KEP-3329); once the object has that, it is kept like any other.
 fn disruption(view: &View<'_>) -> Option<PodCondition> {
-    const NAME: &str = "DisruptionTarget";
-    let evicted = view.memory.evicted.as_ref().filter(|_| !foreign(view).any(|condition| condition.type_ == NAME))?;
+    let evicted =
+        view.memory.evicted.as_ref().filter(|_| !foreign(view).any(|condition| condition.type_ == DISRUPTION))?;
     let message = Some(evicted.disruption.clone());
-    Some(condition(view, NAME, Says { holds: true, reason: Some("TerminationByKubelet"), message }))
+    Some(condition(view, DISRUPTION, Says { holds: true, reason: Some(BY_KUBELET), message }))
 }
 
 /// What is said of a resize as long as it is not done (KEP-1287).
 fn resizes(view: &View<'_>) -> impl Iterator<Item = PodCondition> {
     let says = |reason: &'static str, message| Says { holds: true, reason: Some(reason), message };
     let pending = view.memory.resize_pending.as_ref();
-    let pending = pending.map(|pending| (RESIZES[0], says(pending.reason, Some(pending.message.clone()))));
+    let pending = pending.map(|pending| (PASSING[0], says(pending.reason, Some(pending.message.clone()))));
     let running = resize::in_progress(view).map(|failure| match failure {
-        Some(message) => (RESIZES[1], says("Error", Some(message))),
-        None => (RESIZES[1], Says::yes()),
+        Some(message) => (PASSING[1], says("Error", Some(message))),
+        None => (PASSING[1], Says::yes()),
     });
     pending.into_iter().chain(running).map(|(name, says)| condition(view, name, says))
 }
@@ -75,8 +89,7 @@ fn resizes(view: &View<'_>) -> impl Iterator<Item = PodCondition> {
 fn foreign(view: &View<'_>) -> impl Iterator<Item = PodCondition> {
     let status = view.pod.status.as_ref();
     let all = status.and_then(|status| status.conditions.as_ref()).into_iter().flatten();
-    let is_own = |name: &str| OWN.contains(&name) || RESIZES.contains(&name);
-    all.filter(move |condition| !is_own(&condition.type_)).cloned()
+    all.filter(|condition| !is_own_type(&condition.type_)).cloned()
 }
 
 fn condition(view: &View<'_>, name: &str, says: Says) -> PodCondition {

@@ -116,6 +116,11 @@ fn terminated(ended: &Ended) -> ContainerState {
 
 /// Whether the pod has ended before this container was ever started, or has lost its only sandbox for good.
 fn ended_unstarted(view: &View<'_>, draft: &Draft, container: &Contained<'_>) -> bool {
+    // What waits for init containers of which one has failed for good goes on waiting (`hasPodInitialized` upstream).
+    let failed = |init: &Contained<'_>| init.kind == Kind::Init && init.ended_for_good().is_some_and(|code| code != 0);
+    if container.kind == Kind::App && view.init.iter().any(failed) {
+        return false;
+    }
     if view.live_sandbox().is_none() && !view.is_busy() && !needs_sandbox(view) {
         return true;
     }

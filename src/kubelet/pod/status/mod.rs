@@ -9,6 +9,7 @@ mod phase;
 
 use k8s_openapi::api::core::v1::{ContainerStatus, HostIP, Pod, PodIP, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use serde_json::{Value, json};
 
 use super::plan::{Draft, Wish};
 use super::resize;
@@ -47,6 +48,23 @@ pub(super) fn is_marked_unready(pod: &Pod, own: &PodStatus) -> bool {
 fn was_rejected(view: &View<'_>) -> bool {
     let old = &view.memory.status;
     old.phase.as_deref() == Some("Failed") && old.container_statuses.is_none() && view.observed.sandboxes.is_empty()
+}
+
+/// The strategic merge patch that gives an object this status. Conditions of others are not in it: they may have changed
+/// since they were seen.
+pub(super) fn patch(status: &PodStatus) -> Value {
+    let mut patch = json!(status);
+    let own = status.conditions.iter().flatten().filter(|condition| conditions::is_own(condition));
+    let own: Vec<Value> = own.map(|condition| json!(condition)).collect();
+    let gone = conditions::PASSING.iter().filter(|name| !own.iter().any(|condition| condition["type"] == **name));
+    let gone = gone.map(|name| json!({ "type": name, "$patch": "delete" }));
+    patch["conditions"] = own.iter().cloned().chain(gone).collect();
+    for list in ["podIPs", "hostIPs"] {
+        if let Some(list) = patch[list].as_array_mut() {
+            list.insert(0, json!({ "$patch": "replace" }));
+        }
+    }
+    patch
 }
 
 /// Renders the status that follows from facts and decisions.
