@@ -18,10 +18,19 @@ pub(crate) struct Admin(pub(crate) Arc<Door>);
 impl Admin {
     /// The answer's code and body; waits for the server to run.
     pub(crate) async fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> (u16, Value) {
+        self.send(method, path, body, "application/json").await
+    }
+
+    /// The answer to a strategic merge patch.
+    pub(crate) async fn patch(&self, path: &str, patch: &Value) -> (u16, Value) {
+        self.send("PATCH", path, Some(patch), "application/strategic-merge-patch+json").await
+    }
+
+    async fn send(&self, method: &str, path: &str, body: Option<&Value>, kind: &str) -> (u16, Value) {
         let mut door = self.0.subscribe();
         let server = door.wait_for(Option::is_some).await.unwrap().clone().unwrap();
         let bytes = body.map(|body| Bytes::from(body.to_string())).unwrap_or_default();
-        let request = Request::builder().method(method).uri(path).header("content-type", "application/json");
+        let request = Request::builder().method(method).uri(path).header("content-type", kind);
         let caller = Caller { user: UserInfo::authenticated("admin", &[MASTERS]) };
         let response = server.handle(caller, request.body(Full::new(bytes)).unwrap()).await;
         let code = response.status().as_u16();

@@ -22,6 +22,7 @@ mod expectation;
 mod historian;
 mod node;
 mod random;
+mod scenarios;
 mod storm;
 mod verdict;
 mod wire;
@@ -45,14 +46,20 @@ fn run_each(is_mine: impl Fn(u64) -> bool) {
     let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     if let Some(seed) = number("CORACLE_SEED") {
         if is_mine(seed) {
-            let logs = tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).with_writer(std::io::stderr);
-            logs.without_time().with_ansi(false).init();
+            print_logs();
             run(seed);
         }
         return;
     }
     let seeds = if number("PROPTEST_CASES").is_some_and(|cases| cases >= 640) { SEEDS * 10 } else { SEEDS };
     (0..seeds).filter(|seed| is_mine(*seed)).for_each(run);
+}
+
+/// Has all parts say what they log.
+fn print_logs() {
+    let logs = tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).with_writer(std::io::stderr);
+    // Another test may have asked for it already.
+    let _ = logs.without_time().with_ansi(false).try_init();
 }
 
 /// Says which seed it was when its run fails.
