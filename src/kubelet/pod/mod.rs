@@ -15,6 +15,7 @@ pub mod plan;
 mod pulling;
 pub(crate) mod report;
 pub mod resize;
+mod restart_all;
 mod run;
 mod status;
 mod step;

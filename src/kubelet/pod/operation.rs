@@ -264,7 +264,7 @@ async fn resize(job: &Job, sandbox: &SandboxId, container: ContainerId, name: &s
 
 fn tell_stop(job: &Job, Stop { name, reason, .. }: &Stop) {
     let message = match reason {
-        StopReason::PodEnds => format!("Stopping container {name}"),
+        StopReason::PodEnds | StopReason::RestartAll => format!("Stopping container {name}"),
         StopReason::Changed => format!("Container {name} definition changed, will be restarted"),
         StopReason::Probe(FailedProbe::Liveness) => {
             format!("Container {name} failed liveness probe, will be restarted")

@@ -24,7 +24,7 @@ use runtime::{ContainerId, ImageId, SandboxStatus};
 use super::memory::Memory;
 pub use super::view::Cut;
 use super::view::View;
-use super::{run, status, stop};
+use super::{restart_all, run, status, stop};
 
 pub use super::pulling::Pulled;
 pub use super::step::{Action, Hook, Start, Stop, StopReason, Subject};
@@ -120,6 +120,7 @@ pub enum WaitingReason {
     CreateContainerError,
     RunContainerError,
     PostStartHookError,
+    RestartingAllContainers,
 }
 
 impl WaitingReason {
@@ -137,6 +138,7 @@ impl WaitingReason {
             Self::CreateContainerError => "CreateContainerError",
             Self::RunContainerError => "RunContainerError",
             Self::PostStartHookError => "PostStartHookError",
+            Self::RestartingAllContainers => restart_all::REASON,
         }
     }
 }

@@ -8,7 +8,7 @@ use runtime::{ContainerId, Fetched, SandboxStatus};
 use super::memory::{FailedStart, Files, Pull, StartError};
 use super::plan::{Action, Draft, PresentImage, Pulled, Start, StopReason, Subject, WaitingReason};
 use super::view::{Begun, Contained, Ended, Kind, Life, START_ERROR, UNKNOWN_EXIT, View};
-use super::{pulling, resize, stop};
+use super::{pulling, resize, restart_all, stop};
 use crate::shared::in_full;
 
 /// How much of the wait after a failed pull or start the failure itself is shown for; then the back-off is.
@@ -26,6 +26,9 @@ pub(super) fn keep_running(view: &View<'_>, draft: &mut Draft) {
     let ready = view.connected_sandbox().filter(|_| matches!(view.memory.files, Files::Ready { .. }));
     for container in view.containers() {
         default_wait(view, draft, container);
+    }
+    if view.restarts_all() {
+        return restart_all::keep(view, draft);
     }
     for container in &view.ephemeral {
         keep_ephemeral(view, draft, ready, container);

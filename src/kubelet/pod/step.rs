@@ -37,6 +37,8 @@ pub enum StopReason {
     Probe(FailedProbe),
     /// Its `postStart` hook failed.
     PostStart,
+    /// The whole pod is started again.
+    RestartAll,
     /// It shall have another size, which its `resizePolicy` has it started with.
     Resized,
 }

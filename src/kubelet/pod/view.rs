@@ -12,8 +12,8 @@ use runtime::{ContainerId, ContainerStatus, SandboxState, SandboxStatus};
 
 use super::eviction::Eviction;
 use super::memory::{FailedStart, Memory};
-use super::parts;
 use super::plan::{Desired, Observed, Subject, Wish};
+use super::{parts, restart_all};
 use facts::Facts;
 use policy::{RestartPolicy, Restarts};
 
@@ -190,6 +190,9 @@ impl<'a> View<'a> {
     /// Whether the pod has done its work, and well; none while anything is left to do. Sidecars and ephemeral containers
     /// never matter.
     pub(super) fn outcome(&self) -> Option<bool> {
+        if self.restarts_all() {
+            return None;
+        }
         let failed =
             |init: &Contained<'_>| init.kind == Kind::Init && init.ended_for_good().is_some_and(|code| code != 0);
         if !self.apps.iter().any(|app| app.current) && self.init.iter().any(failed) {
@@ -214,6 +217,11 @@ impl<'a> View<'a> {
         }
         let Eviction { reason, message, .. } = self.memory.evicted.clone()?;
         Some(Cut { reason, message })
+    }
+
+    /// Whether all containers are to be started again, see [`super::restart_all`].
+    pub(super) fn restarts_all(&self) -> bool {
+        self.live_sandbox().is_some() && self.init.iter().chain(&self.apps).any(Contained::demands_all)
     }
 
     /// When `activeDeadlineSeconds` are over.
@@ -294,6 +302,18 @@ impl Contained<'_> {
         }
     }
 
+    /// Whether it has ended in a way that has the whole pod restarted.
+    pub(super) fn demands_all(&self) -> bool {
+        let demands = |ended: &Ended| ended.id.is_some() && self.restarts.all_after(ended.code);
+        self.current && !self.records.is_empty() && matches!(&self.life, Life::Ended(ended) if demands(ended))
+    }
+
+    /// Whether it was forgotten because the whole pod is started again. Its next start counts as done already then, in
+    /// statuses.
+    pub(super) fn was_removed(&self) -> bool {
+        self.previous.as_ref().is_some_and(|previous| previous.reason == restart_all::REASON)
+    }
+
     /// Whether it runs, its `postStart` hook is done, and its startup probe, if any, has succeeded.
     pub(super) fn is_started(&self, view: &View<'_>) -> bool {
         let Life::Runs { id, .. } = &self.life else { return false };
@@ -315,6 +335,8 @@ impl Contained<'_> {
             Life::Ended(ended) => Some(ended),
             _ => self.previous.as_ref(),
         };
+        // Who was not the reason for it does not pay for it.
+        let last = last.filter(|last| last.reason != restart_all::REASON);
         super::memory::next_backoff(last.map(|ended| (ended.backoff, ended.ran())), longest)
     }
 }

@@ -245,6 +245,39 @@ async fn a_restart_rule_restarts_one_container_of_a_pod_that_never_restarts() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_restart_rule_restarts_all_containers_in_their_sandbox() {
+    let world = started().await;
+    world.program("setup", &[Program::exits(Duration::from_secs(1), 0), Program::exits(Duration::from_secs(1), 0)]);
+    world.program("watcher", &[Program::exits(Duration::from_secs(5), 42), Program::serves()]);
+    let rules = json!([{"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [42]}}]);
+    let spec = json!({
+        "restartPolicy": "Never",
+        "initContainers": [{"name": "setup", "image": "web:1"}],
+        "containers": [
+            {"name": "web", "image": "web:1"},
+            {"name": "watcher", "image": "web:1", "restartPolicy": "Never", "restartPolicyRules": rules},
+        ],
+    });
+    world.create("web", spec);
+    world.until_pod("web", "it is restarted", |pod| restarts(pod) == 1 && is_ready(pod)).await;
+    let pod = world.pod("web").expect("the pod");
+    let statuses = ["initContainerStatuses", "containerStatuses"]
+        .map(|list| pod["status"][list].as_array().cloned().unwrap_or_default())
+        .concat();
+    for status in &statuses {
+        let last = &status["lastState"]["terminated"];
+        assert_eq!((&status["restartCount"], &last["exitCode"]), (&json!(1), &json!(137)), "{status}");
+        assert_eq!(last["reason"], "RestartingAllContainers");
+    }
+    assert_eq!(statuses.len(), 3);
+    let calls = world.runtime.calls();
+    assert_eq!(calls.iter().filter(|call| matches!(call, Call::CreateSandbox(..))).count(), 1);
+    let mut conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
+    let restarting = conditions.find(|condition| condition["type"] == "AllContainersRestarting");
+    assert_eq!(restarting.map(|condition| condition["status"].clone()), Some(json!("False")));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_liveness_probe_says_nothing_about_a_container_that_is_being_stopped() {
     let world = started().await;
     let sick = ExecOutcome { code: 1, ..ExecOutcome::default() };

@@ -1,5 +1,5 @@
 //! Checks of how containers are restarted and stopped: their own policies and rules (`validateContainerRestartPolicy`,
-//! KEP-5307) and their stop signals (`validateStopSignal`, KEP-4960).
+//! KEP-5307, KEP-5532) and their stop signals (`validateStopSignal`, KEP-4960).
 
 use serde_json::Value;
 
@@ -68,7 +68,11 @@ pub(super) fn check(container: &Value, path: &Path, errors: &mut Vec<FieldError>
 }
 
 fn check_rule(one: &Value, path: &Path, errors: &mut Vec<FieldError>) {
-    errors.extend(rule::required_one_of(&path.child("action"), text(one, "action"), &["Restart"]));
+    errors.extend(rule::required_one_of(
+        &path.child("action"),
+        text(one, "action"),
+        &["Restart", "RestartAllContainers"],
+    ));
     let codes_path = path.child("exitCodes");
     if !present(one, "exitCodes") {
         errors.push(FieldError::required(codes_path, "must be specified"));
@@ -145,6 +149,11 @@ mod tests {
             without,
             ["c.restartPolicy: Required value: must specify restartPolicy when restart rules are used"]
         );
+        let all = json!({"action": "RestartAllContainers", "exitCodes": {"operator": "NotIn", "values": [0]}});
+        assert_eq!(errors(json!({"restartPolicy": "Never", "restartPolicyRules": [all]})), [""; 0]);
+        let other = json!({"action": "RestartPod", "exitCodes": {"operator": "In", "values": [1]}});
+        let supported = "c.restartPolicyRules[0].action: Unsupported value: \"RestartPod\": supported values: \"Restart\", \"RestartAllContainers\"";
+        assert_eq!(errors(json!({"restartPolicy": "Never", "restartPolicyRules": [other]})), [supported]);
         let empty = json!({"action": "Restart", "exitCodes": {"operator": "In", "values": []}});
         let empty = errors(json!({"restartPolicy": "Never", "restartPolicyRules": [empty, {"action": "Restart"}]}));
         let expected = [

@@ -10,6 +10,9 @@ use super::phase::{Phase, Verdict};
 /// The conditions that are ours, in the order in which they are shown.
 const OWN: [&str; 5] = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
 
+/// Ours too, of pods that may be restarted as a whole.
+const RESTARTING: &str = "AllContainersRestarting";
+
 /// Ours too, while there is something to say.
 pub(super) const PASSING: [&str; 2] = ["PodResizePending", "PodResizeInProgress"];
 
@@ -52,7 +55,27 @@ pub(super) fn render(
         Says::yes(),
     ];
     let own = OWN.into_iter().zip(own).map(|(name, says)| condition(view, name, says));
-    own.chain(foreign(view)).chain(disruption(view)).chain(resizes(view)).collect()
+    own.chain(restarting(view, verdict.phase))
+        .chain(foreign(view))
+        .chain(disruption(view))
+        .chain(resizes(view))
+        .collect()
+}
+
+/// Says whether all containers are being restarted, of a pod with a rule that may do that
+/// (`status.GenerateAllContainersRestartingCondition` upstream).
+fn restarting(view: &View<'_>, phase: Phase) -> Option<PodCondition> {
+    view.init.iter().chain(&view.apps).find(|own| own.restarts.may_restart_all())?;
+    let says = match phase {
+        Phase::Succeeded => Says::no("PodCompleted", None),
+        Phase::Failed => Says::no("PodFailed", None),
+        _ if view.restarts_all() && !view.ends() => {
+            let message = "container exited with restart policy rule".to_owned();
+            Says { holds: true, reason: Some("RestartAllContainersStarted"), message: Some(message) }
+        }
+        _ => Says { holds: false, reason: None, message: None },
+    };
+    Some(condition(view, RESTARTING, says))
 }
 
 /// Whether it is the kubelet that says a condition.
@@ -62,7 +85,7 @@ pub(super) fn is_own(condition: &PodCondition) -> bool {
 }
 
 fn is_own_type(name: &str) -> bool {
-    OWN.contains(&name) || PASSING.contains(&name)
+    OWN.contains(&name) || PASSING.contains(&name) || name == RESTARTING
 }
 
 /// Says of an evicted pod that its node has ended it (KEP-3329); once the object has that, it is kept like any other.

@@ -9,9 +9,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::super::plan::Draft;
 use super::super::plan::WaitingReason;
-use super::super::resize;
 use super::super::run::needs_sandbox;
 use super::super::view::{Begun, Contained, Ended, Kind, Life, View, whole_seconds};
+use super::super::{resize, restart_all};
 
 /// Renders the statuses of containers, in the order of the pod.
 pub(super) fn render(view: &View<'_>, draft: &Draft, containers: &[Contained<'_>]) -> Vec<ContainerStatus> {
@@ -28,7 +28,10 @@ fn one(view: &View<'_>, draft: &Draft, container: &Contained<'_>) -> ContainerSt
     let back_off = waiting.is_some_and(|waiting| waiting.message.is_some());
     let creating = view.init.is_empty() || container.kind == Kind::Ephemeral;
     let fallback = if creating { WaitingReason::ContainerCreating } else { WaitingReason::PodInitializing }.as_str();
+    let restarting = waiting.is_some_and(|waiting| waiting.reason == WaitingReason::RestartingAllContainers);
+    let removed = restarting.then(|| restart_all::ending(container, view));
     let (state, last) = match &container.life {
+        _ if removed.is_some() => (wait(reason.unwrap_or_default()), removed.as_ref()),
         // What cannot be seen from outside has not happened: until its hook is done, the container does not run.
         Life::Runs { .. } if container.begun == Begun::Hooking => {
             (wait(reason.unwrap_or((fallback, None))), container.previous.as_ref())
@@ -52,11 +55,13 @@ fn one(view: &View<'_>, draft: &Draft, container: &Contained<'_>) -> ContainerSt
     let (image_id, image) = container.image.clone().unwrap_or_default();
     let spec_image = container.spec.image.clone().unwrap_or_default();
     let shown = container.runs() || state.terminated.is_some();
+    let counted = restarting || (container.life == Life::Waits && container.was_removed());
     ContainerStatus {
         name: container.name().to_owned(),
         ready: ready(view, container),
         started: Some(container.is_started(view)).filter(|_| container.kind != Kind::Ephemeral),
-        restart_count: i32::try_from(container.attempt.unwrap_or(0)).unwrap_or(i32::MAX),
+        restart_count: i32::try_from(container.attempt.unwrap_or(0).saturating_add(u32::from(counted)))
+            .unwrap_or(i32::MAX),
         container_id: id.map(|id| format!("coracle://{id}")),
         image: if shown && !image.is_empty() { image } else { spec_image },
         image_id,
@@ -114,19 +119,21 @@ fn terminated(ended: &Ended) -> ContainerState {
     }
 }
 
-/// Whether the pod has ended before this container was ever started, or has lost its only sandbox for good.
+/// Whether the pod has ended before this container was ever started, or has lost its only sandbox for good. What waits for
+/// an init container that has failed goes on waiting for it, which says enough (`status_manager.TerminatePod` upstream).
 fn ended_unstarted(view: &View<'_>, draft: &Draft, container: &Contained<'_>) -> bool {
-    // What waits for init containers of which one has failed for good goes on waiting (`hasPodInitialized` upstream).
-    let failed = |init: &Contained<'_>| init.kind == Kind::Init && init.ended_for_good().is_some_and(|code| code != 0);
-    if container.kind == Kind::App && view.init.iter().any(failed) {
-        return false;
-    }
-    if view.live_sandbox().is_none() && !view.is_busy() && !needs_sandbox(view) {
-        return true;
-    }
+    let lost = view.live_sandbox().is_none() && !view.is_busy() && !needs_sandbox(view);
     let over = draft.deadline.is_some() && !view.is_busy() && !view.containers().any(Contained::runs);
     let initialized = container.kind != Kind::App || view.initialized();
-    over && view.ends() && initialized
+    (lost || over && view.ends() && initialized) && !waits_for_failed(view, container)
+}
+
+/// Whether an init container before this one has failed for good, so that this one's turn never came.
+fn waits_for_failed(view: &View<'_>, container: &Contained<'_>) -> bool {
+    let mut before = view.init.iter().take_while(|own| own.name() != container.name());
+    let failed = |own: &Contained<'_>| own.kind == Kind::Init && own.ended_for_good().is_some_and(|code| code != 0);
+    let begun = view.apps.iter().any(|app| app.attempt.is_some());
+    container.kind != Kind::Ephemeral && !begun && before.any(failed)
 }
 
 fn never_started(view: &View<'_>) -> ContainerState {

@@ -69,17 +69,23 @@ pub(super) fn judge(view: &View<'_>, draft: &Draft, init: &[ContainerStatus], ap
         let failed = Verdict { reason: Some(reason.to_owned()), message: Some(message), ..plain(Phase::Failed) };
         return if stopped { failed } else { unstopped };
     }
+    if view.restarts_all() && !view.ends() {
+        return plain(old.map_or(shown(view), |old| old.max(shown(view))));
+    }
     let ended = view.ends() && stopped && draft.deadline.is_some();
     let computed = compute(view, init, apps, ended);
     if ended && !computed.is_terminal() {
         return plain(Phase::Failed);
     }
     if computed.is_terminal() && !stopped {
-        let ran = view.apps.iter().any(|app| app.attempt.is_some());
-        let shown = if ran { Phase::Running } else { Phase::Pending };
-        return Verdict { bound_for: computed, ..plain(old.map_or(shown, |old| old.max(shown))) };
+        return Verdict { bound_for: computed, ..plain(old.map_or(shown(view), |old| old.max(shown(view)))) };
     }
     plain(old.map_or(computed, |old| computed.max(old)))
+}
+
+/// The phase of a pod that is to be another one.
+fn shown(view: &View<'_>) -> Phase {
+    if view.apps.iter().any(|app| app.attempt.is_some()) { Phase::Running } else { Phase::Pending }
 }
 
 fn compute(view: &View<'_>, init: &[ContainerStatus], apps: &[ContainerStatus], ended: bool) -> Phase {

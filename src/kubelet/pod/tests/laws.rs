@@ -44,7 +44,7 @@ fn happenings() -> impl Strategy<Value = Happening> {
         6 => proptest::collection::btree_set(0_usize..4, 0..2).prop_map(|failing| Happening::Act { failing }),
         2 => Just(Happening::ActOnce),
         3 => (1_u64..700).prop_map(|seconds| Happening::Wait { seconds }),
-        3 => (0_usize..4, prop_oneof![Just(0), Just(1)]).prop_map(|(which, code)| Happening::Exit { which, code }),
+        3 => (0_usize..4, prop_oneof![Just(0), Just(1), Just(42)]).prop_map(|(which, code)| Happening::Exit { which, code }),
         1 => Just(Happening::ShimDies),
         1 => Just(Happening::Forget),
         1 => (0_i64..60).prop_map(|grace| Happening::Delete { grace }),
@@ -83,7 +83,13 @@ impl Toy {
                 ],
                 "containers": [
                     {"name": "a", "image": "app", "lifecycle": hooks},
-                    {"name": "b", "image": "app", "imagePullPolicy": "Always"},
+                    {
+                        "name": "b", "image": "app", "imagePullPolicy": "Always",
+                        "restartPolicy": restart_policy,
+                        "restartPolicyRules": [
+                            {"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [42]}},
+                        ],
+                    },
                 ],
             },
         });
@@ -146,6 +152,9 @@ impl Toy {
         }
         let asked = self.pod.metadata.deletion_grace_period_seconds;
         let no_time = self.deadline.is_some_and(|deadline| deadline <= self.now) || asked == Some(0);
+        if stop.reason == StopReason::RestartAll {
+            return;
+        }
         let hooked = !["a", "side"].contains(&stop.name.as_str()) || self.pre_stopped.contains(&stop.container);
         assert!(hooked || no_time, "{} is stopped without its hook", stop.name);
         let runs = |(_, id, hook): &&(String, ContainerId, Hook)| *id == stop.container && *hook == Hook::PreStop;
@@ -171,6 +180,11 @@ impl Toy {
         assert!(!self.observed.addresses.is_empty(), "started without a network");
         let seen = |name: &str| sandbox.containers.iter().filter(|one| one.name == name).max_by_key(|one| one.attempt);
         let begun = |from: usize| order.iter().skip(from).any(|name| seen(name).is_some());
+        let restarting = match seen("b").map(|one| one.state) {
+            Some(ContainerState::Exited(exit)) => exit.code == 42,
+            _ => false,
+        };
+        assert!(!restarting, "{} is started while all are to be restarted", start.name);
         for (index, before) in order.iter().enumerate().take(position.min(3)) {
             let fine = match seen(before).map(|one| one.state) {
                 Some(ContainerState::Exited(exit)) => *before == "side" || exit.code == 0,

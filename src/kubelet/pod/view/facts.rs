@@ -170,7 +170,9 @@ impl<'a> Facts<'a> {
             contained.previous = last;
         }
         let known = contained.life != Life::Waits || contained.previous.is_some();
-        contained.attempt = known.then(|| u32::try_from(old.restart_count).unwrap_or(0));
+        let count = u32::try_from(old.restart_count).unwrap_or(0);
+        let counted = contained.life == Life::Waits && contained.was_removed();
+        contained.attempt = known.then(|| if counted { count.saturating_sub(1) } else { count });
         if contained.life != Life::Waits {
             contained.image = Some((old.image_id.clone(), old.image.clone()));
         }

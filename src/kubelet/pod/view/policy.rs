@@ -44,7 +44,7 @@ impl<'a> Restarts<'a> {
 
     /// Whether an end with this code is followed by another start.
     pub(in crate::pod) fn after(&self, code: i32) -> bool {
-        if self.rules.iter().any(|rule| rule.action == "Restart" && applies(rule, code)) {
+        if self.rule(code).is_some() {
             return true;
         }
         match self.policy {
@@ -53,6 +53,36 @@ impl<'a> Restarts<'a> {
             RestartPolicy::Never => false,
         }
     }
+
+    /// Whether an end with this code is followed by a start of the whole pod (KEP-5532).
+    pub(in crate::pod) fn all_after(&self, code: i32) -> bool {
+        self.rule(code) == Some(Act::RestartAll)
+    }
+
+    /// Whether any end is.
+    pub(in crate::pod) fn may_restart_all(&self) -> bool {
+        self.rules.iter().any(|rule| act(rule) == Some(Act::RestartAll))
+    }
+
+    /// What the first rule says that fits.
+    fn rule(&self, code: i32) -> Option<Act> {
+        self.rules.iter().filter(|rule| applies(rule, code)).find_map(act)
+    }
+}
+
+fn act(rule: &ContainerRestartRule) -> Option<Act> {
+    match rule.action.as_str() {
+        "Restart" => Some(Act::Restart),
+        "RestartAllContainers" => Some(Act::RestartAll),
+        _ => None,
+    }
+}
+
+/// What a rule has done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Act {
+    Restart,
+    RestartAll,
 }
 
 fn applies(rule: &ContainerRestartRule, code: i32) -> bool {
@@ -82,6 +112,20 @@ mod tests {
         assert_eq!(restarts(json!({"name": "a"}), "OnFailure"), [1, 42]);
         assert_eq!(restarts(json!({"name": "a", "restartPolicy": "Never"}), "Always"), [0_i32; 0]);
         assert_eq!(restarts(json!({"name": "a", "restartPolicy": "Always"}), "Never"), [0, 1, 42]);
+    }
+
+    #[test]
+    fn the_first_rule_that_fits_says_how_much_is_restarted() {
+        let rule = |action, value| json!({"action": action, "exitCodes": {"operator": "In", "values": [value]}});
+        let rules = json!([rule("Restart", 1), rule("RestartAllContainers", 1), rule("RestartAllContainers", 42)]);
+        let container = json!({"name": "a", "restartPolicy": "Never", "restartPolicyRules": rules});
+        let container: Container = serde_json::from_value(container).expect("a container");
+        let restarts = Restarts::of(&container, RestartPolicy::Never);
+        assert_eq!(
+            [0, 1, 42].map(|code| (restarts.after(code), restarts.all_after(code))),
+            [(false, false), (true, false), (true, true)]
+        );
+        assert!(restarts.may_restart_all() && !Restarts::NEVER.may_restart_all());
     }
 
     #[test]
