@@ -8,7 +8,7 @@ use client::{Client, ClientError, Informer, Key, Patch};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, NodeStatus};
-use serde_json::json;
+use serde_json::{Value, json};
 use task::chain;
 
 use super::facts::Facts;
@@ -130,21 +130,41 @@ impl Keeper {
             tracing::warn!(error = chain(&error), "images not listed");
             Vec::new()
         });
-        object::status(&self.sources(&images), old)
+        let mut status = object::status(&self.sources(&images), old);
+        // Their capacity is whose it is that tells it; all of it is there for pods (`MachineInfo` of pkg/kubelet/nodestatus).
+        let shown = self.shown_status();
+        let given = object::given(shown.as_ref().and_then(|shown| shown.capacity.as_ref()));
+        status.allocatable.get_or_insert_default().extend(given);
+        status
     }
 
     async fn write(&self, status: &NodeStatus) -> Result<Node, ClientError> {
-        let mut status = json!(status);
-        // Strategic, so that conditions of others stay; addresses have no key that tells them apart.
-        if let Some(addresses) = status["addresses"].as_array_mut() {
+        let mut patch = json!({ "status": status });
+        let shown = self.shown_status();
+        for taken in object::given(shown.as_ref().and_then(|shown| shown.allocatable.as_ref())).into_keys() {
+            if status.allocatable.as_ref().is_none_or(|own| !own.contains_key(&taken)) {
+                patch["status"]["allocatable"][taken] = Value::Null;
+            }
+        }
+        // Strategic and without the conditions of others, so that these stay as they are meanwhile; addresses have no key
+        // that tells them apart.
+        if let Some(conditions) = patch["status"]["conditions"].as_array_mut() {
+            conditions.retain(|condition| condition["type"].as_str().is_some_and(object::is_own));
+        }
+        if let Some(addresses) = patch["status"]["addresses"].as_array_mut() {
             addresses.insert(0, json!({ "$patch": "replace" }));
         }
-        self.client.patch_status(&self.key(), &Patch::Strategic(json!({ "status": status }))).await
+        self.client.patch_status(&self.key(), &Patch::Strategic(patch)).await
+    }
+
+    /// The status as the API server shows it.
+    fn shown_status(&self) -> Option<NodeStatus> {
+        self.shown.as_ref()?.get(&self.key())?.status.clone()
     }
 
     /// What others have said of the node's conditions meanwhile, as the controller does that has heard nothing for long.
     fn contradiction(&self) -> Option<NodeStatus> {
-        let shown = self.shown.as_ref()?.get(&self.key())?.status.clone()?;
+        let shown = self.shown_status()?;
         object::contradicts(self.node.status.as_ref()?, &shown).then_some(shown)
     }
 

@@ -74,6 +74,9 @@ pub(super) fn labels(config: &KubeletConfig, facts: &Facts) -> BTreeMap<String, 
         ("kubernetes.io/hostname", config.node_name.as_str()),
         ("kubernetes.io/os", "linux"),
         ("kubernetes.io/arch", facts.architecture),
+        // Older manifests select nodes by what these were called before; kubelets set them still.
+        ("beta.kubernetes.io/os", "linux"),
+        ("beta.kubernetes.io/arch", facts.architecture),
     ];
     let well_known = well_known.map(|(name, value)| (name.to_owned(), value.to_owned()));
     config.labels.clone().into_iter().chain(well_known).collect()
@@ -223,6 +226,11 @@ pub(super) fn micro(time: Timestamp) -> MicroTime {
     MicroTime(rounded.unwrap_or(time))
 }
 
+/// Whether a condition is for the kubelet to say.
+pub(super) fn is_own(condition: &str) -> bool {
+    OWN.contains(&condition)
+}
+
 /// Whether a status shows one of our conditions in another way than we did.
 pub(super) fn contradicts(said: &k8s::NodeStatus, shown: &k8s::NodeStatus) -> bool {
     let find = |status: &k8s::NodeStatus, name: &str| {
@@ -230,6 +238,19 @@ pub(super) fn contradicts(said: &k8s::NodeStatus, shown: &k8s::NodeStatus) -> bo
         found.map(|condition| condition.status.clone())
     };
     OWN.iter().any(|name| find(said, name) != find(shown, name))
+}
+
+/// What others have given a node beyond what its kubelet finds: resources with names of neither Kubernetes nor quotas
+/// (`IsExtendedResourceName`).
+pub(super) fn given(amounts: Option<&BTreeMap<String, Quantity>>) -> BTreeMap<String, Quantity> {
+    let is_given =
+        |name: &str| name.contains('/') && !name.contains("kubernetes.io/") && !name.starts_with("requests.");
+    amounts
+        .into_iter()
+        .flatten()
+        .filter(|(name, _)| is_given(name))
+        .map(|(name, one)| (name.clone(), one.clone()))
+        .collect()
 }
 
 /// Whether two statuses differ in more than the heartbeat.

@@ -74,7 +74,7 @@ impl SimulatedApi {
     }
 
     /// Changes an object by a strategic merge patch.
-    fn patch_strategically(&self, path: &str, patch: &[u8]) -> Option<Value> {
+    pub(crate) fn patch_strategically(&self, path: &str, patch: &[u8]) -> Option<Value> {
         let before = self.get(path)?;
         let kind = if path.contains("/pods/") { "Pod" } else { "Node" };
         let ty = api::schema::lookup("", "v1", kind);

@@ -220,6 +220,21 @@ async fn a_critical_pod_gets_in_by_the_end_of_others() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_others_give_a_node_is_there_for_pods_until_they_take_it_back() {
+    const NODE: &str = "/api/v1/nodes/edge";
+    let world = started().await;
+    world.until("the node is there", |world| world.api.get(NODE).is_some()).await;
+    let dongles =
+        |world: &World, of: &str| world.api.get(NODE).expect("a node")["status"][of]["example.com/dongle"].clone();
+    for amount in [json!("4"), json!(null)] {
+        let patch = json!({"status": {"capacity": {"example.com/dongle": amount}}});
+        world.api.patch(NODE, &patch).expect("the node");
+        world.until("it can be had", |world| dongles(world, "allocatable") == amount).await;
+        assert_eq!(dongles(&world, "capacity"), amount);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_pod_is_measured_by_what_the_node_is_now() {
     let world = started().await;
     world.until("the node is there", |world| world.api.get("/api/v1/nodes/edge").is_some()).await;

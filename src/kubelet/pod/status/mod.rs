@@ -55,7 +55,15 @@ fn was_rejected(view: &View<'_>) -> bool {
 pub(super) fn patch(status: &PodStatus) -> Value {
     let mut patch = json!(status);
     let own = status.conditions.iter().flatten().filter(|condition| conditions::is_own(condition));
-    let own: Vec<Value> = own.map(|condition| json!(condition)).collect();
+    // What it does not say any more must go: a patch of conditions leaves alone what it does not name.
+    let whole = |condition| {
+        let mut whole = json!({ "reason": null, "message": null, "lastProbeTime": null });
+        if let (Value::Object(whole), Value::Object(says)) = (&mut whole, json!(condition)) {
+            whole.extend(says);
+        }
+        whole
+    };
+    let own: Vec<Value> = own.map(whole).collect();
     let gone = conditions::PASSING.iter().filter(|name| !own.iter().any(|condition| condition["type"] == **name));
     let gone = gone.map(|name| json!({ "type": name, "$patch": "delete" }));
     patch["conditions"] = own.iter().cloned().chain(gone).collect();

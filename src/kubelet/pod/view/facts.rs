@@ -164,7 +164,7 @@ impl<'a> Facts<'a> {
             let since = running.started_at.as_ref().map(|time| time.0);
             contained.life = Life::Ended(Ended::lost(id, since, whole_seconds(self.now)));
             contained.previous = last;
-        } else if let (Some("CrashLoopBackOff"), Some(last)) = (waits, last.clone()) {
+        } else if let (Some("CrashLoopBackOff" | "RunContainerError"), Some(last)) = (waits, last.clone()) {
             contained.life = Life::Ended(last);
         } else {
             contained.previous = last;
