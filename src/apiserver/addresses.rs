@@ -91,6 +91,15 @@ enum Event {
     Overrun,
 }
 
+impl Event {
+    fn of(watched: Option<Watched>, changed: impl FnOnce(Change) -> Self) -> Self {
+        match watched {
+            Some(Watched::Changed(change)) => changed(change),
+            Some(Watched::Overrun) | None => Self::Overrun,
+        }
+    }
+}
+
 struct Watches {
     services: Box<dyn Watch>,
     addresses: Box<dyn Watch>,
@@ -110,11 +119,11 @@ impl Watches {
     }
 
     async fn next(&mut self) -> Event {
+        // Whatever one of them says counts: one that was overrun never says anything else again.
         tokio::select! {
-            Some(Watched::Changed(change)) = self.services.next() => Event::Service(change),
-            Some(Watched::Changed(change)) = self.addresses.next() => Event::Address(change),
-            Some(Watched::Changed(_)) = self.ranges.next() => Event::Range,
-            else => Event::Overrun,
+            watched = self.services.next() => Event::of(watched, Event::Service),
+            watched = self.addresses.next() => Event::of(watched, Event::Address),
+            watched = self.ranges.next() => Event::of(watched, |_| Event::Range),
         }
     }
 }

@@ -254,3 +254,20 @@ async fn a_job_knows_its_pods_by_its_uid() {
     let cells = shown["rows"][0]["cells"].as_array().unwrap();
     assert_eq!(cells[..4], [json!("work"), json!("Running"), json!("0/1"), json!("")]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn addresses_are_kept_in_order_when_only_others_have_changed_for_long() {
+    const ADDRESSES: &str = "/apis/networking.k8s.io/v1/ipaddresses";
+    let world = World::new().await;
+    let web = world.ask(&format!("POST {PATH}"), sample("Service", "web")).await.expect(201);
+    let address = web["spec"]["clusterIP"].as_str().unwrap();
+    until(&world, ADDRESSES, address, |found| found.is_some()).await;
+    // Longer than changes are remembered, of which a watch hears nothing that are not its own.
+    for number in 0..3 {
+        tokio::time::sleep(std::time::Duration::from_secs(700)).await;
+        let map = sample("ConfigMap", &format!("other-{number}"));
+        world.ask("POST /api/v1/namespaces/default/configmaps", map).await.expect(201);
+    }
+    world.ask(&format!("DELETE {PATH}/web"), Value::Null).await.expect(200);
+    until(&world, ADDRESSES, address, |found| found.is_none()).await;
+}

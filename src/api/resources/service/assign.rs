@@ -188,8 +188,9 @@ impl Block {
             IpAddr::V4(own) => u128::from(own.to_bits()),
             IpAddr::V6(own) => own.to_bits(),
         };
-        let offset = number.wrapping_sub(self.base);
-        Family::of(address) == self.family && (1..=u128::from(self.size())).contains(&offset)
+        let (offset, last) =
+            (number.wrapping_sub(self.base), u128::MAX.checked_shr(128 - u32::from(self.bits)).unwrap_or(0));
+        Family::of(address) == self.family && (1..last).contains(&offset)
     }
 }
 
