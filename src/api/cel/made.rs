@@ -26,6 +26,8 @@ pub(super) const VALUE: &str = "value";
 const LARGEST: usize = 3 * 1024 * 1024;
 /// Deepest nesting; variables may nest deeper than one expression can.
 const DEEPEST: usize = 100;
+/// Most places of one value that are told to be wrong.
+const MOST_WRONG: usize = 100;
 
 /// Something that an expression makes.
 #[derive(Debug, Clone)]
@@ -180,12 +182,12 @@ fn check_places(value: &Val<'_>) -> std::result::Result<(), String> {
     if wrong.is_empty() { Ok(()) } else { Err(format!("type mismatch: {}", wrong.join("\n"))) }
 }
 
-/// Looks at no more places than there may be bytes.
+/// Looks at no more places than there may be bytes, and tells of no more than [`MOST_WRONG`].
 fn places(value: &Val<'_>, path: &mut String, wrong: &mut Vec<String>, left: &mut usize, depth: usize) {
     *left = left.saturating_sub(1);
     let depth = depth + 1;
     match value {
-        _ if *left == 0 || depth > DEEPEST => {}
+        _ if *left == 0 || depth > DEEPEST || wrong.len() == MOST_WRONG => {}
         Val::Made(made) => {
             if made.name != *path {
                 wrong.push(format!(
