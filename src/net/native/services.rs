@@ -25,6 +25,8 @@ struct Inner {
     table: Table,
     pods: Range,
     services: Range,
+    /// Of all nodes.
+    cluster: Range,
     netfilter: Netfilter,
     /// What is in the kernel; none if that is not known.
     book: Mutex<Option<Book>>,
@@ -38,6 +40,7 @@ impl ServiceTable {
                 table: config.service_table(services.family()),
                 pods: config.pods.of(services.family())?,
                 services,
+                cluster: config.cluster.of(services.family())?,
                 netfilter: Netfilter::default(),
                 book: Mutex::default(),
             };
@@ -65,9 +68,11 @@ impl Inner {
     fn apply(&self, mut wanted: Services) -> Result<(), NetworkError> {
         let mut known = self.book.lock().unwrap_or_else(PoisonError::into_inner);
         let mut ranges = vec![self.services];
-        // Who names the pods' own addresses, or those of the settings once more, has said nothing about where Services are.
+        // Who names addresses of pods, here or elsewhere, or those of the settings once more, has said nothing about where
+        // Services are.
         wanted.further.retain(|range| {
-            !range.is_within(&self.services) && !range.is_within(&self.pods) && !self.pods.is_within(range)
+            let is_pods = [self.pods, self.cluster].iter().any(|own| range.is_within(own) || own.is_within(range));
+            !range.is_within(&self.services) && !is_pods
         });
         ranges.extend(&wanted.further);
         let mut host = Socket::route().map_err(kernel("netlink socket"))?;
