@@ -269,8 +269,9 @@ impl Stage {
     async fn holds(&self, step: &Step, kill: bool) -> bool {
         let (code, pod) = self.cluster.admin.ask("GET", &self.path, None).await;
         let seen = step.until.iter().all(|(key, want)| fits(want, look(&pod, key)));
+        let seen = seen && (!step.gone || code == 404);
         if kill || step.events.is_empty() {
-            return seen && (!step.gone || code == 404);
+            return seen;
         }
         let told = self.events().await;
         seen && step.events.iter().all(|reason| told.contains(reason))
