@@ -59,6 +59,9 @@ class Talk:
             del rest[: start + left]
             if kind == 8:
                 return
+            if kind == 9:
+                # Who does not answer that it listens is told nothing for a second.
+                self.socket.sendall(b"\x8a\x80\0\0\0\0")
             if kind in (1, 2) and channel is not None:
                 left -= 1 + len(piece)
                 yield channel, piece
