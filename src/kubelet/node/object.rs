@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use api::resources::pod::is_extended;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1 as k8s;
@@ -240,15 +241,12 @@ pub(super) fn contradicts(said: &k8s::NodeStatus, shown: &k8s::NodeStatus) -> bo
     OWN.iter().any(|name| find(said, name) != find(shown, name))
 }
 
-/// What others have given a node beyond what its kubelet finds: resources with names of neither Kubernetes nor quotas
-/// (`IsExtendedResourceName`).
+/// What others have given a node beyond what its kubelet finds.
 pub(super) fn given(amounts: Option<&BTreeMap<String, Quantity>>) -> BTreeMap<String, Quantity> {
-    let is_given =
-        |name: &str| name.contains('/') && !name.contains("kubernetes.io/") && !name.starts_with("requests.");
     amounts
         .into_iter()
         .flatten()
-        .filter(|(name, _)| is_given(name))
+        .filter(|(name, _)| is_extended(name))
         .map(|(name, one)| (name.clone(), one.clone()))
         .collect()
 }

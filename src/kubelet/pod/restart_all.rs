@@ -27,16 +27,17 @@ pub(super) fn keep(view: &View<'_>, draft: &mut Draft) {
         draft.wake(due);
         return;
     }
-    for container in all(view) {
+    for container in view.lasting() {
         stop::stop_container(view, draft, container, view.now, StopReason::RestartAll);
     }
-    if all(view).any(Contained::runs) {
+    if view.lasting().any(Contained::runs) {
         return;
     }
-    let left = |demands: bool| all(view).filter(move |own| own.demands_all() == demands && !own.records.is_empty());
+    let left =
+        |demands: bool| view.lasting().filter(move |own| own.demands_all() == demands && !own.records.is_empty());
     let only_demanding = left(false).next().is_none();
     let known = |own: &&Contained<'_>| own.attempt.is_some() && (only_demanding || !own.demands_all());
-    for container in all(view).filter(known) {
+    for container in view.lasting().filter(known) {
         draft.wait(container.name(), WaitingReason::RestartingAllContainers, Some(MESSAGE.to_owned()));
     }
     // Said all the same, also while containers are being forgotten: with the last one nothing else tells of it.
@@ -69,16 +70,11 @@ pub(super) fn ending(container: &Contained<'_>, view: &View<'_>) -> Ended {
     }
 }
 
-/// Init containers and app containers, which are restarted.
-fn all<'a, 'v>(view: &'v View<'a>) -> impl Iterator<Item = &'v Contained<'a>> {
-    view.init.iter().chain(&view.apps)
-}
-
 /// When the pod is to be restarted.
 fn due(view: &View<'_>) -> Option<jiff::Timestamp> {
     let started = |own: &Contained<'_>| match &own.life {
         Life::Ended(ended) => ended.started_at.map(|at| at + ROUND),
         _ => None,
     };
-    all(view).filter(|own| own.demands_all()).filter_map(started).min()
+    view.lasting().filter(|own| own.demands_all()).filter_map(started).min()
 }

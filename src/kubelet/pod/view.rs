@@ -174,7 +174,12 @@ impl<'a> View<'a> {
 
     /// All containers, in the order of the pod.
     pub(super) fn containers(&self) -> impl Iterator<Item = &Contained<'a>> {
-        self.init.iter().chain(&self.apps).chain(&self.ephemeral)
+        self.lasting().chain(&self.ephemeral)
+    }
+
+    /// All but ephemeral ones, which are never started again.
+    pub(super) fn lasting(&self) -> impl Iterator<Item = &Contained<'a>> {
+        self.init.iter().chain(&self.apps)
     }
 
     /// Whether everything of the pod must go.
@@ -193,9 +198,7 @@ impl<'a> View<'a> {
         if self.restarts_all() {
             return None;
         }
-        let failed =
-            |init: &Contained<'_>| init.kind == Kind::Init && init.ended_for_good().is_some_and(|code| code != 0);
-        if !self.apps.iter().any(|app| app.current) && self.init.iter().any(failed) {
+        if !self.apps.iter().any(|app| app.current) && self.init.iter().any(Contained::has_failed_init) {
             return Some(false);
         }
         let codes: Option<Vec<i32>> = self.apps.iter().map(Contained::ended_for_good).collect();
@@ -221,7 +224,7 @@ impl<'a> View<'a> {
 
     /// Whether all containers are to be started again, see [`super::restart_all`].
     pub(super) fn restarts_all(&self) -> bool {
-        self.live_sandbox().is_some() && self.init.iter().chain(&self.apps).any(Contained::demands_all)
+        self.live_sandbox().is_some() && self.lasting().any(Contained::demands_all)
     }
 
     /// When `activeDeadlineSeconds` are over.
@@ -312,6 +315,11 @@ impl Contained<'_> {
     /// statuses.
     pub(super) fn was_removed(&self) -> bool {
         self.previous.as_ref().is_some_and(|previous| previous.reason == restart_all::REASON)
+    }
+
+    /// Whether it is an init container that keeps all after it from ever running.
+    pub(super) fn has_failed_init(&self) -> bool {
+        self.kind == Kind::Init && self.ended_for_good().is_some_and(|code| code != 0)
     }
 
     /// Whether it runs, its `postStart` hook is done, and its startup probe, if any, has succeeded.

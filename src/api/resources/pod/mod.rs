@@ -20,6 +20,7 @@ pub(super) mod volume;
 
 pub use idle::idle_fields;
 pub(super) use idle::warn as warn_of_idle_fields;
+pub use resources::is_extended;
 pub(super) use template::{default_template, validate_template};
 
 use serde_json::Value;

@@ -33,7 +33,7 @@ pub(in crate::resources) const ROW: Resource = Resource {
     ..BASE
 };
 
-pub(super) fn cells(binding: &Value, now: Timestamp) -> Vec<Value> {
+fn cells(binding: &Value, now: Timestamp) -> Vec<Value> {
     let (spec, param) = (&binding["spec"], &binding["spec"]["paramRef"]);
     let shown = match (param.is_null(), text(param, "name"), text(param, "namespace")) {
         (true, ..) => "<unset>".to_owned(),
@@ -46,11 +46,7 @@ pub(super) fn cells(binding: &Value, now: Timestamp) -> Vec<Value> {
 
 fn validate(spec: &Value) -> Vec<FieldError> {
     let path = Path::new("spec");
-    let mut errors = Vec::new();
-    policy_name(spec, &path.child("policyName"), &mut errors);
-    if present(spec, "paramRef") {
-        param_ref(&spec["paramRef"], &path.child("paramRef"), &mut errors);
-    }
+    let mut errors = references(spec, &path);
     if present(spec, "matchResources") {
         // Upstream's path of this one is not that of the field.
         check_match(&spec["matchResources"], &path.child("matchResouces"), &mut errors);
@@ -59,7 +55,17 @@ fn validate(spec: &Value) -> Vec<FieldError> {
     errors
 }
 
-pub(super) fn policy_name(spec: &Value, path: &Path, errors: &mut Vec<FieldError>) {
+/// What a binding of either kind refers to.
+pub(super) fn references(spec: &Value, path: &Path) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    policy_name(spec, &path.child("policyName"), &mut errors);
+    if present(spec, "paramRef") {
+        param_ref(&spec["paramRef"], &path.child("paramRef"), &mut errors);
+    }
+    errors
+}
+
+fn policy_name(spec: &Value, path: &Path, errors: &mut Vec<FieldError>) {
     let name = text(spec, "policyName");
     if name.is_empty() {
         errors.push(FieldError::required(path, ""));
@@ -69,7 +75,7 @@ pub(super) fn policy_name(spec: &Value, path: &Path, errors: &mut Vec<FieldError
 }
 
 /// `validateParamRef`.
-pub(super) fn param_ref(param: &Value, path: &Path, errors: &mut Vec<FieldError>) {
+fn param_ref(param: &Value, path: &Path, errors: &mut Vec<FieldError>) {
     let name = text(param, "name");
     if !name.is_empty() {
         errors.extend(rule::each(&path.child("name"), name, names::path_segment(name)));

@@ -134,16 +134,10 @@ impl FromStr for Block {
     type Err = NetworkError;
 
     fn from_str(text: &str) -> Result<Self, NetworkError> {
-        let (address, prefix) = text.split_once('/').ok_or(NetworkError)?;
-        let address: IpAddr = address.parse().map_err(|_| NetworkError)?;
-        let prefix: u8 = prefix.parse().map_err(|_| NetworkError)?;
+        let block = Self::any(text).ok_or(NetworkError)?;
         // Larger ranges than upstream has are of no use.
-        let (family, bits, number) = match address {
-            IpAddr::V4(own) if (8..=30).contains(&prefix) => (Family::V4, 32 - prefix, u128::from(own.to_bits())),
-            IpAddr::V6(own) if (64..=126).contains(&prefix) => (Family::V6, 128 - prefix, own.to_bits()),
-            _ => return Err(NetworkError),
-        };
-        Ok(Self { family, base: number & (u128::MAX << bits), bits })
+        let bits = if block.family == Family::V4 { 2..=24 } else { 2..=64 };
+        if bits.contains(&block.bits) { Ok(block) } else { Err(NetworkError) }
     }
 }
 

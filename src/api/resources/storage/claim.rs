@@ -7,7 +7,7 @@ use super::{CLASS_ANNOTATION, VOLUME_MODES, check_modes, check_positive, class_o
 use crate::quantity::Quantity;
 use crate::resources::cell::{self, column};
 use crate::resources::path::{Path, default_text, default_to, ensure_object, entries, object_mut, present, put, text};
-use crate::resources::pod::resources::check_quantity;
+use crate::resources::pod::resources::{check_quantity, is_native};
 use crate::resources::{BLANK, Resource, rule, selector, status_of};
 use crate::status::FieldError;
 
@@ -260,8 +260,7 @@ fn validate_status(new: &Value, _: &Value) -> Vec<FieldError> {
 /// The name of what a claim gets: storage, or something with a domain of its own.
 fn check_key(path: &Path, name: &str, errors: &mut Vec<FieldError>) {
     let wrong = rule::qualified(path, name);
-    let is_native = !name.contains('/') || name.contains("kubernetes.io/");
-    if wrong.is_empty() && is_native && name != "storage" {
+    if wrong.is_empty() && is_native(name) && name != "storage" {
         errors.push(FieldError::not_supported(path, &name.into(), &["storage"]));
     }
     errors.extend(wrong);

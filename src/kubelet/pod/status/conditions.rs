@@ -65,7 +65,7 @@ pub(super) fn render(
 /// Says whether all containers are being restarted, of a pod with a rule that may do that
 /// (`status.GenerateAllContainersRestartingCondition` upstream).
 fn restarting(view: &View<'_>, phase: Phase) -> Option<PodCondition> {
-    view.init.iter().chain(&view.apps).find(|own| own.restarts.may_restart_all())?;
+    view.lasting().find(|own| own.restarts.may_restart_all())?;
     let says = match phase {
         Phase::Succeeded => Says::no("PodCompleted", None),
         Phase::Failed => Says::no("PodFailed", None),

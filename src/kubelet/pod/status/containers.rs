@@ -131,9 +131,8 @@ fn ended_unstarted(view: &View<'_>, draft: &Draft, container: &Contained<'_>) ->
 /// Whether an init container before this one has failed for good, so that this one's turn never came.
 fn waits_for_failed(view: &View<'_>, container: &Contained<'_>) -> bool {
     let mut before = view.init.iter().take_while(|own| own.name() != container.name());
-    let failed = |own: &Contained<'_>| own.kind == Kind::Init && own.ended_for_good().is_some_and(|code| code != 0);
     let begun = view.apps.iter().any(|app| app.attempt.is_some());
-    container.kind != Kind::Ephemeral && !begun && before.any(failed)
+    container.kind != Kind::Ephemeral && !begun && before.any(Contained::has_failed_init)
 }
 
 fn never_started(view: &View<'_>) -> ContainerState {
